@@ -1,0 +1,36 @@
+# Flags that every target of this project is built with, apart from those of its users.
+add_library(nibble_flags INTERFACE)
+target_compile_options(nibble_flags INTERFACE -Wall -Wextra -Wshadow -Wno-missing-field-initializers)
+if(NIBBLE_SANITIZE)
+  target_compile_options(nibble_flags INTERFACE -fsanitize=${NIBBLE_SANITIZE} -fno-omit-frame-pointer
+                                                -fno-sanitize-recover=all)
+  target_link_options(nibble_flags INTERFACE -fsanitize=${NIBBLE_SANITIZE})
+endif()
+
+# nibble_library(NAME DEPENDS folder... LIBRARIES target... SOURCES file...): the target of one folder of src/.
+# DEPENDS are folders to the left of this one; tests/include_arrows.py holds the includes to the same list.
+function(nibble_library name)
+  cmake_parse_arguments(ARG "" "" "DEPENDS;LIBRARIES;SOURCES" ${ARGN})
+  add_library(nibble_${name} STATIC ${ARG_SOURCES})
+  add_library(nibble::${name} ALIAS nibble_${name})
+  target_compile_features(nibble_${name} PUBLIC cxx_std_20)
+  target_include_directories(nibble_${name} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/src>
+                                                   $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include>
+                                                   $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
+  list(TRANSFORM ARG_DEPENDS PREPEND nibble_)
+  target_link_libraries(nibble_${name} PUBLIC ${ARG_DEPENDS} ${ARG_LIBRARIES} PRIVATE $<BUILD_INTERFACE:nibble_flags>)
+  set_target_properties(nibble_${name} PROPERTIES EXPORT_NAME ${name})
+  set_property(GLOBAL APPEND PROPERTY nibble_libraries nibble_${name})
+endfunction()
+
+# nibble_test(NAME DEPENDS folder... SOURCES file...): one GoogleTest program, one CTest entry.
+function(nibble_test name)
+  cmake_parse_arguments(ARG "" "" "DEPENDS;LIBRARIES;SOURCES" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  list(TRANSFORM ARG_DEPENDS PREPEND nibble_)
+  target_link_libraries(${name} PRIVATE ${ARG_DEPENDS} ${ARG_LIBRARIES} GTest::gtest_main nibble_flags)
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests)
+  target_compile_definitions(${name} PRIVATE NIBBLE_TEST_DATA="${PROJECT_SOURCE_DIR}/tests/data"
+                                             NIBBLE_FIXTURES="${PROJECT_SOURCE_DIR}/../shared/fixtures")
+  add_test(NAME ${name} COMMAND ${name})
+endfunction()

@@ -1,0 +1,46 @@
+// Anonymous memory for weights and caches: zeroed, on 64-byte lines, in huge pages where the system has them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <utility>
+
+namespace nibble {
+
+class Buffer {
+ public:
+  // Bytes that a fast kernel may read (not write) past the end of any buffer: a prefetch or a last full vector.
+  static constexpr size_t kSlack = 64;
+
+  Buffer() = default;
+  // `size` zero bytes. Throws RunError with the size if the system has no more memory.
+  explicit Buffer(size_t size);
+  ~Buffer();
+  Buffer(Buffer&& other) noexcept { swap(other); }
+  Buffer& operator=(Buffer&& other) noexcept {
+    swap(other);
+    return *this;
+  }
+
+  uint8_t* data() const { return data_; }
+  size_t size() const { return size_; }
+  std::span<uint8_t> bytes() const { return {data_, size_}; }
+  template <class T>
+  T* as() const {
+    return reinterpret_cast<T*>(data_);
+  }
+
+ private:
+  void swap(Buffer& other) {
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+  }
+  uint8_t* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+// Bytes of memory that this process could still take without swapping, as the system estimates it; 0 if unknown.
+size_t available_memory_bytes();
+
+}  // namespace nibble

@@ -1,0 +1,52 @@
+// A fixed set of threads that run one function together, with a barrier cheap enough to stand between the phases of a
+// decode step (five a layer). Idle workers spin for a moment, since the next step usually follows at once, then sleep.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <thread>
+#include <vector>
+
+namespace nibble {
+
+class WorkerPool {
+ public:
+  // `num_threads` workers in all, the calling thread among them; at least 1.
+  explicit WorkerPool(int num_threads);
+  ~WorkerPool();
+  WorkerPool(const WorkerPool&) = delete;
+  WorkerPool& operator=(const WorkerPool&) = delete;
+
+  int num_threads() const { return num_threads_; }
+
+  // Calls work(worker) once for each worker 0 … num_threads-1, worker 0 on the calling thread, and returns when all are
+  // done. `work` must not throw, and must not call run.
+  void run(const std::function<void(int worker)>& work);
+
+  // Inside run: returns when every worker has called it. What was written before it is visible after it.
+  void barrier();
+
+ private:
+  void loop(int worker);
+
+  const int num_threads_;
+  const std::function<void(int)>* work_ = nullptr;
+  alignas(64) std::atomic<uint32_t> generation_{0};  // one more for each run
+  alignas(64) std::atomic<int> running_{0};
+  alignas(64) std::atomic<int> arrived_{0};
+  alignas(64) std::atomic<uint32_t> barrier_generation_{0};
+  std::atomic<bool> stop_{false};
+  std::vector<std::thread> threads_;
+};
+
+// [first, last) of `count` things for one of `num_workers`, in runs of whole `unit`s and as even as they can be.
+struct Range {
+  int64_t first, last;
+};
+Range worker_range(int64_t count, int64_t unit, int worker, int num_workers);
+
+// How many workers this process may run at once: the processors it is allowed to use.
+int default_num_threads();
+
+}  // namespace nibble
