@@ -1,0 +1,64 @@
+// A checkpoint on disk as its container tells it: named tensors with their bytes, and the configuration beside them.
+// Nothing is decoded here; what the bytes mean is the importers' business (weights/importer.h).
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "base/mapped_file.h"
+
+namespace nibble {
+
+// Element types as the containers name them. Block types are GGUF's: the bytes are whole blocks in ggml's layout.
+enum class DType : uint8_t {
+  f64, f32, f16, bf16, f8_e4m3, f8_e5m2, f8_e8m0, i64, i32, i16, i8, u64, u32, u16, u8, boolean,
+  q8_0, q4_0, q4_1, mxfp4, nvfp4,
+};
+
+std::string_view dtype_name(DType dtype);
+
+// Bytes of `count` elements. Throws InputError if `count` is not a multiple of the type's block.
+int64_t dtype_bytes(DType dtype, int64_t count);
+
+struct Tensor {
+  std::string name;
+  DType dtype;
+  std::vector<int64_t> shape;      // outermost first (GGUF's order is turned round); empty for a scalar
+  std::span<const uint8_t> bytes;  // inside one of Checkpoint::files
+};
+
+// "[64, 48]", for messages.
+std::string shape_text(std::span<const int64_t> shape);
+
+enum class Container : uint8_t { safetensors, gguf };
+
+struct Checkpoint {
+  Container container;
+  std::filesystem::path path;           // what the user named
+  nlohmann::json config;                // safetensors: config.json; gguf: the metadata, one key each
+  nlohmann::json hf_quant_config;       // safetensors: hf_quant_config.json, else null
+  nlohmann::json generation_config;     // safetensors: generation_config.json, else null
+  std::map<std::string, Tensor, std::less<>> tensors;
+  std::vector<std::shared_ptr<const MappedFile>> files;
+
+  // Null if there is no tensor of that name.
+  const Tensor* find(std::string_view name) const {
+    const auto it = tensors.find(name);
+    return it == tensors.end() ? nullptr : &it->second;
+  }
+};
+
+// Opens a folder in Hugging Face layout (config.json, *.safetensors, an index if there are shards) or a .gguf file.
+// Reads headers only. Throws InputError with the file, the fact and what was expected for anything that does not hold:
+// a truncated file, a lying length, overlapping or missing ranges, an unknown type, a tensor that is there twice.
+Checkpoint open_checkpoint(const std::filesystem::path& path);
+
+}  // namespace nibble

@@ -1,0 +1,58 @@
+// What every format tells about itself, and the list of all formats.
+//
+// A format gives meaning to one row of K weights: `code_bytes` bytes of codes and, beside them, `scale_bytes` bytes of
+// scales, one scale for each group of `group_size` consecutive k (the last group may be short). A format is a struct:
+//
+//   static constexpr FormatId id;
+//   static constexpr std::string_view name;    // as `nibble plan` prints it
+//   static constexpr int code_bits;            // per weight
+//   static constexpr int group_size;           // k that share a scale; 1 for a format without scales
+//   static constexpr int group_scale_bytes;    // per group; 0 for a format without scales
+//   static constexpr bool has_tensor_scale;    // whether each part of a tensor has one more float32 multiplier
+//   static float decode(const uint8_t* codes, const uint8_t* scales, int64_t k);  // weight k of a row, exactly
+//   static bool is_valid_scale(const uint8_t* scale);  // false for NaN and for what the format does not have
+//
+// Multi-byte codes and scales are little-endian. 4-bit codes: byte j of a row holds k = 2j in its low nibble and
+// k = 2j + 1 in its high nibble, whatever order the file had.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+#include <cstring>
+#include <string_view>
+
+namespace nibble {
+
+static_assert(std::endian::native == std::endian::little, "codes and scales are read as the host's integers");
+
+enum class FormatId : uint8_t { f32, f16, bf16, q8_0, q4_0, q4_1, mxfp4, nvfp4, fp4_half_32, fp4_half_64, fp4_half_128 };
+
+// Bytes of the codes of one row of K weights.
+template <class Format>
+constexpr int64_t code_bytes(int64_t K) {
+  return (K * Format::code_bits + 7) / 8;
+}
+
+// Bytes of the scales of one row of K weights.
+template <class Format>
+constexpr int64_t scale_bytes(int64_t K) {
+  return (K + Format::group_size - 1) / Format::group_size * Format::group_scale_bytes;
+}
+
+// The code of weight k in a row of 4-bit codes.
+inline uint32_t nibble_at(const uint8_t* codes, int64_t k) { return (codes[k / 2] >> (k % 2 * 4)) & 15u; }
+
+// Puts `code` into a row of 4-bit codes whose nibble k is still zero.
+inline void set_nibble(uint8_t* codes, int64_t k, uint32_t code) {
+  codes[k / 2] |= static_cast<uint8_t>(code << (k % 2 * 4));
+}
+
+// A T from bytes that need not be aligned.
+template <class T>
+T load_unaligned(const uint8_t* bytes) {
+  T value;
+  std::memcpy(&value, bytes, sizeof value);
+  return value;
+}
+
+}  // namespace nibble

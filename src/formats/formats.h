@@ -1,0 +1,65 @@
+// The list of all formats, and the one place where a format known at run time becomes a type.
+// A new format is one header, one value of FormatId, and one line in AllFormats.
+#pragma once
+
+#include <optional>
+#include <type_traits>
+#include <utility>
+
+#include "base/error.h"
+#include "formats/bf16.h"
+#include "formats/f16.h"
+#include "formats/f32.h"
+#include "formats/fp4_half.h"
+#include "formats/mxfp4.h"
+#include "formats/nvfp4.h"
+#include "formats/q4_0.h"
+#include "formats/q4_1.h"
+#include "formats/q8_0.h"
+
+namespace nibble {
+
+template <class... Formats>
+struct FormatList {};
+
+using AllFormats =
+    FormatList<F32, F16, Bf16, Q8_0, Q4_0, Q4_1, Mxfp4, Nvfp4, Fp4Half<32>, Fp4Half<64>, Fp4Half<128>>;
+
+// Calls visit(Format{}) with the format of that id and returns what it returns.
+template <class Visit>
+decltype(auto) visit_format(FormatId id, Visit&& visit) {
+  using Result = decltype(visit(F32{}));
+  return [&]<class... Formats>(FormatList<Formats...>) -> Result {
+    if constexpr (std::is_void_v<Result>) {
+      const bool found = ((Formats::id == id && (visit(Formats{}), true)) || ...);
+      if (!found) throw_input_error("format number {} does not exist", static_cast<int>(id));
+    } else {
+      std::optional<Result> result;
+      const bool found = ((Formats::id == id && (result.emplace(visit(Formats{})), true)) || ...);
+      if (!found) throw_input_error("format number {} does not exist", static_cast<int>(id));
+      return std::move(*result);
+    }
+  }(AllFormats{});
+}
+
+inline std::string_view format_name(FormatId id) {
+  return visit_format(id, [](auto format) { return decltype(format)::name; });
+}
+
+inline int64_t code_bytes(FormatId id, int64_t K) {
+  return visit_format(id, [&](auto format) { return code_bytes<decltype(format)>(K); });
+}
+
+inline int64_t scale_bytes(FormatId id, int64_t K) {
+  return visit_format(id, [&](auto format) { return scale_bytes<decltype(format)>(K); });
+}
+
+inline int group_size(FormatId id) {
+  return visit_format(id, [](auto format) { return decltype(format)::group_size; });
+}
+
+inline bool has_tensor_scale(FormatId id) {
+  return visit_format(id, [](auto format) { return decltype(format)::has_tensor_scale; });
+}
+
+}  // namespace nibble

@@ -1,0 +1,60 @@
+// Where a model's weights come from: a checkpoint, or a generator of random ones. A model asks for matrices and vectors
+// by name, shape and quirks; the source answers with what they mean.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "weights/weight.h"
+
+namespace nibble {
+
+// The names of one tensor in the two worlds, without the ".weight" at the end ("model.layers.3.mlp.up_proj",
+// "blk.3.ffn_up"): the dialect decides how codes and scales are called.
+struct TensorName {
+  std::string hf, gguf;
+};
+
+struct MatrixRequest {
+  TensorName name;
+  int64_t E = 1, N = 0, K = 0;
+  // GGUF files of the llama architecture hold the rows of q and k so that rotation pairs neighbours: within each of
+  // this many heads, row 2i + h of the file is row h * head_dim/2 + i of the model. 0: rows are as they should be.
+  int gguf_permuted_heads = 0;
+};
+
+struct VectorRequest {
+  TensorName name;   // with its ending: "model.norm.weight", "output_norm.weight", "….q_proj.bias", "blk.0.attn_q.bias"
+  int64_t size = 0;
+  int gguf_permuted_heads = 0;  // as above, for the biases of q and k
+};
+
+// What is known of a matrix before its bytes are read.
+struct MatrixInfo {
+  FormatId format;
+  int64_t E, N, K;
+  int64_t bytes;       // of codes and scales
+  std::string source;  // what the file has, for the plan: "U8 + F8_E4M3 scales (ModelOpt NVFP4)", "Q4_1"
+};
+
+class WeightSource {
+ public:
+  virtual ~WeightSource() = default;
+
+  // Whether it has that tensor.
+  virtual bool has(const TensorName& matrix) const = 0;
+  virtual bool has_vector(const TensorName& vector) const = 0;
+
+  // Throw InputError if the tensor is missing, has another shape, or is in a format that is not read.
+  virtual MatrixInfo describe(const MatrixRequest& request) = 0;
+  virtual CanonicalWeight read(const MatrixRequest& request) = 0;  // checked by check_weight; may point into a file
+  virtual std::vector<float> read_vector(const VectorRequest& request) = 0;
+
+  // Tensors that nobody asked for and that are not known to be useless here: if there are any, the model is not the one
+  // that the file holds. And those that are known and not used (activation scales, prediction layers).
+  virtual std::vector<std::string> unknown_tensors() const = 0;
+  virtual std::vector<std::string> unused_tensors() const = 0;
+};
+
+}  // namespace nibble

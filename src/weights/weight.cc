@@ -1,0 +1,87 @@
+#include "weights/weight.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "base/error.h"
+
+namespace nibble {
+
+CanonicalRow canonical_row(const CanonicalWeight& w, int64_t e, int64_t n) {
+  const int64_t row = e * w.N + n;
+  size_t part = w.parts.size() - 1;
+  while (w.parts[part].first_row > n) part--;
+  return {w.codes.data() + row * code_bytes(w.format, w.K), w.scales.data() + row * scale_bytes(w.format, w.K),
+          w.parts[part].tensor_scale[static_cast<size_t>(e)]};
+}
+
+void decode_row(const CanonicalWeight& w, int64_t e, int64_t n, float* out) {
+  const CanonicalRow row = canonical_row(w, e, n);
+  visit_format(w.format, [&](auto format) {
+    for (int64_t k = 0; k < w.K; k++) out[k] = format.decode(row.codes, row.scales, k) * row.tensor_scale;
+  });
+}
+
+CanonicalWeight concat_rows(std::span<const CanonicalWeight> weights) {
+  const CanonicalWeight& first = weights.front();
+  const int64_t row_codes = code_bytes(first.format, first.K), row_scales = scale_bytes(first.format, first.K);
+  CanonicalWeight all{.format = first.format, .E = first.E, .N = 0, .K = first.K};
+  for (const CanonicalWeight& w : weights) {
+    for (Part part : w.parts) {
+      part.first_row += all.N;
+      all.parts.push_back(std::move(part));
+    }
+    all.N += w.N;
+  }
+
+  auto storage = std::make_shared<std::vector<uint8_t>>(
+      static_cast<size_t>(all.E * all.N * (row_codes + row_scales)));
+  uint8_t* codes = storage->data();
+  uint8_t* scales = codes + all.E * all.N * row_codes;
+  all.codes = {codes, static_cast<size_t>(all.E * all.N * row_codes)};
+  all.scales = {scales, static_cast<size_t>(all.E * all.N * row_scales)};
+  for (int64_t e = 0; e < all.E; e++) {
+    for (const CanonicalWeight& w : weights) {
+      const auto rows_codes = static_cast<size_t>(w.N * row_codes), rows_scales = static_cast<size_t>(w.N * row_scales);
+      if (rows_codes > 0) std::memcpy(codes, w.codes.data() + static_cast<size_t>(e) * rows_codes, rows_codes);
+      if (rows_scales > 0) std::memcpy(scales, w.scales.data() + static_cast<size_t>(e) * rows_scales, rows_scales);
+      codes += rows_codes;
+      scales += rows_scales;
+    }
+  }
+  all.storage = std::move(storage);
+  return all;
+}
+
+void check_weight(const CanonicalWeight& w, std::string_view name) {
+  const auto expect = [&](std::string_view what, size_t bytes, int64_t row_bytes) {
+    const auto expected = static_cast<size_t>(w.E * w.N * row_bytes);
+    if (bytes != expected)
+      throw_input_error("{}: {} bytes of {}, {} expected for {} of shape [{}, {}, {}]", name, bytes, what, expected,
+                        format_name(w.format), w.E, w.N, w.K);
+  };
+  expect("codes", w.codes.size(), code_bytes(w.format, w.K));
+  expect("scales", w.scales.size(), scale_bytes(w.format, w.K));
+
+  visit_format(w.format, [&](auto format) {
+    using Format = decltype(format);
+    if constexpr (Format::group_scale_bytes > 0) {
+      const auto size = static_cast<size_t>(Format::group_scale_bytes);
+      for (size_t i = 0; i < w.scales.size(); i += size) {
+        if (Format::is_valid_scale(w.scales.data() + i)) continue;
+        uint32_t bits = 0;
+        std::memcpy(&bits, w.scales.data() + i, size);
+        throw_input_error("{}: scale {} is 0x{:0{}x}, which is NaN, infinite or negative: not a scale of {}; the file is "
+                          "damaged or in another format",
+                          name, i / size, bits, 2 * size, Format::name);
+      }
+    }
+  });
+  for (const Part& part : w.parts)
+    for (float scale : part.tensor_scale)
+      if (!std::isfinite(scale))
+        throw_input_error("{}: the tensor scale of rows from {} on is {}, a finite number expected", name,
+                          part.first_row, scale);
+}
+
+}  // namespace nibble
