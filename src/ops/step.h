@@ -15,13 +15,9 @@
 #include <variant>
 #include <vector>
 
-namespace nibble {
+#include "weights/weight_table.h"
 
-// A weight by its place in the model's weight table (models/weight_table.h).
-struct WeightId {
-  int index = -1;
-  explicit operator bool() const { return index >= 0; }
-};
+namespace nibble {
 
 // How many rows a buffer has: one for each token of the step, or one for each token whose logits are wanted.
 enum class Rows : uint8_t { tokens, logits };
