@@ -1,0 +1,34 @@
+#include "backends/cpu/roof.h"
+
+#include <atomic>
+#include <chrono>
+#include <cstring>
+
+namespace nibble {
+
+namespace {
+
+constexpr int64_t kUnit = 4096;  // a worker's share is whole units
+
+}  // namespace
+
+ReadRoof::ReadRoof(WorkerPool& pool, int64_t bytes)
+    : bytes_((bytes + kUnit - 1) / kUnit * kUnit), buffer_(static_cast<size_t>(bytes_)) {
+  pool.run([&](int worker) {  // untouched pages would all be one page of zeros
+    const auto [first, last] = worker_range(bytes_, kUnit, worker, pool.num_threads());
+    std::memset(buffer_.data() + first, 1, static_cast<size_t>(last - first));
+  });
+}
+
+double ReadRoof::measure_gbps(WorkerPool& pool, const CpuKernels& kernels) {
+  std::atomic<uint64_t> sink{0};
+  const auto start = std::chrono::steady_clock::now();
+  pool.run([&](int worker) {
+    const auto [first, last] = worker_range(bytes_, kUnit, worker, pool.num_threads());
+    sink += kernels.read(buffer_.data() + first, last - first);
+  });
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+  return static_cast<double>(bytes_) / seconds.count() / 1e9;
+}
+
+}  // namespace nibble
