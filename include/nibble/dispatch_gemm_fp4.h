@@ -26,19 +26,19 @@ struct GemmFp4 {
   int64_t K = 0;           // in features, a multiple of 8
   int64_t group_size = 0;  // k that share a scale: 32, 64 or 128; the last group may be short
 
-  const Half* A = nullptr;        // [M, K]
-  const uint32_t* B = nullptr;    // [K/8, N]; bits 4i … 4i+3 of word [p, n] are the E2M1 code of k = 8p + i, column n
-  const Half* scales = nullptr;   // [ceil(K / group_size), N], multipliers
-  Half* C_half = nullptr;         // [M, N]: exactly one of the two is given
+  const Half* A = nullptr;       // [M, K]
+  const uint32_t* B = nullptr;   // [K/8, N]; bits 4i … 4i+3 of word [p, n] are the E2M1 code of k = 8p + i, column n
+  const Half* scales = nullptr;  // [ceil(K / group_size), N], multipliers
+  Half* C_half = nullptr;        // [M, N]: exactly one of the two is given
   float* C_float = nullptr;
-  ParallelFor parallel;           // without `run`: everything on the calling thread
+  ParallelFor parallel;  // without `run`: everything on the calling thread
 };
 
 enum class GemmStatus : uint8_t {
   ok,
-  bad_size,        // a negative size, K not a multiple of 8, or a group_size other than 32, 64, 128
-  null_pointer,    // A, B, scales or C missing where their size is not zero
-  bad_output,      // both C_half and C_float
+  bad_size,      // a negative size, K not a multiple of 8, or a group_size other than 32, 64, 128
+  null_pointer,  // A, B, scales or C missing where their size is not zero
+  bad_output,    // both C_half and C_float
 };
 
 // A sentence for each status.

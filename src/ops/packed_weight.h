@@ -11,10 +11,10 @@ namespace nibble {
 // What a backend will make of a matrix: a pure function of the shape and the format, so that `nibble plan` can print it
 // without loading anything.
 struct PackPlan {
-  FormatId format;      // as packed; another than the checkpoint's if it has no kernel
-  std::string layout;   // "16 rows interleaved"
-  std::string kernel;   // "avx512_vnni"
-  int64_t bytes = 0;    // in the backend's memory
+  FormatId format;     // as packed; another than the checkpoint's if it has no kernel
+  std::string layout;  // "16 rows interleaved"
+  std::string kernel;  // "avx512_vnni"
+  int64_t bytes = 0;   // in the backend's memory
 };
 
 class PackedWeight {

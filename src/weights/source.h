@@ -25,7 +25,7 @@ struct MatrixRequest {
 };
 
 struct VectorRequest {
-  TensorName name;   // with its ending: "model.norm.weight", "output_norm.weight", "….q_proj.bias", "blk.0.attn_q.bias"
+  TensorName name;  // with its ending: "model.norm.weight", "output_norm.weight", "….q_proj.bias", "blk.0.attn_q.bias"
   int64_t size = 0;
   int gguf_permuted_heads = 0;  // as above, for the biases of q and k
 };
@@ -50,6 +50,9 @@ class WeightSource {
   virtual MatrixInfo describe(const MatrixRequest& request) = 0;
   virtual CanonicalWeight read(const MatrixRequest& request) = 0;  // checked by check_weight; may point into a file
   virtual std::vector<float> read_vector(const VectorRequest& request) = 0;
+
+  // Says that the matrix will not be read again soon, so that its pages of a mapped file can go.
+  virtual void release(const MatrixRequest& request) = 0;
 
   // Tensors that nobody asked for and that are not known to be useless here: if there are any, the model is not the one
   // that the file holds. And those that are known and not used (activation scales, prediction layers).

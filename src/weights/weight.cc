@@ -34,8 +34,7 @@ CanonicalWeight concat_rows(std::span<const CanonicalWeight> weights) {
     all.N += w.N;
   }
 
-  auto storage = std::make_shared<std::vector<uint8_t>>(
-      static_cast<size_t>(all.E * all.N * (row_codes + row_scales)));
+  auto storage = std::make_shared<std::vector<uint8_t>>(static_cast<size_t>(all.E * all.N * (row_codes + row_scales)));
   uint8_t* codes = storage->data();
   uint8_t* scales = codes + all.E * all.N * row_codes;
   all.codes = {codes, static_cast<size_t>(all.E * all.N * row_codes)};
@@ -71,9 +70,10 @@ void check_weight(const CanonicalWeight& w, std::string_view name) {
         if (Format::is_valid_scale(w.scales.data() + i)) continue;
         uint32_t bits = 0;
         std::memcpy(&bits, w.scales.data() + i, size);
-        throw_input_error("{}: scale {} is 0x{:0{}x}, which is NaN, infinite or negative: not a scale of {}; the file is "
-                          "damaged or in another format",
-                          name, i / size, bits, 2 * size, Format::name);
+        throw_input_error(
+            "{}: scale {} is 0x{:0{}x}, which is NaN, infinite or negative: not a scale of {}; the file is "
+            "damaged or in another format",
+            name, i / size, bits, 2 * size, Format::name);
       }
     }
   });

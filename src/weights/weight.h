@@ -23,8 +23,8 @@ struct CanonicalWeight {
   FormatId format;
   int64_t E, N, K;  // experts (1 if dense), out features, in features
   std::span<const uint8_t> codes, scales;
-  std::vector<Part> parts;               // by first_row, the first at 0; one part if nothing was fused
-  std::shared_ptr<const void> storage;   // keeps codes and scales alive
+  std::vector<Part> parts;              // by first_row, the first at 0; one part if nothing was fused
+  std::shared_ptr<const void> storage;  // keeps codes and scales alive
 };
 
 // The row's codes and scales, and its tensor scale.

@@ -1,0 +1,186 @@
+#include "backends/reference/reference_backend.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "backends/reference/reference_ops.h"
+#include "formats/f16.h"
+
+namespace nibble {
+
+namespace {
+
+using reference::Matrix;
+
+struct ReferenceWeight final : PackedWeight {
+  CanonicalWeight weight;
+};
+
+// Keys and values as float32; with type f16 each is rounded to a half on the way in.
+struct ReferenceCache final : KvCache {
+  explicit ReferenceCache(const KvCacheShape& s) : KvCache(s) {
+    for (const KvLayer& layer : s.layers) {
+      k.emplace_back(static_cast<size_t>(s.num_sequences * s.max_len * layer.k_width));
+      v.emplace_back(static_cast<size_t>(s.num_sequences * s.max_len * layer.v_width));
+    }
+  }
+  std::vector<std::vector<float>> k, v;  // by layer: [num_sequences, max_len, width]
+};
+
+class ReferenceStep final : public CompiledStep {
+ public:
+  ReferenceStep(const Step& step, std::span<const PackedWeight* const> weights)
+      : step_(step), weights_(weights.begin(), weights.end()) {
+    for (const StepBuffer& buffer : step_.buffers)
+      buffers_.emplace_back(static_cast<size_t>(step_.num_rows(buffer.rows) * buffer.width));
+  }
+
+  void run(const StepInputs& inputs, KvCache& cache, std::span<float> logits) override {
+    inputs_ = inputs;
+    cache_ = &static_cast<ReferenceCache&>(cache);
+    for (const Op& op : step_.ops) std::visit([&](const auto& o) { execute(o); }, op);
+    const Matrix result = matrix(step_.logits);
+    for (int64_t m = 0; m < result.rows; m++)
+      std::copy_n(result.row(m), result.width, logits.data() + m * result.width);
+  }
+
+  int64_t weight_bytes() const override {
+    int64_t bytes = 0;
+    for (const Op& op : step_.ops)
+      if (const auto* linear = std::get_if<LinearOp>(&op))
+        bytes += weights_[static_cast<size_t>(linear->w.index)]->bytes;
+    return bytes;
+  }
+  int64_t scratch_bytes() const override {
+    size_t values = 0;
+    for (const auto& buffer : buffers_) values += buffer.size();
+    return static_cast<int64_t>(values * sizeof(float));
+  }
+  std::vector<Phase> phases() const override {
+    std::vector<Phase> phases;
+    for (const Op& op : step_.ops) phases.push_back({.name = std::string(op_name(op))});
+    return phases;
+  }
+  void set_profiling(bool) override {}
+
+ private:
+  Matrix matrix(const Slice& slice) {
+    const auto b = static_cast<size_t>(slice.buffer);
+    const StepBuffer& buffer = step_.buffers[b];
+    return {buffers_[b].data() + slice.first, step_.num_rows(buffer.rows), slice.width, buffer.width};
+  }
+  const CanonicalWeight& weight(WeightId id) const {
+    return static_cast<const ReferenceWeight*>(weights_[static_cast<size_t>(id.index)])->weight;
+  }
+  const float* vector(WeightId id) const {
+    return id ? reinterpret_cast<const float*>(weight(id).codes.data()) : nullptr;
+  }
+
+  void execute(const EmbedOp& op) { reference::embed(inputs_.tokens, weight(op.w), matrix(op.out)); }
+  void execute(const RmsNormOp& op) {
+    reference::rms_norm(matrix(op.x), vector(op.weight), matrix(op.out), op.eps, op.num_heads);
+  }
+  void execute(const LinearOp& op) {
+    reference::linear(matrix(op.x), weight(op.w), 0, vector(op.bias), matrix(op.out), op.accumulate);
+  }
+  void execute(const RopeOp& op) {
+    reference::rope(matrix(op.x), inputs_.pos, step_.rotations[static_cast<size_t>(op.rotation)], op.num_heads,
+                    op.head_dim);
+  }
+  void execute(const KvAppendOp& op) {
+    append(matrix(op.k), cache_->k[static_cast<size_t>(op.layer)]);
+    append(matrix(op.v), cache_->v[static_cast<size_t>(op.layer)]);
+  }
+  void append(Matrix rows, std::vector<float>& to) {
+    for (int64_t m = 0; m < rows.rows; m++) {
+      const auto i = static_cast<size_t>(m);
+      float* row = to.data() + (inputs_.sequence[i] * cache_->shape.max_len + inputs_.pos[i]) * rows.width;
+      std::copy_n(rows.row(m), rows.width, row);
+      if (cache_->shape.type == KvCacheType::f16)
+        std::transform(row, row + rows.width, row, [](float x) { return half_to_float(float_to_half(x)); });
+    }
+  }
+  void execute(const AttentionOp& op) {
+    const auto l = static_cast<size_t>(op.layer);
+    const KvLayer& layer = cache_->shape.layers[l];
+    for (int64_t m = 0; m < step_.M; m++) {
+      const auto i = static_cast<size_t>(m);
+      const int64_t first = inputs_.sequence[i] * cache_->shape.max_len;
+      reference::attention(matrix(op.q).row(m),
+                           {.k = cache_->k[l].data() + first * layer.k_width,
+                            .v = cache_->v[l].data() + first * layer.v_width,
+                            .k_stride = layer.k_width,
+                            .v_stride = layer.v_width,
+                            .len = inputs_.pos[i] + 1},
+                           op, matrix(op.out).row(m));
+    }
+  }
+  void execute(const SwigluOp& op) { reference::swiglu(matrix(op.gate), matrix(op.up), matrix(op.out)); }
+  void execute(const SelectLogitsOp& op) {
+    const Matrix x = matrix(op.x), out = matrix(op.out);
+    for (int64_t m = 0; m < out.rows; m++) std::copy_n(x.row(x.rows - out.rows + m), out.width, out.row(m));
+  }
+
+  Step step_;
+  std::vector<const PackedWeight*> weights_;
+  std::vector<std::vector<float>> buffers_;
+  StepInputs inputs_;
+  ReferenceCache* cache_ = nullptr;
+};
+
+class ReferenceBackend final : public Backend {
+ public:
+  std::string_view name() const override { return "reference"; }
+  std::string description() const override { return "plain loops, double sums, 1 thread"; }
+  KvCacheType default_kv_cache_type() const override { return KvCacheType::f32; }
+
+  PackPlan plan_pack(FormatId format, int64_t E, int64_t N, int64_t K) const override {
+    return {format, "as in the file", "plain loops", E * N * (code_bytes(format, K) + scale_bytes(format, K))};
+  }
+
+  std::unique_ptr<PackedWeight> pack(const CanonicalWeight& weight) override {
+    auto packed = std::make_unique<ReferenceWeight>();
+    packed->format = weight.format;
+    packed->E = weight.E;
+    packed->N = weight.N;
+    packed->K = weight.K;
+    packed->bytes = static_cast<int64_t>(weight.codes.size() + weight.scales.size());
+    packed->weight = weight;  // shares the bytes, which may lie in a mapped file
+    return packed;
+  }
+
+  std::unique_ptr<PackedWeight> pack_vector(std::span<const float> values) override {
+    auto storage = std::make_shared<std::vector<float>>(values.begin(), values.end());
+    return pack({.format = FormatId::f32,
+                 .E = 1,
+                 .N = 1,
+                 .K = static_cast<int64_t>(values.size()),
+                 .codes = {reinterpret_cast<const uint8_t*>(storage->data()), values.size_bytes()},
+                 .scales = {},
+                 .parts = {{0, {1.0f}}},
+                 .storage = storage});
+  }
+
+  std::unique_ptr<KvCache> make_kv_cache(const KvCacheShape& shape) override {
+    return std::make_unique<ReferenceCache>(shape);
+  }
+
+  std::unique_ptr<CompiledStep> compile(const Step& step, std::span<const PackedWeight* const> weights) override {
+    return std::make_unique<ReferenceStep>(step, weights);
+  }
+
+  double measure_read_gbps() override {
+    const std::vector<uint64_t> data(size_t{32} << 20, 1);
+    const auto start = std::chrono::steady_clock::now();
+    uint64_t sum = 0;
+    for (uint64_t value : data) sum += value;
+    const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+    return static_cast<double>(sum * sizeof(uint64_t)) / elapsed.count() / 1e9;
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_reference_backend() { return std::make_unique<ReferenceBackend>(); }
+
+}  // namespace nibble

@@ -1,0 +1,34 @@
+// Every op as plain loops with double sums: what the ops mean. Other backends are tested against these.
+// Rows are tokens; strides are in floats.
+#pragma once
+
+#include <cstdint>
+
+#include "ops/step.h"
+#include "weights/weight.h"
+
+namespace nibble::reference {
+
+// The columns of a slice, for all rows.
+struct Matrix {
+  float* data;
+  int64_t rows, width, stride;
+  float* row(int64_t m) const { return data + m * stride; }
+};
+
+void embed(std::span<const int32_t> tokens, const CanonicalWeight& w, Matrix out);
+void rms_norm(Matrix x, const float* weight, Matrix out, float eps, int64_t num_heads);
+void linear(Matrix x, const CanonicalWeight& w, int64_t e, const float* bias, Matrix out, bool accumulate);
+void rope(Matrix x, std::span<const int32_t> pos, const Rotation& rotation, int64_t num_heads, int64_t head_dim);
+
+// Keys and values of one token's sequence, positions 0 … len-1, one row each.
+struct KvRows {
+  const float* k;
+  const float* v;
+  int64_t k_stride, v_stride, len;
+};
+void attention(const float* q, const KvRows& kv, const AttentionOp& op, float* out);
+
+void swiglu(Matrix gate, Matrix up, Matrix out);
+
+}  // namespace nibble::reference

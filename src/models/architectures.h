@@ -1,0 +1,13 @@
+// One maker for each architecture, each in the file of its name; models/registry.cc lists them.
+#pragma once
+
+#include <memory>
+
+#include "models/model.h"
+
+namespace nibble {
+
+std::unique_ptr<Model> make_llama(const Checkpoint& checkpoint, WeightSource& source);
+std::unique_ptr<Model> make_qwen3(const Checkpoint& checkpoint, WeightSource& source);
+
+}  // namespace nibble

@@ -1,0 +1,232 @@
+#include "models/config.h"
+
+#include <cmath>
+
+#include "base/error.h"
+#include "formats/format.h"
+
+namespace nibble {
+
+namespace {
+
+// Beyond these no model exists; a file that says so is damaged, and products of them still fit an int64.
+constexpr int64_t kLargestWidth = 1 << 20, kLargestVocabulary = 1 << 24, kLargestContext = 1 << 28, kMostLayers = 4096,
+                  kMostHeads = 4096;
+
+std::string file_of(const Checkpoint& checkpoint) {
+  return checkpoint.container == Container::gguf ? checkpoint.path.string()
+                                                 : (checkpoint.path / "config.json").string();
+}
+
+}  // namespace
+
+const nlohmann::json* ConfigReader::find(std::string_view key) const {
+  const auto it = keys_->find(prefix_ + std::string(key));
+  return it == keys_->end() || it->is_null() ? nullptr : &*it;
+}
+
+bool ConfigReader::has(std::string_view key) const { return find(key) != nullptr; }
+
+void ConfigReader::reject(std::string_view key, std::string_view expected) const {
+  const nlohmann::json* value = find(key);
+  const std::string is =
+      value == nullptr ? "missing" : value->dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
+  throw_input_error("{}: {}{} is {}; {}", file_, prefix_, key, is.substr(0, 200), expected);
+}
+
+int64_t ConfigReader::size(std::string_view key, int64_t largest, std::optional<int64_t> fallback) const {
+  const nlohmann::json* value = find(key);
+  if (value == nullptr && fallback) return *fallback;
+  const bool fits = value != nullptr && value->is_number_integer() && *value >= 1 && *value <= largest;
+  if (!fits) reject(key, fmt::format("a whole number from 1 to {} expected", largest));
+  return value->get<int64_t>();
+}
+
+double ConfigReader::number(std::string_view key, std::optional<double> fallback) const {
+  const nlohmann::json* value = find(key);
+  if (value == nullptr && fallback) return *fallback;
+  if (value == nullptr || !value->is_number() || !std::isfinite(value->get<double>())) reject(key, "a number expected");
+  return value->get<double>();
+}
+
+bool ConfigReader::boolean(std::string_view key, bool fallback) const {
+  const nlohmann::json* value = find(key);
+  if (value == nullptr) return fallback;
+  if (!value->is_boolean()) reject(key, "true or false expected");
+  return value->get<bool>();
+}
+
+std::string ConfigReader::text(std::string_view key, std::optional<std::string> fallback) const {
+  const nlohmann::json* value = find(key);
+  if (value == nullptr && fallback) return *fallback;
+  if (value == nullptr || !value->is_string()) reject(key, "a text expected");
+  return value->get<std::string>();
+}
+
+std::optional<ConfigReader> ConfigReader::object(std::string_view key) const {
+  const nlohmann::json* value = find(key);
+  if (value == nullptr) return {};
+  if (!value->is_object()) reject(key, "an object expected");
+  return ConfigReader(file_, *value);
+}
+
+std::string architecture_name(const Checkpoint& checkpoint) {
+  return ConfigReader(file_of(checkpoint), checkpoint.config)
+      .text(checkpoint.container == Container::gguf ? "general.architecture" : "model_type");
+}
+
+ConfigReader config_reader(const Checkpoint& checkpoint) {
+  return {file_of(checkpoint), checkpoint.config,
+          checkpoint.container == Container::gguf ? architecture_name(checkpoint) + "." : ""};
+}
+
+namespace {
+
+// The keys of the rope's scaling, which the containers and the two styles of config.json call by different names.
+struct RopeKeys {
+  ConfigReader reader;
+  std::string type, factor, original, attention_factor, beta_fast, beta_slow;
+};
+
+RopeScaling scaling_named(const RopeKeys& keys) {
+  const std::string name = keys.reader.text(keys.type, "default");
+  if (name == "default" || name == "none") return RopeScaling::none;
+  if (name == "linear") return RopeScaling::linear;
+  if (name == "llama3") return RopeScaling::llama3;
+  if (name == "yarn") return RopeScaling::yarn;
+  keys.reader.reject(keys.type, "default, linear, llama3 or yarn are implemented");
+}
+
+void read_scaling(const RopeKeys& keys, double max_position_embeddings, RopeParameters& p) {
+  p.scaling = scaling_named(keys);
+  if (p.scaling == RopeScaling::none) return;
+  const ConfigReader& reader = keys.reader;
+  p.original_max_position_embeddings = reader.number(keys.original, max_position_embeddings);
+  if (p.original_max_position_embeddings <= 0) reader.reject(keys.original, "a positive number expected");
+  // Some configurations leave yarn's factor to the ratio of the two lengths.
+  p.factor = p.scaling == RopeScaling::yarn
+                 ? reader.number(keys.factor, max_position_embeddings / p.original_max_position_embeddings)
+                 : reader.number(keys.factor);
+  if (p.factor <= 0) reader.reject(keys.factor, "a positive number expected");
+  if (p.scaling == RopeScaling::llama3) {
+    p.low_freq_factor = reader.number("low_freq_factor");
+    p.high_freq_factor = reader.number("high_freq_factor");
+    if (!(p.low_freq_factor > 0 && p.high_freq_factor > p.low_freq_factor))
+      reader.reject("high_freq_factor", fmt::format("more than low_freq_factor ({}) expected", p.low_freq_factor));
+  }
+  if (p.scaling == RopeScaling::yarn) {
+    p.beta_fast = reader.number(keys.beta_fast, 32.0);
+    p.beta_slow = reader.number(keys.beta_slow, 1.0);
+    if (!(p.beta_slow > 0 && p.beta_fast > p.beta_slow))
+      reader.reject(keys.beta_fast, fmt::format("more than {} ({}) expected", keys.beta_slow, p.beta_slow));
+    p.truncate = reader.boolean("truncate", true);
+    p.attention_factor = reader.number(keys.attention_factor, 0.0);
+    const double mscale = reader.number("mscale", 0.0), mscale_all_dim = reader.number("mscale_all_dim", 0.0);
+    if (p.attention_factor == 0 && mscale != 0 && mscale_all_dim != 0) {
+      const double log_factor = 0.1 * std::log(std::max(p.factor, 1.0));
+      p.attention_factor = (mscale * log_factor + 1) / (mscale_all_dim * log_factor + 1);
+    }
+  }
+}
+
+// A GGUF file has llama3's scaling only as a tensor: each frequency is divided by its value.
+void divide_by_rope_freqs(const Checkpoint& checkpoint, Rotation& rotation) {
+  const Tensor* tensor = checkpoint.find("rope_freqs.weight");
+  if (tensor == nullptr) return;
+  const auto count = static_cast<int64_t>(rotation.inv_freq.size());
+  if (tensor->dtype != DType::f32 || tensor->shape != std::vector<int64_t>{count})
+    throw_input_error("{}: rope_freqs.weight: {} {} in the file, F32 [{}] expected", checkpoint.path.string(),
+                      dtype_name(tensor->dtype), shape_text(tensor->shape), count);
+  for (int64_t i = 0; i < count; i++) {
+    const auto divisor = load_unaligned<float>(tensor->bytes.data() + 4 * i);
+    if (!(divisor > 0) || !std::isfinite(divisor))
+      throw_input_error("{}: rope_freqs.weight[{}] is {}, a positive number expected", checkpoint.path.string(), i,
+                        divisor);
+    rotation.inv_freq[static_cast<size_t>(i)] /= divisor;
+  }
+}
+
+void check_heads(const ConfigReader& reader, const DecoderConfig& c, std::string_view kv_key, int64_t rotary_dim,
+                 std::string_view rotary_key) {
+  if (c.num_heads % c.num_kv_heads != 0)
+    reader.reject(kv_key, fmt::format("a divisor of the {} query heads expected", c.num_heads));
+  if (rotary_dim % 2 != 0 || rotary_dim > c.head_dim)
+    reader.reject(rotary_key,
+                  fmt::format("an even rotary size up to the head's {} expected, it is {}", c.head_dim, rotary_dim));
+}
+
+DecoderConfig read_gguf(const Checkpoint& checkpoint) {
+  const ConfigReader reader = config_reader(checkpoint);
+  DecoderConfig c{.architecture = architecture_name(checkpoint)};
+  c.hidden_size = reader.size("embedding_length", kLargestWidth);
+  c.intermediate_size = reader.size("feed_forward_length", kLargestWidth);
+  c.num_layers = reader.size("block_count", kMostLayers);
+  c.num_heads = reader.size("attention.head_count", kMostHeads);
+  c.num_kv_heads = reader.size("attention.head_count_kv", kMostHeads, c.num_heads);
+  c.head_dim = reader.has("attention.key_length") ? reader.size("attention.key_length", kLargestWidth)
+                                                  : std::max<int64_t>(1, c.hidden_size / c.num_heads);
+  if (reader.size("attention.value_length", kLargestWidth, c.head_dim) != c.head_dim)
+    reader.reject("attention.value_length", fmt::format("the keys' length, {}, expected", c.head_dim));
+  const auto tokens = checkpoint.config.find("tokenizer.ggml.tokens");
+  c.vocab_size = tokens != checkpoint.config.end() && tokens->is_array() && !tokens->empty()
+                     ? reader.size("vocab_size", kLargestVocabulary, static_cast<int64_t>(tokens->size()))
+                     : reader.size("vocab_size", kLargestVocabulary);
+  c.max_position_embeddings = reader.size("context_length", kLargestContext);
+  c.rms_norm_eps = static_cast<float>(reader.number("attention.layer_norm_rms_epsilon"));
+  c.tied_embeddings = checkpoint.find("output.weight") == nullptr;
+
+  RopeParameters rope{.theta = reader.number("rope.freq_base", 10000.0),
+                      .rotary_dim = reader.size("rope.dimension_count", kLargestWidth, c.head_dim)};
+  check_heads(reader, c, "attention.head_count_kv", rope.rotary_dim, "rope.dimension_count");
+  read_scaling({reader, "rope.scaling.type", "rope.scaling.factor", "rope.scaling.original_context_length",
+                "rope.scaling.attn_factor", "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow"},
+               static_cast<double>(c.max_position_embeddings), rope);
+  c.rotation = make_rotation(rope);
+  divide_by_rope_freqs(checkpoint, c.rotation);
+  return c;
+}
+
+DecoderConfig read_hugging_face(const Checkpoint& checkpoint) {
+  const ConfigReader reader = config_reader(checkpoint);
+  DecoderConfig c{.architecture = architecture_name(checkpoint)};
+  c.hidden_size = reader.size("hidden_size", kLargestWidth);
+  c.intermediate_size = reader.size("intermediate_size", kLargestWidth);
+  c.num_layers = reader.size("num_hidden_layers", kMostLayers);
+  c.num_heads = reader.size("num_attention_heads", kMostHeads);
+  c.num_kv_heads = reader.size("num_key_value_heads", kMostHeads, c.num_heads);
+  c.head_dim = reader.size("head_dim", kLargestWidth, std::max<int64_t>(1, c.hidden_size / c.num_heads));
+  c.vocab_size = reader.size("vocab_size", kLargestVocabulary);
+  c.max_position_embeddings = reader.size("max_position_embeddings", kLargestContext, 2048);
+  c.rms_norm_eps = static_cast<float>(reader.number("rms_norm_eps", 1e-6));
+  c.tied_embeddings = reader.boolean("tie_word_embeddings", false);
+  if (reader.text("hidden_act", "silu") != "silu") reader.reject("hidden_act", "silu is implemented");
+  if (reader.boolean("use_sliding_window", false)) reader.reject("use_sliding_window", "false is implemented");
+
+  // Newer files gather the rope's values in rope_parameters; older ones have rope_theta beside rope_scaling.
+  const std::optional<ConfigReader> newer = reader.object("rope_parameters");
+  const std::optional<ConfigReader> scaling = newer ? newer : reader.object("rope_scaling");
+  const ConfigReader& theta = newer && newer->has("rope_theta") ? *newer : reader;
+  const double partial =
+      (newer && newer->has("partial_rotary_factor") ? *newer : reader).number("partial_rotary_factor", 1.0);
+  if (!(partial > 0 && partial <= 1)) reader.reject("partial_rotary_factor", "a number above 0 and up to 1 expected");
+  RopeParameters rope{.theta = theta.number("rope_theta", 10000.0),
+                      .rotary_dim = static_cast<int64_t>(static_cast<double>(c.head_dim) * partial)};
+  if (!(rope.theta > 1)) theta.reject("rope_theta", "a number above 1 expected");
+  check_heads(reader, c, "num_key_value_heads", rope.rotary_dim, "head_dim");
+  if (scaling) {
+    const std::string type = scaling->has("rope_type") ? "rope_type" : "type";
+    read_scaling(
+        {*scaling, type, "factor", "original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow"},
+        static_cast<double>(c.max_position_embeddings), rope);
+  }
+  c.rotation = make_rotation(rope);
+  return c;
+}
+
+}  // namespace
+
+DecoderConfig read_decoder_config(const Checkpoint& checkpoint) {
+  return checkpoint.container == Container::gguf ? read_gguf(checkpoint) : read_hugging_face(checkpoint);
+}
+
+}  // namespace nibble

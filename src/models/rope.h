@@ -1,0 +1,32 @@
+// The frequencies of rotary position embeddings, with the ways in which models stretch them to longer contexts.
+#pragma once
+
+#include <cstdint>
+
+#include "ops/step.h"
+
+namespace nibble {
+
+enum class RopeScaling : uint8_t { none, linear, llama3, yarn };
+
+struct RopeParameters {
+  double theta = 10000.0;
+  int64_t rotary_dim = 0;  // even
+  RopeScaling scaling = RopeScaling::none;
+  double factor = 1.0;  // how many times longer than the original context
+  double original_max_position_embeddings = 0;
+  double low_freq_factor = 1.0, high_freq_factor = 4.0;  // llama3
+  double beta_fast = 32.0, beta_slow = 1.0;              // yarn
+  bool truncate = true;                                  // yarn: the ramp's ends are whole dimensions
+  double attention_factor = 0.0;                         // yarn; 0: 0.1 ln(factor) + 1
+};
+
+// none    inv_freq[i] = theta^(-2i / rotary_dim)
+// linear  that / factor (arXiv:2306.15595)
+// llama3  wavelengths beyond original / low_freq_factor divided by factor, those below original / high_freq_factor
+// kept,
+//         between them a blend (Llama 3.1's reference implementation)
+// yarn    a blend by dimension between both, and cosine and sine times attention_factor (arXiv:2309.00071, section 3)
+Rotation make_rotation(const RopeParameters& parameters);
+
+}  // namespace nibble

@@ -1,0 +1,102 @@
+// A backend: something that packs weights, keeps caches and runs steps. Models and backends meet here and nowhere else.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "ops/packed_weight.h"
+#include "ops/step.h"
+#include "weights/weight.h"
+
+namespace nibble {
+
+enum class KvCacheType : uint8_t { f32, f16 };
+
+std::string_view kv_cache_type_name(KvCacheType type);
+int64_t kv_cache_value_bytes(KvCacheType type);
+
+// Values that one token leaves in one layer's cache.
+struct KvLayer {
+  int64_t k_width, v_width;
+};
+
+struct KvCacheShape {
+  std::vector<KvLayer> layers;
+  int64_t num_sequences = 1;
+  int64_t max_len = 0;  // positions of each sequence
+  KvCacheType type = KvCacheType::f16;
+
+  int64_t bytes_per_token() const {  // of one sequence, in all layers
+    int64_t values = 0;
+    for (const KvLayer& layer : layers) values += layer.k_width + layer.v_width;
+    return values * kv_cache_value_bytes(type);
+  }
+};
+
+class KvCache {
+ public:
+  virtual ~KvCache() = default;
+  const KvCacheShape shape;
+
+ protected:
+  explicit KvCache(KvCacheShape s) : shape(std::move(s)) {}
+};
+
+// One value for each of the step's M tokens. Tokens of one sequence come in the order of their positions, and all
+// earlier positions of that sequence are in the cache or in this step.
+struct StepInputs {
+  std::span<const int32_t> tokens;    // ids, below the vocabulary's size
+  std::span<const int32_t> pos;       // position in its sequence, below the cache's max_len
+  std::span<const int32_t> sequence;  // which cache, below the cache's num_sequences
+};
+
+// A part of a step between two synchronisations, as `plan` and `bench` print it.
+struct Phase {
+  std::string name;          // "rms_norm + q + k + v"
+  int64_t weight_bytes = 0;  // read from memory each time
+  double seconds = 0;        // spent in it since profiling was switched on
+};
+
+class CompiledStep {
+ public:
+  virtual ~CompiledStep() = default;
+
+  // Runs the step. Writes the logits, [rows, vocabulary], and the cache. Allocates nothing and throws nothing.
+  virtual void run(const StepInputs& inputs, KvCache& cache, std::span<float> logits) = 0;
+
+  // Bytes of packed weights that one run reads, and of the buffers that it keeps.
+  virtual int64_t weight_bytes() const = 0;
+  virtual int64_t scratch_bytes() const = 0;
+
+  // The phases in their order; profiling costs a clock reading for each.
+  virtual std::vector<Phase> phases() const = 0;
+  virtual void set_profiling(bool on) = 0;
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  virtual std::string_view name() const = 0;    // "cpu"
+  virtual std::string description() const = 0;  // "avx512, 2 threads"
+  virtual KvCacheType default_kv_cache_type() const = 0;
+
+  // What pack would make of such a matrix. Throws InputError if there is no kernel for it.
+  virtual PackPlan plan_pack(FormatId format, int64_t E, int64_t N, int64_t K) const = 0;
+
+  virtual std::unique_ptr<PackedWeight> pack(const CanonicalWeight& weight) = 0;
+  virtual std::unique_ptr<PackedWeight> pack_vector(std::span<const float> values) = 0;
+  virtual std::unique_ptr<KvCache> make_kv_cache(const KvCacheShape& shape) = 0;
+
+  // `weights` by WeightId; they outlive the compiled step.
+  virtual std::unique_ptr<CompiledStep> compile(const Step& step, std::span<const PackedWeight* const> weights) = 0;
+
+  // GB/s at which this backend's device reads memory, measured now: the roof of every decode step.
+  virtual double measure_read_gbps() = 0;
+};
+
+}  // namespace nibble
