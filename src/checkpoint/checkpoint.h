@@ -14,19 +14,9 @@
 #include <nlohmann/json.hpp>
 
 #include "base/mapped_file.h"
+#include "checkpoint/dtype.h"
 
 namespace nibble {
-
-// Element types as the containers name them. Block types are GGUF's: the bytes are whole blocks in ggml's layout.
-enum class DType : uint8_t {
-  f64, f32, f16, bf16, f8_e4m3, f8_e5m2, f8_e8m0, i64, i32, i16, i8, u64, u32, u16, u8, boolean,
-  q8_0, q4_0, q4_1, mxfp4, nvfp4,
-};
-
-std::string_view dtype_name(DType dtype);
-
-// Bytes of `count` elements. Throws InputError if `count` is not a multiple of the type's block.
-int64_t dtype_bytes(DType dtype, int64_t count);
 
 struct Tensor {
   std::string name;
@@ -35,18 +25,17 @@ struct Tensor {
   std::span<const uint8_t> bytes;  // inside one of Checkpoint::files
 };
 
-// "[64, 48]", for messages.
-std::string shape_text(std::span<const int64_t> shape);
+using TensorMap = std::map<std::string, Tensor, std::less<>>;  // by name
 
 enum class Container : uint8_t { safetensors, gguf };
 
 struct Checkpoint {
   Container container;
-  std::filesystem::path path;           // what the user named
-  nlohmann::json config;                // safetensors: config.json; gguf: the metadata, one key each
-  nlohmann::json hf_quant_config;       // safetensors: hf_quant_config.json, else null
-  nlohmann::json generation_config;     // safetensors: generation_config.json, else null
-  std::map<std::string, Tensor, std::less<>> tensors;
+  std::filesystem::path path;        // what the user named
+  nlohmann::json config;             // safetensors: config.json; gguf: the metadata, one flat key each
+  nlohmann::json hf_quant_config;    // safetensors: hf_quant_config.json, else null
+  nlohmann::json generation_config;  // safetensors: generation_config.json, else null
+  TensorMap tensors;
   std::vector<std::shared_ptr<const MappedFile>> files;
 
   // Null if there is no tensor of that name.

@@ -92,8 +92,9 @@ class Backend {
   virtual std::unique_ptr<PackedWeight> pack_vector(std::span<const float> values) = 0;
   virtual std::unique_ptr<KvCache> make_kv_cache(const KvCacheShape& shape) = 0;
 
-  // `weights` by WeightId; they outlive the compiled step.
-  virtual std::unique_ptr<CompiledStep> compile(const Step& step, std::span<const PackedWeight* const> weights) = 0;
+  // `weights` by WeightId; they outlive the compiled step, which runs on caches of the given shape.
+  virtual std::unique_ptr<CompiledStep> compile(const Step& step, std::span<const PackedWeight* const> weights,
+                                                const KvCacheShape& cache_shape) = 0;
 
   // GB/s at which this backend's device reads memory, measured now: the roof of every decode step.
   virtual double measure_read_gbps() = 0;

@@ -165,7 +165,8 @@ class ReferenceBackend final : public Backend {
     return std::make_unique<ReferenceCache>(shape);
   }
 
-  std::unique_ptr<CompiledStep> compile(const Step& step, std::span<const PackedWeight* const> weights) override {
+  std::unique_ptr<CompiledStep> compile(const Step& step, std::span<const PackedWeight* const> weights,
+                                        const KvCacheShape&) override {
     return std::make_unique<ReferenceStep>(step, weights);
   }
 

@@ -1,0 +1,55 @@
+#include "backends/cpu/cpu_backend.h"
+
+#include "backends/cpu/cpu_kv_cache.h"
+#include "backends/cpu/cpu_step.h"
+#include "backends/cpu/cpu_vector.h"
+#include "backends/cpu/kernels.h"
+#include "backends/cpu/roof.h"
+#include "base/worker_pool.h"
+
+namespace nibble {
+
+namespace {
+
+class CpuBackend final : public Backend {
+ public:
+  explicit CpuBackend(int num_threads) : pool_(num_threads) {}
+
+  std::string_view name() const override { return "cpu"; }
+  std::string description() const override {
+    return fmt::format("{} kernels, {} thread{}", cpu_kernels().name, pool_.num_threads(),
+                       pool_.num_threads() == 1 ? "" : "s");
+  }
+  KvCacheType default_kv_cache_type() const override { return KvCacheType::f16; }
+
+  PackPlan plan_pack(FormatId format, int64_t E, int64_t N, int64_t K) const override {
+    return nibble::plan_pack(format, E, N, K);
+  }
+  std::unique_ptr<PackedWeight> pack(const CanonicalWeight& weight) override {
+    return std::make_unique<PackedMatrix>(weight, &pool_);
+  }
+  std::unique_ptr<PackedWeight> pack_vector(std::span<const float> values) override {
+    return std::make_unique<CpuVector>(values);
+  }
+  std::unique_ptr<KvCache> make_kv_cache(const KvCacheShape& shape) override {
+    return std::make_unique<CpuKvCache>(shape);
+  }
+  std::unique_ptr<CompiledStep> compile(const Step& step, std::span<const PackedWeight* const> weights,
+                                        const KvCacheShape& cache_shape) override {
+    return compile_cpu_step(step, weights, cache_shape, pool_);
+  }
+  double measure_read_gbps() override {
+    if (!roof_) roof_ = std::make_unique<ReadRoof>();
+    return roof_->measure(pool_);
+  }
+
+ private:
+  WorkerPool pool_;
+  std::unique_ptr<ReadRoof> roof_;  // its buffer is made when it is first asked for
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_cpu_backend(int num_threads) { return std::make_unique<CpuBackend>(num_threads); }
+
+}  // namespace nibble

@@ -1,0 +1,378 @@
+#include "backends/cpu/cpu_step.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+#include <functional>
+
+#include "backends/cpu/cpu_kv_cache.h"
+#include "backends/cpu/cpu_vector.h"
+#include "backends/cpu/float_kernels.h"
+#include "backends/cpu/fuse.h"
+#include "base/memory.h"
+
+namespace nibble {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// The columns of a slice, for all rows of its buffer.
+struct Matrix {
+  float* data;
+  int64_t rows, width, stride;
+  float* row(int64_t m) const { return data + m * stride; }
+};
+
+// Rows [first_row, last_row) of linear `index` of a group, for one worker.
+struct RowShare {
+  size_t index;
+  int64_t first_row, last_row;
+};
+
+struct CompiledPhase {
+  Phase info;
+  std::function<void(int worker)> work;
+};
+
+class CpuStep final : public CompiledStep {
+ public:
+  CpuStep(const Step& step, std::span<const PackedWeight* const> weights, const KvCacheShape& cache_shape,
+          WorkerPool& pool)
+      : step_(step), weights_(weights.begin(), weights.end()), pool_(pool), num_workers_(pool.num_threads()) {
+    for (const StepBuffer& buffer : step_.buffers)
+      buffers_.emplace_back(static_cast<size_t>(step_.num_rows(buffer.rows) * buffer.width) * sizeof(float));
+    for (const Rotation& rotation : step_.rotations)
+      turns_.emplace_back(2 * static_cast<size_t>(step_.M) * rotation.inv_freq.size() * sizeof(float));
+    for (int worker = 0; worker < num_workers_; worker++)
+      scores_.emplace_back(static_cast<size_t>(cache_shape.max_len) * sizeof(float));
+    for (const OpGroup& group : fuse(step_)) {
+      const std::string name = group_name(group);
+      std::visit([&](const auto& g) { compile(g, name); }, group);
+    }
+  }
+
+  void run(const StepInputs& inputs, KvCache& cache, std::span<float> logits) override {
+    inputs_ = inputs;
+    cache_ = &static_cast<CpuKvCache&>(cache);
+    for (size_t r = 0; r < step_.rotations.size(); r++) fill_turns(r);
+    pool_.run([this](int worker) { run_phases(worker); });
+    const Matrix result = matrix(step_.logits);
+    for (int64_t m = 0; m < result.rows; m++)
+      std::copy_n(result.row(m), result.width, logits.data() + m * result.width);
+  }
+
+  int64_t weight_bytes() const override {
+    int64_t bytes = 0;
+    for (const CompiledPhase& phase : phases_) bytes += phase.info.weight_bytes;
+    return bytes;
+  }
+  int64_t scratch_bytes() const override {
+    size_t bytes = 0;
+    for (const auto* list : {&buffers_, &turns_, &scores_, &worker_buffers_})
+      for (const Buffer& buffer : *list) bytes += buffer.size();
+    return static_cast<int64_t>(bytes);
+  }
+  std::vector<Phase> phases() const override {
+    std::vector<Phase> infos;
+    for (const CompiledPhase& phase : phases_) infos.push_back(phase.info);
+    return infos;
+  }
+  void set_profiling(bool on) override { profiling_ = on; }
+
+ private:
+  void run_phases(int worker) {
+    auto start = profiling_ ? Clock::now() : Clock::time_point{};
+    for (CompiledPhase& phase : phases_) {
+      phase.work(worker);
+      pool_.barrier();
+      if (profiling_ && worker == 0) {
+        const auto end = Clock::now();
+        phase.info.seconds += std::chrono::duration<double>(end - start).count();
+        start = end;
+      }
+    }
+  }
+
+  void add_phase(std::string name, int64_t weight_bytes, std::function<void(int)> work) {
+    phases_.push_back({{std::move(name), weight_bytes}, std::move(work)});
+  }
+
+  Matrix matrix(const Slice& slice) const {
+    const auto b = static_cast<size_t>(slice.buffer);
+    const StepBuffer& buffer = step_.buffers[b];
+    return {buffers_[b].as<float>() + slice.first, step_.num_rows(buffer.rows), slice.width, buffer.width};
+  }
+  const PackedMatrix& packed(WeightId id) const {
+    return static_cast<const PackedMatrix&>(*weights_[static_cast<size_t>(id.index)]);
+  }
+  const float* vector(WeightId id) const {
+    return id ? static_cast<const CpuVector&>(*weights_[static_cast<size_t>(id.index)]).values.as<float>() : nullptr;
+  }
+
+  // The cosine and sine of each token's angles: [M, half] each.
+  void fill_turns(size_t r) {
+    const Rotation& rotation = step_.rotations[r];
+    const size_t half = rotation.inv_freq.size();
+    float* cosine = turns_[r].as<float>();
+    float* sine = cosine + static_cast<size_t>(step_.M) * half;
+    for (size_t m = 0; m < static_cast<size_t>(step_.M); m++) {
+      for (size_t i = 0; i < half; i++) {
+        const double angle = static_cast<double>(inputs_.pos[m]) * rotation.inv_freq[i];
+        cosine[m * half + i] = static_cast<float>(std::cos(angle) * rotation.scale);
+        sine[m * half + i] = static_cast<float>(std::sin(angle) * rotation.scale);
+      }
+    }
+  }
+
+  // ---- linears ----
+
+  // A contiguous share of all rows of the group for each worker, in whole blocks, even in bytes.
+  std::vector<std::vector<RowShare>> share_rows(const LinearGroup& group) const {
+    int64_t total = 0;
+    const size_t count = group.swiglu ? 1 : group.linears.size();  // rows of gate and up go together
+    for (size_t i = 0; i < count; i++) total += packed(group.linears[i].w).bytes;
+    std::vector<std::vector<RowShare>> shares(static_cast<size_t>(num_workers_));
+    int64_t before = 0;
+    for (size_t i = 0; i < count; i++) {
+      const PackedMatrix& w = packed(group.linears[i].w);
+      const auto block_at = [&](int worker) {  // the first block of this matrix that begins in the worker's share
+        const double at = static_cast<double>(total) * worker / num_workers_ - static_cast<double>(before);
+        const double block = std::round(at / static_cast<double>(w.bytes) * static_cast<double>(w.num_blocks));
+        return static_cast<int64_t>(std::clamp(block, 0.0, static_cast<double>(w.num_blocks)));
+      };
+      for (int worker = 0; worker < num_workers_; worker++) {
+        const int64_t first = std::min(block_at(worker) * kBlockRows, w.N);
+        const int64_t last = std::min(block_at(worker + 1) * kBlockRows, w.N);
+        if (first < last) shares[static_cast<size_t>(worker)].push_back({i, first, last});
+      }
+      before += w.bytes;
+    }
+    return shares;
+  }
+
+  void compute_rows(const LinearGroup& group, const Activations& x, const RowShare& share) const {
+    const auto compute = [&](const LinearOp& op) {
+      const Matrix out = matrix(op.out);
+      kernels_.linear({.w = &packed(op.w),
+                       .first_row = share.first_row,
+                       .last_row = share.last_row,
+                       .x = &x,
+                       .num_tokens = x.M,
+                       .out = out.data,
+                       .out_stride = out.stride,
+                       .bias = vector(op.bias),
+                       .accumulate = op.accumulate});
+    };
+    compute(group.linears[share.index]);
+    if (!group.swiglu) return;
+    compute(group.linears[1]);
+    const Matrix gate = matrix(group.swiglu->gate), up = matrix(group.swiglu->up), out = matrix(group.swiglu->out);
+    for (int64_t m = 0; m < x.M; m++)
+      floats_.swiglu(gate.row(m) + share.first_row, up.row(m) + share.first_row, share.last_row - share.first_row,
+                     out.row(m) + share.first_row);
+  }
+
+  // Norms tokens [first, last) if the group has a norm, and rounds them into x.
+  void prepare_tokens(const LinearGroup& group, const Activations& x, int64_t first, int64_t last) const {
+    if (group.norm) {
+      const Matrix from = matrix(group.norm->x);
+      for (int64_t m = first; m < last; m++)
+        floats_.rms_norm(from.row(m), vector(group.norm->weight), group.norm->eps, x.K,
+                         const_cast<float*>(x.x) + m * x.x_stride);  // the worker's own buffer
+    }
+    const int64_t groups = activation_groups(x.K);
+    kernels_.prepare(x, first * groups, last * groups);
+  }
+
+  // Activations over the slice, or over a buffer of their own if a norm fills them.
+  Activations make_activations(const LinearGroup& group) {
+    const Matrix rows = matrix(group.x);
+    Activations x{.M = rows.rows, .K = rows.width, .x = rows.data, .x_stride = rows.stride};
+    const size_t norm_bytes =
+        group.norm ? static_cast<size_t>((x.M * x.K * static_cast<int64_t>(sizeof(float)) + 63) / 64 * 64) : 0;
+    const Buffer& buffer = worker_buffers_.emplace_back(norm_bytes + static_cast<size_t>(activations_bytes(x.M, x.K)));
+    if (group.norm) {
+      x.x = buffer.as<float>();
+      x.x_stride = x.K;
+    }
+    x.groups = reinterpret_cast<ActivationGroup*>(buffer.data() + norm_bytes);
+    return x;
+  }
+
+  void compile(const LinearGroup& group, const std::string& name) {
+    int64_t bytes = 0;
+    for (const LinearOp& op : group.linears) bytes += packed(op.w).bytes;
+    auto shares = share_rows(group);
+    const int64_t M = matrix(group.x).rows;
+    if (M <= kRedundantTokens) {
+      std::vector<Activations> own;
+      for (int worker = 0; worker < num_workers_; worker++) own.push_back(make_activations(group));
+      add_phase(name, bytes, [this, group, shares = std::move(shares), own = std::move(own), M](int worker) {
+        const auto w = static_cast<size_t>(worker);
+        prepare_tokens(group, own[w], 0, M);
+        for (const RowShare& share : shares[w]) compute_rows(group, own[w], share);
+      });
+      return;
+    }
+    const Activations x = make_activations(group);
+    add_phase(group.norm ? "rms_norm + round" : "round", 0, [this, group, x, M](int worker) {
+      const Range tokens = worker_range(M, 1, worker, num_workers_);
+      prepare_tokens(group, x, tokens.first, tokens.last);
+    });
+    add_phase(name, bytes, [this, group, shares = std::move(shares), x](int worker) {
+      for (const RowShare& share : shares[static_cast<size_t>(worker)]) compute_rows(group, x, share);
+    });
+  }
+
+  // ---- ops on rows: tokens [first, last), and of each row heads [first, last) ----
+
+  void apply(const RmsNormOp& op, Range tokens, Range heads) const {
+    const Matrix x = matrix(op.x), out = matrix(op.out);
+    const int64_t width = x.width / op.num_heads;
+    for (int64_t m = tokens.first; m < tokens.last; m++)
+      for (int64_t h = heads.first; h < heads.last; h++)
+        floats_.rms_norm(x.row(m) + h * width, vector(op.weight), op.eps, width, out.row(m) + h * width);
+  }
+  void apply(const RopeOp& op, Range tokens, Range heads) const {
+    const auto r = static_cast<size_t>(op.rotation);
+    const auto half = static_cast<int64_t>(step_.rotations[r].inv_freq.size());
+    const Matrix x = matrix(op.x);
+    for (int64_t m = tokens.first; m < tokens.last; m++) {
+      const float* cosine = turns_[r].as<float>() + m * half;
+      for (int64_t h = heads.first; h < heads.last; h++)
+        floats_.rotate(x.row(m) + h * op.head_dim, cosine, cosine + step_.M * half, half);
+    }
+  }
+  void append(const KvAppendOp& op, Range tokens, Range k_columns, Range v_columns) const {
+    const KvCacheType type = cache_->shape.type;
+    for (int64_t m = tokens.first; m < tokens.last; m++) {
+      const auto i = static_cast<size_t>(m);
+      floats_.store(matrix(op.k).row(m) + k_columns.first, k_columns.last - k_columns.first, type,
+                    cache_->k(op.layer, inputs_.sequence[i], inputs_.pos[i], k_columns.first));
+      floats_.store(matrix(op.v).row(m) + v_columns.first, v_columns.last - v_columns.first, type,
+                    cache_->v(op.layer, inputs_.sequence[i], inputs_.pos[i], v_columns.first));
+    }
+  }
+
+  // ---- attention ----
+
+  // Does what an op of an AttentionGroup's preparation does, for the key and value heads of a range.
+  void prepare_heads(const RowOp& op, const AttentionOp& a, Range heads) const {
+    const Range tokens{0, step_.M};
+    const auto heads_of = [&](const Slice& slice) {
+      const int64_t group = slice == a.q ? a.num_heads / a.num_kv_heads : 1;
+      return Range{heads.first * group, heads.last * group};
+    };
+    if (const auto* norm = std::get_if<RmsNormOp>(&op)) {
+      apply(*norm, tokens, heads_of(norm->x));
+    } else if (const auto* rope = std::get_if<RopeOp>(&op)) {
+      apply(*rope, tokens, heads_of(rope->x));
+    } else {
+      const Range columns{heads.first * a.head_dim, heads.last * a.head_dim};
+      append(std::get<KvAppendOp>(op), tokens, columns, columns);
+    }
+  }
+
+  void attend(const AttentionOp& a, int64_t m, int64_t h, int worker) const {
+    const auto i = static_cast<size_t>(m);
+    const auto l = static_cast<size_t>(a.layer);
+    const int64_t first = h / (a.num_heads / a.num_kv_heads) * a.head_dim;
+    floats_.attend({.q = matrix(a.q).row(m) + h * a.head_dim,
+                    .k = cache_->k(a.layer, inputs_.sequence[i], 0, first),
+                    .v = cache_->v(a.layer, inputs_.sequence[i], 0, first),
+                    .k_stride = cache_->shape.layers[l].k_width,
+                    .v_stride = cache_->shape.layers[l].v_width,
+                    .type = cache_->shape.type,
+                    .len = inputs_.pos[i] + 1,
+                    .head_dim = a.head_dim,
+                    .scale = a.scale,
+                    .scores = scores_[static_cast<size_t>(worker)].as<float>(),
+                    .out = matrix(a.out).row(m) + h * a.head_dim});
+  }
+
+  void compile(const AttentionGroup& group, const std::string& name) {
+    const AttentionOp& a = group.attention;
+    const auto prepare = [this, group](int worker) {
+      const Range heads = worker_range(group.attention.num_kv_heads, 1, worker, num_workers_);
+      for (const RowOp& op : group.prepare) prepare_heads(op, group.attention, heads);
+    };
+    // Query heads, token after token. Where they fall to the worker that prepared their keys, no barrier is needed.
+    const bool even = a.num_kv_heads % num_workers_ == 0;
+    const auto attend_share = [this, a, even](int worker) {
+      const Range share = even ? worker_range(a.num_heads, a.num_heads / num_workers_, worker, num_workers_)
+                               : worker_range(step_.M * a.num_heads, 1, worker, num_workers_);
+      if (even) {
+        for (int64_t m = 0; m < step_.M; m++)
+          for (int64_t h = share.first; h < share.last; h++) attend(a, m, h, worker);
+      } else {
+        for (int64_t i = share.first; i < share.last; i++) attend(a, i / a.num_heads, i % a.num_heads, worker);
+      }
+    };
+    if (even) {
+      add_phase(name, 0, [=](int worker) {
+        prepare(worker);
+        attend_share(worker);
+      });
+    } else {
+      if (!group.prepare.empty()) add_phase("heads", 0, prepare);
+      add_phase("attention", 0, attend_share);
+    }
+  }
+
+  // ---- what runs alone, each worker some of the tokens ----
+
+  void compile(const RowOp& op, const std::string& name) {
+    add_phase(name, 0, [this, op](int worker) { std::visit([&](const auto& o) { execute(o, worker); }, op); });
+  }
+
+  Range tokens_of(const Slice& slice, int worker) const {
+    return worker_range(matrix(slice).rows, 1, worker, num_workers_);
+  }
+
+  void execute(const EmbedOp& op, int worker) const {
+    const auto [first, last] = tokens_of(op.out, worker);
+    for (int64_t m = first; m < last; m++)
+      unpack_row(packed(op.w), 0, inputs_.tokens[static_cast<size_t>(m)], matrix(op.out).row(m));
+  }
+  void execute(const RmsNormOp& op, int worker) const { apply(op, tokens_of(op.x, worker), {0, op.num_heads}); }
+  void execute(const RopeOp& op, int worker) const { apply(op, tokens_of(op.x, worker), {0, op.num_heads}); }
+  void execute(const KvAppendOp& op, int worker) const {
+    append(op, tokens_of(op.k, worker), {0, op.k.width}, {0, op.v.width});
+  }
+  void execute(const SwigluOp& op, int worker) const {
+    const auto [first, last] = tokens_of(op.out, worker);
+    for (int64_t m = first; m < last; m++)
+      floats_.swiglu(matrix(op.gate).row(m), matrix(op.up).row(m), op.out.width, matrix(op.out).row(m));
+  }
+  void execute(const SelectLogitsOp& op, int worker) const {
+    const auto [first, last] = tokens_of(op.out, worker);
+    const Matrix x = matrix(op.x), out = matrix(op.out);
+    for (int64_t m = first; m < last; m++) std::copy_n(x.row(x.rows - out.rows + m), out.width, out.row(m));
+  }
+
+  Step step_;
+  std::vector<const PackedWeight*> weights_;
+  WorkerPool& pool_;
+  const int num_workers_;
+  const CpuKernels& kernels_ = cpu_kernels();
+  const FloatKernels& floats_ = float_kernels();
+  std::vector<Buffer> buffers_;         // by StepBuffer
+  std::vector<Buffer> turns_;           // by Rotation
+  std::vector<Buffer> scores_;          // by worker: [max_len]
+  std::vector<Buffer> worker_buffers_;  // normed rows and rounded activations
+  std::vector<CompiledPhase> phases_;
+  StepInputs inputs_;
+  CpuKvCache* cache_ = nullptr;
+  bool profiling_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<CompiledStep> compile_cpu_step(const Step& step, std::span<const PackedWeight* const> weights,
+                                               const KvCacheShape& cache_shape, WorkerPool& pool) {
+  return std::make_unique<CpuStep>(step, weights, cache_shape, pool);
+}
+
+}  // namespace nibble

@@ -1,0 +1,20 @@
+#include "backends/cpu/float_kernels.h"
+
+#include "backends/cpu/kernels.h"
+
+namespace nibble {
+
+extern const FloatKernels kGenericFloatKernels;
+#if defined(__x86_64__)
+extern const FloatKernels kAvx2FloatKernels, kAvx512FloatKernels;
+#endif
+
+const FloatKernels& float_kernels() {
+#if defined(__x86_64__)
+  if (cpu_kernels().name == kAvx512FloatKernels.name) return kAvx512FloatKernels;
+  if (cpu_kernels().name == kAvx2FloatKernels.name) return kAvx2FloatKernels;
+#endif
+  return kGenericFloatKernels;
+}
+
+}  // namespace nibble

@@ -1,0 +1,40 @@
+// Which ops of a step run together between two barriers: a pure function of the step, the one place that knows the
+// patterns. Every linear and every attention is in a group; what matches no pattern runs alone, token by token.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "ops/step.h"
+
+namespace nibble {
+
+// Linears that read the same rows, perhaps after a norm that nobody else needs, perhaps followed by the SwiGLU of the
+// first two. A worker computes some rows of each.
+struct LinearGroup {
+  std::optional<RmsNormOp> norm;
+  Slice x;  // what the linears read: the norm's result if there is one
+  std::vector<LinearOp> linears;
+  std::optional<SwigluOp> swiglu;
+};
+
+// An op that can run for some tokens, or some heads, at a time.
+using RowOp = std::variant<EmbedOp, RmsNormOp, RopeOp, KvAppendOp, SwigluOp, SelectLogitsOp>;
+
+// An attention with what happens to its heads just before: norms, rotations, the append to the cache. All of it splits
+// by key and value heads.
+struct AttentionGroup {
+  std::vector<RowOp> prepare;
+  AttentionOp attention;
+};
+
+using OpGroup = std::variant<LinearGroup, AttentionGroup, RowOp>;
+
+std::vector<OpGroup> fuse(const Step& step);
+
+// "rms_norm + linear + linear + swiglu", for plans.
+std::string group_name(const OpGroup& group);
+
+}  // namespace nibble

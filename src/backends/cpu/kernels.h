@@ -1,0 +1,50 @@
+// The CPU kernels: one table of functions per instruction set, chosen once for the process.
+//
+// Within one table, what a token and a row give does not depend on M, on the place of the token, or on how rows are
+// split among workers, to the bit.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "backends/cpu/activations.h"
+#include "backends/cpu/packed_matrix.h"
+
+namespace nibble {
+
+// out[i, n] (+)= factors[i] * (bias[n] + sum over k of w[e, n, k] * x[first_token + i, k]) for rows n in
+// [first_row, last_row) and i in [0, num_tokens).
+struct LinearTask {
+  const PackedMatrix* w;
+  int64_t e = 0;
+  int64_t first_row, last_row;  // multiples of 16, but for last_row = N
+  const Activations* x;         // prepared; matrices of floats read only x->x
+  int64_t first_token = 0, num_tokens;
+  float* out;  // row i at out + i * out_stride
+  int64_t out_stride;
+  const float* bias = nullptr;     // [N]
+  const float* factors = nullptr;  // [num_tokens]; null: 1
+  bool accumulate = false;
+};
+
+struct CpuKernels {
+  std::string_view name;
+
+  // Fills the groups [first, last) of x, counted token by token: M * activation_groups(K) in all.
+  void (*prepare)(const Activations& x, int64_t first, int64_t last);
+
+  void (*linear)(const LinearTask& task);
+
+  // Only reads, with the prefetching of the kernels: the roof. The result keeps the reads alive. size % 512 == 0.
+  uint64_t (*read)(const uint8_t* bytes, int64_t size);
+};
+
+// All tables that this machine can run, the best first.
+std::span<const CpuKernels* const> supported_cpu_kernels();
+
+// The best one, or the one that NIBBLE_CPU_KERNELS names (generic, avx2, avx512); throws InputError if this machine
+// does not have it.
+const CpuKernels& cpu_kernels();
+
+}  // namespace nibble

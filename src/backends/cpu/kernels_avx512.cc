@@ -1,0 +1,92 @@
+// AVX-512 with VNNI and VBMI (Ice Lake, Zen 4 and later): one vpermb decodes 64 nibbles, one vpdpbusd multiplies 64
+// bytes with 4 activations taken from memory.
+#include <immintrin.h>
+
+#include "backends/cpu/linear_kernel.h"
+
+namespace nibble {
+namespace {
+
+struct Avx512 {
+  static constexpr int max_tokens = 8;
+  using Floats = __m512;
+  using Ints = __m512i;
+
+  static __mmask16 rows(int num_rows) { return static_cast<__mmask16>((1u << num_rows) - 1); }
+
+  static Floats zero() { return _mm512_setzero_ps(); }
+  static Floats broadcast(const float* value) { return _mm512_set1_ps(*value); }
+  static Floats load(const float* in) { return _mm512_loadu_ps(in); }
+  static Floats load(const float* in, int num_rows) { return _mm512_maskz_loadu_ps(rows(num_rows), in); }
+  static void store(float* out, Floats value, int num_rows) { _mm512_mask_storeu_ps(out, rows(num_rows), value); }
+  static Floats add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
+  static Floats mul(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
+  static Floats fma(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
+  static Floats to_float(Ints a) { return _mm512_cvtepi32_ps(a); }
+  static Ints broadcast_int(const int32_t* value) { return _mm512_set1_epi32(*value); }
+
+  static __m128i load16(const uint8_t* in) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(in)); }
+  static __m256i load32(const uint8_t* in) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(in)); }
+
+  static Floats load_half(const uint8_t* in) { return _mm512_cvtph_ps(load32(in)); }
+  static Floats load_bf16(const uint8_t* in) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load32(in)), 16));
+  }
+  static Floats load_e8m0(const uint8_t* in) {  // code 0 is a subnormal: 2^-127
+    const __m512i exponent = _mm512_slli_epi32(_mm512_cvtepu8_epi32(load16(in)), 23);
+    return _mm512_castsi512_ps(_mm512_max_epu32(exponent, _mm512_set1_epi32(0x00400000)));
+  }
+  static Floats load_e4m3(const uint8_t* in) {
+    return _mm512_cvtph_ps(_mm256_slli_epi16(_mm256_cvtepu8_epi16(load16(in)), 7));
+  }
+
+  static __m512i broadcast4(const int8_t* bytes) {
+    int32_t word;
+    __builtin_memcpy(&word, bytes, 4);
+    return _mm512_set1_epi32(word);
+  }
+
+  template <class Layout, int first, int T>
+  static void dot(const uint8_t* lines, int64_t line_stride, const ActivationGroup* x, Ints (&sums)[T]) {
+    __m512i high[T], low[T];
+    for (int t = 0; t < T; t++) {
+      high[t] = _mm512_setzero_si512();
+      low[t] = _mm512_set1_epi32(Layout::dot_k == kGroup ? x[t].offset : x[t].half_offset[first / 16]);
+      if constexpr (!Layout::is_nibble) low[t] = _mm512_slli_epi32(low[t], 3);  // bytes are offset by 128, not by 16
+    }
+    const auto multiply = [&](__m512i w, int k) {
+      for (int t = 0; t < T; t++) high[t] = _mm512_dpbusd_epi32(high[t], w, broadcast4(x[t].high + first + k));
+      for (int t = 0; t < T; t++) low[t] = _mm512_dpbusd_epi32(low[t], w, broadcast4(x[t].low + first + k));
+    };
+    const __m512i table = _mm512_broadcast_i32x4(load16(Layout::table.bytes));
+    for (int i = 0; i < Layout::dot_k / Layout::line_k; i++) {
+      const __m512i codes = _mm512_loadu_si512(lines + i * line_stride);
+      if constexpr (Layout::is_nibble) {  // the index has 6 bits, and the table repeats every 16
+        multiply(_mm512_permutexvar_epi8(codes, table), 8 * i);
+        multiply(_mm512_permutexvar_epi8(_mm512_srli_epi32(codes, 4), table), 8 * i + 4);
+      } else {
+        multiply(codes, 4 * i);
+      }
+    }
+    for (int t = 0; t < T; t++) sums[t] = _mm512_add_epi32(_mm512_slli_epi32(high[t], 7), low[t]);
+  }
+};
+
+uint64_t read(const uint8_t* bytes, int64_t size) {
+  __m512i sums[8] = {};
+  for (int64_t i = 0; i < size; i += 8 * kLineBytes) {
+    for (int j = 0; j < 8; j++) {
+      __builtin_prefetch(bytes + i + j * kLineBytes + kPrefetchAhead);
+      sums[j] = _mm512_xor_si512(sums[j], _mm512_loadu_si512(bytes + i + j * kLineBytes));
+    }
+  }
+  for (int j = 1; j < 8; j++) sums[0] = _mm512_xor_si512(sums[0], sums[j]);
+  return static_cast<uint64_t>(_mm512_reduce_add_epi64(sums[0]));
+}
+
+}  // namespace
+
+extern const CpuKernels kAvx512Kernels;
+constinit const CpuKernels kAvx512Kernels = {.name = "avx512", .prepare = prepare, .linear = linear<Avx512>, .read = read};
+
+}  // namespace nibble

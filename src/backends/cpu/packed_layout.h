@@ -1,0 +1,75 @@
+// How each format lies in a packed matrix, and what its integer kernel needs to know: constants only, shared by the
+// packing and by the kernels of every instruction set.
+//
+// 16 rows are interleaved. A line is 64 bytes: 4 bytes (a lane) of each row of the block.
+//   4-bit codes   8 k a line: byte j of a lane holds k = j in its low nibble and k = 4 + j in its high one
+//   8-bit codes   4 k a line: byte j holds k = j, plus 128, so that it is unsigned
+//   floats        k after k, 16 rows each
+// Scales lie in a plane of their own, group after group, the 16 rows of a group together (Q4_1: 16 scales, 16 minima).
+#pragma once
+
+#include <cstdint>
+
+#include "formats/formats.h"
+
+namespace nibble {
+
+inline constexpr int kBlockRows = 16;
+inline constexpr int kLineBytes = 64;
+inline constexpr int kGroup = 32;   // k that share an activation scale
+inline constexpr int kOffset = 16;  // what makes a decoded 4-bit code unsigned; the sum of the activations takes it out
+
+enum class ScaleKind : uint8_t { none, e8m0, e4m3, half, half_and_minimum };
+
+// The unsigned byte for each 4-bit code: kOffset plus the code's value, E2M1 doubled.
+struct NibbleTable {
+  uint8_t bytes[16];
+};
+
+constexpr NibbleTable e2m1_table() {
+  NibbleTable table{};
+  for (uint32_t c = 0; c < 16; c++) table.bytes[c] = static_cast<uint8_t>(2 * e2m1_to_float(c) + kOffset);
+  return table;
+}
+
+constexpr NibbleTable integer_table(int zero) {
+  NibbleTable table{};
+  for (int c = 0; c < 16; c++) table.bytes[c] = static_cast<uint8_t>(c - zero + kOffset);
+  return table;
+}
+
+constexpr ScaleKind scale_kind(FormatId id) {
+  switch (id) {
+    case FormatId::mxfp4:
+      return ScaleKind::e8m0;
+    case FormatId::nvfp4:
+      return ScaleKind::e4m3;
+    case FormatId::q4_1:
+      return ScaleKind::half_and_minimum;
+    case FormatId::f32:
+    case FormatId::f16:
+    case FormatId::bf16:
+      return ScaleKind::none;
+    default:
+      return ScaleKind::half;
+  }
+}
+
+template <class Format>
+struct PackedLayout {
+  static constexpr FormatId id = Format::id;
+  static constexpr bool is_float = Format::code_bits >= 16;
+  static constexpr bool is_nibble = Format::code_bits == 4;
+  static constexpr bool is_e2m1 = is_nibble && id != FormatId::q4_0 && id != FormatId::q4_1;
+  static constexpr int code_bits = Format::code_bits;
+  static constexpr int line_k = is_nibble ? 8 : 4;  // of the integer formats
+  static constexpr int scale_k = Format::group_size;
+  static constexpr ScaleKind scale = scale_kind(id);
+  static constexpr int scale_line_bytes = kBlockRows * Format::group_scale_bytes;
+  static constexpr int dot_k = scale_k < kGroup ? scale_k : kGroup;  // k of one integer sum
+  static constexpr NibbleTable table = is_e2m1 ? e2m1_table() : integer_table(id == FormatId::q4_0 ? 8 : 0);
+  // What a sum is multiplied by at the end: E2M1 codes are doubled, and E4M3 scales are read as halves, 2^8 too small.
+  static constexpr float factor = (is_e2m1 ? 0.5f : 1.0f) * (scale == ScaleKind::e4m3 ? 256.0f : 1.0f);
+};
+
+}  // namespace nibble

@@ -1,0 +1,204 @@
+#include "backends/cpu/packed_matrix.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "backends/cpu/kernels.h"
+#include "backends/cpu/packed_layout.h"
+
+namespace nibble {
+
+namespace {
+
+int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
+
+// The planes of a packed matrix, one after the other in one buffer, each at a line's start.
+struct Planes {
+  int64_t num_blocks, block_code_bytes, block_scale_bytes;
+  int64_t scales_at, row_factors_at, bytes;
+};
+
+Planes planes_of(FormatId format, int64_t E, int64_t N, int64_t K) {
+  Planes p{};
+  p.num_blocks = (N + kBlockRows - 1) / kBlockRows;
+  visit_format(format, [&](auto tag) {
+    using Layout = PackedLayout<decltype(tag)>;
+    const int64_t padded_k = Layout::is_float ? K : round_up(K, kGroup);
+    p.block_code_bytes = kBlockRows * padded_k * Layout::code_bits / 8;
+    p.block_scale_bytes = round_up(padded_k, Layout::scale_k) / Layout::scale_k * Layout::scale_line_bytes;
+  });
+  p.scales_at = round_up(E * p.num_blocks * p.block_code_bytes, kLineBytes);
+  p.row_factors_at = p.scales_at + round_up(E * p.num_blocks * p.block_scale_bytes, kLineBytes);
+  p.bytes = p.row_factors_at + E * p.num_blocks * kBlockRows * static_cast<int64_t>(sizeof(float));
+  return p;
+}
+
+// Nibbles k = 0 … 7 from the low end become 0, 4, 1, 5, 2, 6, 3, 7.
+uint32_t interleave_nibbles(uint32_t word) {
+  const auto spread = [](uint32_t half) {
+    half = (half | (half << 8)) & 0x00FF00FFu;
+    return (half | (half << 4)) & 0x0F0F0F0Fu;
+  };
+  return spread(word & 0xFFFFu) | (spread(word >> 16) << 4);
+}
+
+uint32_t deinterleave_nibbles(uint32_t word) {
+  const auto gather = [](uint32_t bytes) {
+    bytes &= 0x0F0F0F0Fu;
+    bytes = (bytes | (bytes >> 4)) & 0x00FF00FFu;
+    return (bytes | (bytes >> 8)) & 0xFFFFu;
+  };
+  return gather(word) | (gather(word >> 4) << 16);
+}
+
+constexpr uint32_t kSignBits = 0x80808080u;  // signed bytes to bytes plus 128, and back
+
+// 4 bytes of a row of `size`, zeros past its end.
+uint32_t load_lane(const uint8_t* row, int64_t at, int64_t size) {
+  uint32_t word = 0;
+  if (at < size) std::memcpy(&word, row + at, static_cast<size_t>(std::min<int64_t>(4, size - at)));
+  return word;
+}
+
+// A group of zeros may have the scale 2^-127, and a float32 multiplication by a subnormal takes 150 cycles: any scale
+// serves as well there.
+bool is_zero_group(const uint8_t* codes, int64_t size) {
+  return std::all_of(codes, codes + size, [](uint8_t byte) { return (byte & 0x77) == 0; });
+}
+
+template <class Layout>
+void pack_scales(const CanonicalRow& row, int64_t K, int r, uint8_t* out) {
+  const int64_t num_groups = (K + Layout::scale_k - 1) / Layout::scale_k;
+  for (int64_t g = 0; g < num_groups; g++) {
+    uint8_t* line = out + g * Layout::scale_line_bytes;
+    if constexpr (Layout::scale == ScaleKind::e8m0) {
+      const int64_t first = g * kGroup / 2, last = std::min(first + kGroup / 2, (K + 1) / 2);
+      const bool is_subnormal = row.scales[g] == 0;
+      line[r] = is_subnormal && is_zero_group(row.codes + first, last - first) ? kE8m0Bias : row.scales[g];
+    } else if constexpr (Layout::scale == ScaleKind::e4m3) {
+      line[r] = row.scales[g];
+    } else if constexpr (Layout::scale == ScaleKind::half) {
+      std::memcpy(line + 2 * r, row.scales + 2 * g, 2);
+    } else if constexpr (Layout::scale == ScaleKind::half_and_minimum) {
+      std::memcpy(line + 2 * r, row.scales + 4 * g, 2);
+      std::memcpy(line + 32 + 2 * r, row.scales + 4 * g + 2, 2);
+    }
+  }
+}
+
+template <class Format>
+void pack_block(const CanonicalWeight& w, int64_t e, int64_t b, uint8_t* codes, uint8_t* scales, float* row_factors) {
+  using Layout = PackedLayout<Format>;
+  CanonicalRow rows[kBlockRows];
+  const int num_rows = static_cast<int>(std::min<int64_t>(kBlockRows, w.N - b * kBlockRows));
+  for (int r = 0; r < num_rows; r++) rows[r] = canonical_row(w, e, b * kBlockRows + r);
+
+  const int64_t row_bytes = code_bytes<Format>(w.K);
+  if constexpr (Layout::is_float) {
+    constexpr int size = Layout::code_bits / 8;
+    for (int64_t k = 0; k < w.K; k++)
+      for (int r = 0; r < num_rows; r++)
+        std::memcpy(codes + (k * kBlockRows + r) * size, rows[r].codes + k * size, size);
+  } else {
+    const int64_t num_lines = round_up(w.K, kGroup) / Layout::line_k;
+    for (int64_t i = 0; i < num_lines; i++) {
+      for (int r = 0; r < kBlockRows; r++) {
+        const uint32_t word = r < num_rows ? load_lane(rows[r].codes, 4 * i, row_bytes) : 0;
+        const uint32_t lane = Layout::is_nibble ? interleave_nibbles(word) : word ^ kSignBits;
+        std::memcpy(codes + i * kLineBytes + 4 * r, &lane, 4);
+      }
+    }
+  }
+  if constexpr (Layout::scale == ScaleKind::e8m0)
+    std::memset(scales, kE8m0Bias, static_cast<size_t>(round_up(w.K, kGroup) / kGroup * Layout::scale_line_bytes));
+  for (int r = 0; r < num_rows; r++) {
+    pack_scales<Layout>(rows[r], w.K, r, scales);
+    row_factors[r] = rows[r].tensor_scale;
+  }
+}
+
+}  // namespace
+
+PackPlan plan_pack(FormatId format, int64_t E, int64_t N, int64_t K) {
+  return {.format = format,
+          .layout = "16 rows interleaved",
+          .kernel = std::string(cpu_kernels().name),
+          .bytes = planes_of(format, E, N, K).bytes};
+}
+
+PackedMatrix::PackedMatrix(const CanonicalWeight& weight, WorkerPool* pool) {
+  const Planes planes = planes_of(weight.format, weight.E, weight.N, weight.K);
+  buffer_ = Buffer(static_cast<size_t>(planes.bytes));
+  format = weight.format;
+  E = weight.E;
+  N = weight.N;
+  K = weight.K;
+  bytes = planes.bytes;
+  num_blocks = planes.num_blocks;
+  block_code_bytes = planes.block_code_bytes;
+  block_scale_bytes = planes.block_scale_bytes;
+  codes = buffer_.data();
+  scales = buffer_.data() + planes.scales_at;
+  row_factors = reinterpret_cast<const float*>(buffer_.data() + planes.row_factors_at);
+
+  const auto pack_blocks = [&](int64_t first, int64_t last) {
+    visit_format(format, [&](auto tag) {
+      for (int64_t i = first; i < last; i++)
+        pack_block<decltype(tag)>(weight, i / num_blocks, i % num_blocks, buffer_.data() + i * block_code_bytes,
+                                  buffer_.data() + planes.scales_at + i * block_scale_bytes,
+                                  reinterpret_cast<float*>(buffer_.data() + planes.row_factors_at) + i * kBlockRows);
+    });
+  };
+  if (pool == nullptr) {
+    pack_blocks(0, E * num_blocks);
+  } else {
+    pool->run([&](int worker) {
+      const auto [first, last] = worker_range(E * num_blocks, 1, worker, pool->num_threads());
+      pack_blocks(first, last);
+    });
+  }
+}
+
+void unpack_row(const PackedMatrix& m, int64_t e, int64_t n, float* out) {
+  const int64_t block = e * m.num_blocks + n / kBlockRows;
+  const int r = static_cast<int>(n % kBlockRows);
+  const uint8_t* codes = m.codes + block * m.block_code_bytes;
+  const uint8_t* scales = m.scales + block * m.block_scale_bytes;
+  const float row_factor = m.row_factors[block * kBlockRows + r];
+
+  // Back to the format's own bytes, 128 k (whole groups of any format) at a time, so that the format decodes them.
+  constexpr int kChunk = 128;
+  visit_format(m.format, [&](auto tag) {
+    using Format = decltype(tag);
+    using Layout = PackedLayout<Format>;
+    uint8_t row_codes[kChunk * 4], row_scales[kChunk];
+    for (int64_t first = 0; first < m.K; first += kChunk) {
+      const int count = static_cast<int>(std::min<int64_t>(kChunk, m.K - first));
+      if constexpr (Layout::is_float) {
+        constexpr int size = Layout::code_bits / 8;
+        for (int k = 0; k < count; k++)
+          std::memcpy(row_codes + k * size, codes + ((first + k) * kBlockRows + r) * size, size);
+      } else {
+        for (int i = 0; i < (count + Layout::line_k - 1) / Layout::line_k; i++) {
+          uint32_t lane;
+          std::memcpy(&lane, codes + (first / Layout::line_k + i) * kLineBytes + 4 * r, 4);
+          const uint32_t word = Layout::is_nibble ? deinterleave_nibbles(lane) : lane ^ kSignBits;
+          std::memcpy(row_codes + 4 * i, &word, 4);
+        }
+        for (int g = 0; g < (count + Layout::scale_k - 1) / Layout::scale_k; g++) {
+          const uint8_t* line = scales + (first / Layout::scale_k + g) * Layout::scale_line_bytes;
+          if constexpr (Layout::scale == ScaleKind::half_and_minimum) {
+            std::memcpy(row_scales + 4 * g, line + 2 * r, 2);
+            std::memcpy(row_scales + 4 * g + 2, line + 32 + 2 * r, 2);
+          } else {
+            constexpr int size = Format::group_scale_bytes;
+            std::memcpy(row_scales + size * g, line + size * r, size);
+          }
+        }
+      }
+      for (int k = 0; k < count; k++) out[first + k] = Format::decode(row_codes, row_scales, k) * row_factor;
+    }
+  });
+}
+
+}  // namespace nibble

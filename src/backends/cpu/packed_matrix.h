@@ -1,0 +1,37 @@
+// A weight as the CPU kernels read it: one layout (packed_layout.h) for all instruction sets.
+//
+// N is padded to whole blocks of 16 rows, K of the integer formats to whole groups of 32. Padded codes and scales are
+// there to be multiplied by zero activations; padded rows are never stored.
+#pragma once
+
+#include "base/memory.h"
+#include "base/worker_pool.h"
+#include "ops/packed_weight.h"
+#include "weights/weight.h"
+
+namespace nibble {
+
+// Planes of an expert lie block after block: block b of expert e is at index e * num_blocks + b of each plane.
+class PackedMatrix final : public PackedWeight {
+ public:
+  // Packs `weight`, whose bytes are not needed afterwards, with all workers of `pool` (null: on the calling thread).
+  explicit PackedMatrix(const CanonicalWeight& weight, WorkerPool* pool = nullptr);
+
+  int64_t num_blocks = 0;        // of 16 rows, per expert
+  int64_t block_code_bytes = 0;  // a multiple of 32
+  int64_t block_scale_bytes = 0;
+  const uint8_t* codes = nullptr;      // [E, num_blocks, block_code_bytes], at a line's start
+  const uint8_t* scales = nullptr;     // [E, num_blocks, block_scale_bytes], at a line's start
+  const float* row_factors = nullptr;  // [E, num_blocks * 16]: the tensor scale of the part that a row is in
+
+ private:
+  Buffer buffer_;
+};
+
+// What PackedMatrix makes of a matrix: the same bytes, without loading anything.
+PackPlan plan_pack(FormatId format, int64_t E, int64_t N, int64_t K);
+
+// out[k] = weight[e, n, k] for all k, exactly as decode_row gives it.
+void unpack_row(const PackedMatrix& matrix, int64_t e, int64_t n, float* out);
+
+}  // namespace nibble

@@ -1,0 +1,82 @@
+#include "checkpoint/json_file.h"
+
+#include <set>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "base/mapped_file.h"
+
+namespace nibble {
+
+namespace {
+
+constexpr size_t kMaxBytes = size_t{100} << 20;  // the limit that safetensors sets for its headers
+constexpr size_t kMaxDepth = 64;                 // nlohmann copies and prints recursively: this bounds the stack
+
+// Walks the text once without building anything; throws at the first fault.
+class Checker : public nlohmann::json_sax<nlohmann::json> {
+ public:
+  Checker(std::string_view where, RepeatedKeys repeated_keys) : where_(where), repeated_keys_(repeated_keys) {}
+
+  bool null() override { return true; }
+  bool boolean(bool) override { return true; }
+  bool number_integer(number_integer_t) override { return true; }
+  bool number_unsigned(number_unsigned_t) override { return true; }
+  bool number_float(number_float_t, const string_t&) override { return true; }
+  bool string(string_t&) override { return true; }
+  bool binary(binary_t&) override { return true; }
+  bool start_object(size_t) override { return open(); }
+  bool end_object() override { return close(); }
+  bool start_array(size_t) override { return open(); }
+  bool end_array() override { return close(); }
+
+  bool key(string_t& key) override {
+    if (repeated_keys_ == RepeatedKeys::rejected && !keys_.back().insert(key).second)
+      throw_input_error("{}: the key \"{}\" is there twice; which one is meant is unknown, so write the file anew",
+                        where_, key);
+    return true;
+  }
+
+  bool parse_error(size_t position, const std::string&, const nlohmann::json::exception& error) override {
+    throw_input_error("{}: not valid JSON at byte {}: {}; the file is damaged: fetch it again", where_, position,
+                      error.what());
+  }
+
+ private:
+  bool open() {
+    keys_.emplace_back();
+    if (keys_.size() > kMaxDepth)
+      throw_input_error("{}: JSON nested {} deep, at most {} is read", where_, keys_.size(), kMaxDepth);
+    return true;
+  }
+  bool close() {
+    keys_.pop_back();
+    return true;
+  }
+
+  std::string_view where_;
+  RepeatedKeys repeated_keys_;
+  std::vector<std::set<std::string>> keys_;  // of each object that is open; empty for arrays
+};
+
+}  // namespace
+
+nlohmann::json parse_json_object(std::string_view text, std::string_view where, RepeatedKeys repeated_keys) {
+  if (text.size() > kMaxBytes)
+    throw_input_error("{}: {} bytes of JSON, at most {} are read; the length is wrong or this is another kind of file",
+                      where, text.size(), kMaxBytes);
+  Checker checker(where, repeated_keys);
+  nlohmann::json::sax_parse(text, &checker);
+  auto json = nlohmann::json::parse(text);
+  if (!json.is_object()) throw_input_error("{}: a JSON {} in the file, an object expected", where, json.type_name());
+  return json;
+}
+
+nlohmann::json read_json_file(const std::filesystem::path& path, RepeatedKeys repeated_keys) {
+  const MappedFile file(path);
+  const auto bytes = file.bytes();
+  return parse_json_object({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path.string(), repeated_keys);
+}
+
+}  // namespace nibble

@@ -1,0 +1,66 @@
+#include "engine/engine.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/memory.h"
+#include "weights/importer.h"
+
+namespace nibble {
+
+ModelFiles open_model(const std::filesystem::path& path) {
+  ModelFiles files;
+  files.checkpoint = std::make_shared<const Checkpoint>(open_checkpoint(path));
+  files.source = make_importer(files.checkpoint);
+  files.model = make_model(*files.checkpoint, *files.source);
+  check_no_unknown_tensors(files.model->weights);
+  return files;
+}
+
+MemoryPlan plan_memory(const Model& model, const Backend& backend, const KvCacheShape& cache, int64_t prefill_block) {
+  MemoryPlan plan;
+  for (const WeightEntry& entry : model.weights.entries()) {
+    if (const auto* matrix = std::get_if<MatrixEntry>(&entry.what)) {
+      const MatrixInfo& info = matrix->info;
+      plan.weights_bytes += backend.plan_pack(info.format, info.E, info.N, info.K).bytes;
+      plan.largest_weight_bytes = std::max(plan.largest_weight_bytes, info.bytes);
+    } else {
+      plan.weights_bytes += entry.bytes();
+    }
+  }
+  plan.kv_cache_bytes = cache.bytes_per_token() * cache.max_len * cache.num_sequences;
+  const Step step = model.forward(prefill_block, LogitsFor::last_token);
+  for (const StepBuffer& buffer : step.buffers)
+    plan.scratch_bytes += step.num_rows(buffer.rows) * buffer.width * static_cast<int64_t>(sizeof(float));
+  return plan;
+}
+
+KvCacheShape Engine::kv_cache_shape() const {
+  return {.layers = model().kv_layers,
+          .max_len = std::min(options_.max_len, model().config.max_position_embeddings),
+          .type = options_.kv_cache_type.value_or(backend_->default_kv_cache_type())};
+}
+
+Engine::Engine(const std::filesystem::path& path, const EngineOptions& options)
+    : options_(options), files_(open_model(path)), backend_(make_backend(options.backend)) {
+  const MemoryPlan plan = plan_memory(model(), *backend_, kv_cache_shape(), options_.prefill_block);
+  const auto available = static_cast<int64_t>(available_memory_bytes());
+  if (available > 0 && plan.total() > available)
+    throw_input_error(
+        "{}: {} MB needed ({} MB of weights, {} MB of KV cache for {} positions), {} MB of memory available; "
+        "a smaller --ctx or a smaller model would fit",
+        path.string(), plan.total() >> 20, plan.weights_bytes >> 20, plan.kv_cache_bytes >> 20,
+        kv_cache_shape().max_len, available >> 20);
+
+  const size_t count = model().weights.entries().size();
+  weights_.resize(count);
+  const WeightSink sink{
+      .matrix = [&](WeightId id,
+                    const CanonicalWeight& w) { weights_[static_cast<size_t>(id.index)] = backend_->pack(w); },
+      .vector = [&](WeightId id,
+                    std::span<const float> v) { weights_[static_cast<size_t>(id.index)] = backend_->pack_vector(v); }};
+  load_weights(model().weights, sink, options_.progress);
+  for (const auto& weight : weights_) weight_pointers_.push_back(weight.get());
+}
+
+}  // namespace nibble

@@ -1,0 +1,68 @@
+// A model that is ready to run: an open checkpoint, its architecture, and its weights in a backend's memory.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "checkpoint/checkpoint.h"
+#include "engine/backends.h"
+#include "models/model.h"
+
+namespace nibble {
+
+// An opened model of which no weight has been read yet: enough for `nibble plan`.
+struct ModelFiles {
+  std::shared_ptr<const Checkpoint> checkpoint;
+  std::unique_ptr<WeightSource> source;
+  std::unique_ptr<Model> model;
+};
+
+// Throws InputError for whatever does not fit, unknown tensors among it.
+ModelFiles open_model(const std::filesystem::path& path);
+
+// Bytes that running a model takes.
+struct MemoryPlan {
+  int64_t weights_bytes = 0;  // packed
+  int64_t kv_cache_bytes = 0;
+  int64_t scratch_bytes = 0;         // buffers of a step of `block` tokens
+  int64_t largest_weight_bytes = 0;  // read while it is packed
+  int64_t total() const { return weights_bytes + kv_cache_bytes + scratch_bytes + largest_weight_bytes; }
+};
+
+struct EngineOptions {
+  BackendOptions backend;
+  std::optional<KvCacheType> kv_cache_type;  // none: the backend's default
+  int64_t max_len = 4096;                    // positions of a sequence; no more than the model has
+  int64_t prefill_block = 64;                // tokens of a prompt that go through together
+  std::function<void(int64_t done_bytes, int64_t all_bytes)> progress;
+};
+
+MemoryPlan plan_memory(const Model& model, const Backend& backend, const KvCacheShape& cache, int64_t prefill_block);
+
+class Engine {
+ public:
+  // Opens the model, checks that it fits into memory, and loads it. Throws InputError or RunError.
+  Engine(const std::filesystem::path& path, const EngineOptions& options);
+
+  const Checkpoint& checkpoint() const { return *files_.checkpoint; }
+  const Model& model() const { return *files_.model; }
+  Backend& backend() { return *backend_; }
+  const EngineOptions& options() const { return options_; }
+  KvCacheShape kv_cache_shape() const;
+
+  std::unique_ptr<CompiledStep> compile(const Step& step) const {
+    return backend_->compile(step, weight_pointers_, kv_cache_shape());
+  }
+
+ private:
+  EngineOptions options_;
+  ModelFiles files_;
+  std::unique_ptr<Backend> backend_;
+  std::vector<std::unique_ptr<PackedWeight>> weights_;  // by WeightId
+  std::vector<const PackedWeight*> weight_pointers_;
+};
+
+}  // namespace nibble

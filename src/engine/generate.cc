@@ -1,0 +1,88 @@
+#include "engine/generate.h"
+
+#include <algorithm>
+#include <chrono>
+#include <optional>
+
+namespace nibble {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+}  // namespace
+
+std::string StopFilter::push(std::string_view text) {
+  if (stopped_) return {};
+  held_ += text;
+  size_t end = held_.size();  // what stands before it can be shown
+  for (const std::string& stop : stops_) {
+    if (stop.empty()) continue;
+    if (const size_t at = held_.find(stop); at != std::string::npos) {
+      stopped_ = true;
+      end = std::min(end, at);
+      continue;
+    }
+    for (size_t length = std::min(stop.size() - 1, held_.size()); length > 0; length--) {
+      if (!held_.ends_with(std::string_view(stop).substr(0, length))) continue;
+      end = std::min(end, held_.size() - length);
+      break;
+    }
+  }
+  std::string shown = held_.substr(0, end);
+  held_ = stopped_ ? std::string() : held_.substr(end);
+  return shown;
+}
+
+std::string StopFilter::finish() { return std::exchange(held_, {}); }
+
+GenerateResult generate(Session& session, std::span<const int32_t> prompt, const GenerateOptions& options,
+                        const Tokenizer* tokenizer, const std::function<void(std::string_view)>& on_text) {
+  GenerateResult result{.prompt_tokens = static_cast<int64_t>(prompt.size())};
+  std::optional<StreamDecoder> decoder;
+  if (tokenizer != nullptr) decoder.emplace(*tokenizer);
+  StopFilter filter(options.stop_texts);
+  const auto show = [&](const std::string& text) {
+    if (text.empty()) return;
+    result.text += text;
+    if (on_text) on_text(text);
+  };
+
+  auto start = Clock::now();
+  std::span<const float> logits = session.prefill(prompt);
+  result.prefill_seconds = seconds_since(start);
+
+  Sampler sampler(options.sampling, static_cast<int64_t>(logits.size()));
+  for (int32_t token : prompt) sampler.accept(token);
+  start = Clock::now();
+  while (static_cast<int64_t>(result.tokens.size()) < options.max_new_tokens) {
+    const int32_t token = sampler.sample(logits);
+    if (std::ranges::find(options.stop_tokens, token) != options.stop_tokens.end()) {
+      result.finish_reason = FinishReason::stop;
+      break;
+    }
+    result.tokens.push_back(token);
+    sampler.accept(token);
+    if (decoder) show(filter.push(decoder->push(token)));
+    if (filter.stopped()) {
+      result.finish_reason = FinishReason::stop;
+      break;
+    }
+    if (static_cast<int64_t>(result.tokens.size()) == options.max_new_tokens || session.length() == session.max_len())
+      break;
+    logits = session.decode(token);
+    result.decode_steps++;
+    result.bytes_per_token += static_cast<double>(session.bytes_per_token());
+  }
+  result.decode_seconds = seconds_since(start);
+  if (result.decode_steps > 0) result.bytes_per_token /= static_cast<double>(result.decode_steps);
+  if (decoder && !filter.stopped()) {
+    show(filter.push(decoder->finish()));
+    show(filter.finish());
+  }
+  return result;
+}
+
+}  // namespace nibble

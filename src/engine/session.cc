@@ -1,0 +1,79 @@
+#include "engine/session.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "base/error.h"
+
+namespace nibble {
+
+Session::Session(Engine& engine)
+    : engine_(engine),
+      cache_(engine.backend().make_kv_cache(engine.kv_cache_shape())),
+      decode_step_(engine.compile(engine.model().forward(1, LogitsFor::last_token))),
+      pos_(1),
+      sequence_(1),
+      logits_(static_cast<size_t>(engine.model().config.vocab_size)) {}
+
+CompiledStep& Session::step(int64_t M, LogitsFor logits_for) {
+  if (M == 1) return *decode_step_;  // the logits of the last token are those of all
+  auto& step = steps_[{M, logits_for}];
+  if (!step) step = engine_.compile(engine_.model().forward(M, logits_for));
+  return *step;
+}
+
+void Session::check(std::span<const int32_t> tokens) const {
+  const int64_t vocab_size = engine_.model().config.vocab_size;
+  for (int32_t token : tokens)
+    if (token < 0 || token >= vocab_size)
+      throw_input_error("token {} does not exist: the model's vocabulary has {} tokens", token, vocab_size);
+  if (tokens.empty()) throw_input_error("the prompt has no tokens, at least 1 expected");
+  if (length_ + static_cast<int64_t>(tokens.size()) > max_len())
+    throw_input_error("{} tokens do not fit into a context of {}; a larger --ctx (the model has {}) would hold them",
+                      length_ + static_cast<int64_t>(tokens.size()), max_len(),
+                      engine_.model().config.max_position_embeddings);
+}
+
+void Session::run(CompiledStep& step, std::span<const int32_t> tokens, std::span<float> logits) {
+  if (pos_.size() < tokens.size()) {
+    pos_.resize(tokens.size());
+    sequence_.resize(tokens.size());
+  }
+  std::iota(pos_.begin(), pos_.begin() + static_cast<std::ptrdiff_t>(tokens.size()), static_cast<int32_t>(length_));
+  step.run({tokens, std::span(pos_).first(tokens.size()), std::span(sequence_).first(tokens.size())}, *cache_, logits);
+  length_ += static_cast<int64_t>(tokens.size());
+}
+
+std::span<const float> Session::prefill(std::span<const int32_t> tokens) {
+  check(tokens);
+  while (!tokens.empty()) {
+    const size_t count = std::min(tokens.size(), static_cast<size_t>(engine_.options().prefill_block));
+    run(step(static_cast<int64_t>(count), LogitsFor::last_token), tokens.first(count), logits_);
+    tokens = tokens.subspan(count);
+  }
+  return logits_;
+}
+
+void Session::forward(std::span<const int32_t> tokens, int64_t block, float* out) {
+  check(tokens);
+  while (!tokens.empty()) {
+    const size_t count = std::min(tokens.size(), static_cast<size_t>(block));
+    const size_t values = count * logits_.size();
+    run(step(static_cast<int64_t>(count), LogitsFor::all_tokens), tokens.first(count), {out, values});
+    out += values;
+    tokens = tokens.subspan(count);
+  }
+}
+
+std::span<const float> Session::decode(int32_t token) {
+  run(*decode_step_, {&token, 1}, logits_);
+  return logits_;
+}
+
+void Session::truncate(int64_t length) { length_ = std::min(length_, length); }
+
+int64_t Session::bytes_per_token() const {
+  return decode_step_->weight_bytes() + cache_->shape.bytes_per_token() * length_;
+}
+
+}  // namespace nibble

@@ -1,0 +1,54 @@
+// One sequence being decoded: its cache, and the compiled steps that extend it.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "engine/engine.h"
+
+namespace nibble {
+
+class Session {
+ public:
+  // Makes the cache and compiles the step for one token, so that decode allocates nothing.
+  explicit Session(Engine& engine);
+
+  // Positions used so far, and those that there are.
+  int64_t length() const { return length_; }
+  int64_t max_len() const { return cache_->shape.max_len; }
+
+  // Puts a prompt through, in blocks, and returns the logits [vocab_size] after its last token, valid until the next
+  // call. Throws InputError if the tokens do not fit the vocabulary or the context; at least one token.
+  std::span<const float> prefill(std::span<const int32_t> tokens);
+
+  // The same for all tokens: out is [tokens, vocab_size]. Blocks have `block` tokens; 1 feeds them one by one.
+  void forward(std::span<const int32_t> tokens, int64_t block, float* out);
+
+  // One step. `token` is within the vocabulary and length() below max_len(). Allocates nothing.
+  std::span<const float> decode(int32_t token);
+
+  // Forgets all positions from `length` on.
+  void truncate(int64_t length);
+
+  // Bytes that a decode step at the present length reads: packed weights and cached keys and values.
+  int64_t bytes_per_token() const;
+
+  CompiledStep& decode_step() { return *decode_step_; }
+
+ private:
+  CompiledStep& step(int64_t M, LogitsFor logits_for);
+  void check(std::span<const int32_t> tokens) const;
+  void run(CompiledStep& step, std::span<const int32_t> tokens, std::span<float> logits);
+
+  Engine& engine_;
+  std::unique_ptr<KvCache> cache_;
+  std::unique_ptr<CompiledStep> decode_step_;
+  std::map<std::pair<int64_t, LogitsFor>, std::unique_ptr<CompiledStep>> steps_;
+  std::vector<int32_t> pos_, sequence_;
+  std::vector<float> logits_;
+  int64_t length_ = 0;
+};
+
+}  // namespace nibble

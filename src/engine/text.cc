@@ -1,0 +1,116 @@
+#include "engine/text.h"
+
+#include <fstream>
+
+#include "base/error.h"
+
+namespace nibble {
+
+namespace {
+
+std::string read_file(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) throw_input_error("{}: cannot be opened", path.string());
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+nlohmann::json read_json(const std::filesystem::path& path) {
+  nlohmann::json json = nlohmann::json::parse(read_file(path), nullptr, false);
+  if (json.is_discarded()) throw_input_error("{}: is not valid JSON", path.string());
+  return json;
+}
+
+// The file's JSON, or null if there is no such file.
+nlohmann::json read_json_if_present(const std::filesystem::path& path) {
+  return std::filesystem::exists(path) ? read_json(path) : nlohmann::json();
+}
+
+Tokenizer tokenizer_of_folder(const std::filesystem::path& folder) {
+  return Tokenizer::from_json(read_json(folder / "tokenizer.json"),
+                              read_json_if_present(folder / "tokenizer_config.json"));
+}
+
+// Adds the id, or the ids of the list, under `key`.
+void add_ids(const nlohmann::json& object, const char* key, std::vector<int32_t>& ids) {
+  if (!object.is_object() || !object.contains(key)) return;
+  const nlohmann::json& value = object.at(key);
+  for (const nlohmann::json& id : value.is_array() ? value : nlohmann::json::array({value}))
+    if (id.is_number_integer()) ids.push_back(id.get<int32_t>());
+}
+
+}  // namespace
+
+Tokenizer load_tokenizer(const std::filesystem::path& path) {
+  if (std::filesystem::is_directory(path)) {
+    if (!std::filesystem::exists(path / "tokenizer.json"))
+      throw_input_error("{}: has no tokenizer.json", path.string());
+    return tokenizer_of_folder(path);
+  }
+  if (path.extension() == ".json") return Tokenizer::from_json(read_json(path), nullptr);
+  return Tokenizer::from_gguf(open_checkpoint(path).config);
+}
+
+std::optional<Tokenizer> find_tokenizer(const Checkpoint& checkpoint) {
+  if (checkpoint.container == Container::gguf) {
+    if (!checkpoint.config.contains("tokenizer.ggml.model")) return {};
+    return Tokenizer::from_gguf(checkpoint.config);
+  }
+  if (!std::filesystem::exists(checkpoint.path / "tokenizer.json")) return {};
+  return tokenizer_of_folder(checkpoint.path);
+}
+
+std::optional<std::string> find_chat_template(const Checkpoint& checkpoint) {
+  if (checkpoint.container == Container::gguf) {
+    const auto it = checkpoint.config.find("tokenizer.chat_template");
+    if (it == checkpoint.config.end() || !it->is_string()) return {};
+    return it->get<std::string>();
+  }
+  if (const auto file = checkpoint.path / "chat_template.jinja"; std::filesystem::exists(file)) return read_file(file);
+  const nlohmann::json config = read_json_if_present(checkpoint.path / "tokenizer_config.json");
+  if (!config.is_object() || !config.contains("chat_template")) return {};
+  const nlohmann::json& value = config.at("chat_template");
+  if (value.is_string()) return value.get<std::string>();
+  for (const nlohmann::json& named : value)  // several by name: the one for conversations is "default"
+    if (named.is_object() && named.value("name", "") == "default") return named.value("template", "");
+  return {};
+}
+
+std::vector<int32_t> stop_tokens(const Checkpoint& checkpoint) {
+  std::vector<int32_t> ids;
+  if (checkpoint.container == Container::gguf) {
+    for (const char* key :
+         {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"})
+      add_ids(checkpoint.config, key, ids);
+  } else {
+    add_ids(checkpoint.generation_config, "eos_token_id", ids);
+    if (ids.empty()) add_ids(checkpoint.config, "eos_token_id", ids);
+  }
+  return ids;
+}
+
+SamplingOptions default_sampling(const Checkpoint& checkpoint) {
+  SamplingOptions options;
+  const nlohmann::json& config = checkpoint.generation_config;
+  if (!config.is_object() || !config.value("do_sample", false)) return options;
+  const auto number = [&](const char* key, float fallback) {
+    return config.contains(key) && config.at(key).is_number() ? config.at(key).get<float>() : fallback;
+  };
+  options.temperature = number("temperature", 1.0f);
+  options.top_k = static_cast<int64_t>(number("top_k", 0));
+  options.top_p = number("top_p", 1.0f);
+  options.min_p = number("min_p", 0.0f);
+  options.repetition_penalty = number("repetition_penalty", 1.0f);
+  return options;
+}
+
+nlohmann::ordered_json template_variables(const Tokenizer& tokenizer) {
+  nlohmann::ordered_json variables = nlohmann::ordered_json::object();
+  const auto name = [&](std::optional<int32_t> id) {
+    return id ? std::string(tokenizer.token_bytes(*id)) : std::string();
+  };
+  variables["bos_token"] = name(tokenizer.bos());
+  variables["eos_token"] = name(tokenizer.eos());
+  return variables;
+}
+
+}  // namespace nibble

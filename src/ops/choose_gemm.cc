@@ -1,0 +1,42 @@
+#include "ops/choose_gemm.h"
+
+namespace nibble {
+
+LinearKernel choose_linear(int64_t M) {
+  if (M <= 1) return LinearKernel::gemv;
+  return M <= 8 ? LinearKernel::batched : LinearKernel::tiles;
+}
+
+std::string_view linear_kernel_name(LinearKernel kernel) {
+  switch (kernel) {
+    case LinearKernel::gemv:
+      return "gemv";
+    case LinearKernel::batched:
+      return "batched";
+    case LinearKernel::tiles:
+      return "tiles of 8";
+  }
+  return "";
+}
+
+GemmRoute choose_gemm_fp4(int64_t M, int64_t N, int64_t) {
+  if (M == 0 || N == 0) return GemmRoute::nothing;
+  if (M == 1) return GemmRoute::decode_gemv_fp4_wide;
+  return M <= 48 ? GemmRoute::batched_gemv_fp4 : GemmRoute::marlin_gemm_fp4;
+}
+
+const char* gemm_route_name(GemmRoute route) {
+  switch (route) {
+    case GemmRoute::nothing:
+      return "nothing";
+    case GemmRoute::decode_gemv_fp4_wide:
+      return "decode_gemv_fp4_wide";
+    case GemmRoute::batched_gemv_fp4:
+      return "batched_gemv_fp4";
+    case GemmRoute::marlin_gemm_fp4:
+      return "marlin_gemm_fp4";
+  }
+  return "";
+}
+
+}  // namespace nibble

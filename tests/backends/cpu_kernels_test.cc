@@ -1,0 +1,309 @@
+// Every kernel table of this machine against double sums over decode_row.
+#include <cfloat>
+#include <cmath>
+#include <limits>
+
+#include <gtest/gtest.h>
+
+#include "backends/cpu/kernels.h"
+#include "backends/random_weights.h"
+
+namespace nibble {
+namespace {
+
+constexpr float kGuard = -12345.0f;
+
+struct Prepared {
+  Prepared(const CpuKernels& kernels, const std::vector<float>& x, int64_t M, int64_t K)
+      : storage(static_cast<size_t>(activations_bytes(M, K))) {
+    activations = {.M = M, .K = K, .x = x.data(), .x_stride = K, .groups = storage.as<ActivationGroup>()};
+    kernels.prepare(activations, 0, M * activation_groups(K));
+  }
+  Buffer storage;
+  Activations activations;
+};
+
+// All rows of expert e for all tokens: [M, N], with a guard after each row.
+std::vector<float> run(const CpuKernels& kernels, const PackedMatrix& w, int64_t e, const Activations& x) {
+  std::vector<float> out(static_cast<size_t>(x.M * (w.N + 1)), kGuard);
+  kernels.linear({.w = &w,
+                  .e = e,
+                  .first_row = 0,
+                  .last_row = w.N,
+                  .x = &x,
+                  .num_tokens = x.M,
+                  .out = out.data(),
+                  .out_stride = w.N + 1});
+  return out;
+}
+
+struct Expected {
+  double value, tolerance;
+};
+
+// Integer kernels round an activation to within half a step of its group's largest / 16256; a float32 sum of n terms is
+// within n * 2^-24 of the sum of their magnitudes, and a handful of roundings are made per term.
+Expected expected(const std::vector<float>& row, const float* x, bool rounds_activations) {
+  Expected sum{0, 1e-44};
+  const auto K = static_cast<int64_t>(row.size());
+  double magnitudes = 0;
+  for (int64_t first = 0; first < K; first += kGroup) {
+    const int64_t last = std::min<int64_t>(K, first + kGroup);
+    float largest = 0;
+    for (int64_t k = first; k < last; k++) largest = std::max(largest, std::fabs(x[k]));
+    for (int64_t k = first; k < last; k++) {
+      const double w = row[static_cast<size_t>(k)];
+      sum.value += w * x[k];
+      magnitudes += std::fabs(w * x[k]);
+      if (rounds_activations) sum.tolerance += std::fabs(w) * largest / 16256 * 0.501;
+    }
+  }
+  const double num_terms = rounds_activations ? static_cast<double>(K) / 16 + 8 : static_cast<double>(K) + 2;
+  sum.tolerance += magnitudes * num_terms * 0x1p-23;
+  return sum;
+}
+
+void expect_product(const CpuKernels& kernels, const CanonicalWeight& weight, int64_t M) {
+  const PackedMatrix packed(weight);
+  const auto x = random_activations(M * weight.K, 8);
+  const Prepared prepared(kernels, x, M, weight.K);
+  const bool rounds_activations = group_size(weight.format) > 1;
+  std::vector<float> row(static_cast<size_t>(weight.K));
+  for (int64_t e = 0; e < weight.E; e++) {
+    const auto out = run(kernels, packed, e, prepared.activations);
+    for (int64_t n = 0; n < weight.N; n++) {
+      decode_row(weight, e, n, row.data());
+      for (int64_t m = 0; m < M; m++) {
+        const auto [value, tolerance] = expected(row, x.data() + m * weight.K, rounds_activations);
+        const float got = out[static_cast<size_t>(m * (weight.N + 1) + n)];
+        ASSERT_NEAR(got, value, tolerance) << kernels.name << " " << format_name(weight.format) << " E " << e << " N "
+                                           << weight.N << " K " << weight.K << " row " << n << " token " << m;
+      }
+    }
+    for (int64_t m = 0; m < M; m++) ASSERT_EQ(out[static_cast<size_t>(m * (weight.N + 1) + weight.N)], kGuard);
+  }
+}
+
+TEST(CpuLinear, MultipliesEveryFormatAndShape) {
+  uint32_t seed = 1;
+  for (const CpuKernels* kernels : supported_cpu_kernels()) {
+    for (FormatId format : kAllFormatIds) {
+      for (int64_t N : {1, 3, 15, 16, 17, 33})
+        for (int64_t K : {1, 32, 40, 48, 96, 264})
+          expect_product(*kernels, random_weight(format, 1, N, K, 1, seed++), 9);
+      expect_product(*kernels, random_weight(format, 1, 17, 2880, 1, seed++), 5);
+      expect_product(*kernels, random_weight(format, 3, 35, 160, 1, seed++), 3);  // experts
+      expect_product(*kernels, random_weight(format, 2, 45, 96, 3, seed++), 2);   // fused parts
+    }
+  }
+}
+
+// What a token gives depends neither on M nor on its place, nor on how rows and tokens are split.
+TEST(CpuLinear, GivesTheSameBitsHoweverItIsSplit) {
+  const int64_t N = 49, K = 288, largest_M = 131;
+  for (const CpuKernels* kernels : supported_cpu_kernels()) {
+    for (FormatId format : kAllFormatIds) {
+      const CanonicalWeight weight = random_weight(format, 1, N, K, 2, 7);
+      const PackedMatrix packed(weight);
+      const auto x = random_activations(largest_M * K, 8);
+      const Prepared all(*kernels, x, largest_M, K);
+      const auto whole = run(*kernels, packed, 0, all.activations);
+      for (int64_t M : {0, 1, 2, 7, 8, 9, 33, 64, 65}) {
+        for (int64_t first : {int64_t{0}, int64_t{5}, largest_M - M}) {
+          const std::vector<float> part(x.begin() + first * K, x.begin() + (first + M) * K);
+          const Prepared prepared(*kernels, part, M, K);
+          const std::vector<float> wanted(whole.begin() + first * (N + 1), whole.begin() + (first + M) * (N + 1));
+          ASSERT_EQ(run(*kernels, packed, 0, prepared.activations), wanted)
+              << kernels->name << " " << format_name(format) << " M " << M << " from token " << first;
+
+          std::vector<float> split(static_cast<size_t>(M * (N + 1)), kGuard);
+          for (auto [first_row, last_row] : {std::pair<int64_t, int64_t>{32, N}, {0, 16}, {16, 32}})
+            kernels->linear({.w = &packed,
+                             .first_row = first_row,
+                             .last_row = last_row,
+                             .x = &all.activations,
+                             .first_token = first,
+                             .num_tokens = M,
+                             .out = split.data(),
+                             .out_stride = N + 1});
+          ASSERT_EQ(split, wanted) << kernels->name << " " << format_name(format) << " M " << M << " from token "
+                                   << first;
+        }
+      }
+    }
+  }
+}
+
+TEST(CpuLinear, AddsBiasThenMultipliesByTheFactorThenAccumulates) {
+  const int64_t N = 19, K = 64, M = 3;
+  const CanonicalWeight weight = random_weight(FormatId::mxfp4, 1, N, K, 1, 3);
+  const PackedMatrix packed(weight);
+  const auto x = random_activations(M * K, 4), bias = random_activations(N, 5);
+  const std::vector<float> factors = {0.5f, -2.0f, 0.25f};
+  for (const CpuKernels* kernels : supported_cpu_kernels()) {
+    const Prepared prepared(*kernels, x, M, K);
+    const auto plain = run(*kernels, packed, 0, prepared.activations);
+    std::vector<float> out(plain.size(), 1.0f);
+    kernels->linear({.w = &packed,
+                     .first_row = 0,
+                     .last_row = N,
+                     .x = &prepared.activations,
+                     .num_tokens = M,
+                     .out = out.data(),
+                     .out_stride = N + 1,
+                     .bias = bias.data(),
+                     .factors = factors.data(),
+                     .accumulate = true});
+    for (int64_t m = 0; m < M; m++) {
+      for (int64_t n = 0; n < N; n++) {
+        const auto i = static_cast<size_t>(m * (N + 1) + n);
+        const float wanted = 1 + factors[static_cast<size_t>(m)] * (plain[i] + bias[static_cast<size_t>(n)]);
+        EXPECT_NEAR(out[i], wanted, 1e-6 * (std::fabs(wanted) + std::fabs(plain[i]) + 1)) << kernels->name;
+      }
+      EXPECT_EQ(out[static_cast<size_t>(m * (N + 1) + N)], 1.0f);
+    }
+  }
+}
+
+// Every scale that a format has, one a row, with every code in the row.
+TEST(CpuLinear, ReadsEveryScaleAndCode) {
+  for (FormatId format : {FormatId::mxfp4, FormatId::nvfp4, FormatId::fp4_half_32, FormatId::q8_0, FormatId::q4_0}) {
+    const int bytes = format == FormatId::mxfp4 || format == FormatId::nvfp4 ? 1 : 2;
+    std::vector<uint32_t> valid;
+    for (uint32_t bits = 0; bits < (1u << (8 * bytes)); bits += bytes == 1 ? 1 : 37) {
+      uint8_t scale[2];
+      std::memcpy(scale, &bits, 2);
+      if (visit_format(format, [&](auto tag) { return decltype(tag)::is_valid_scale(scale); })) valid.push_back(bits);
+    }
+    const auto N = static_cast<int64_t>(valid.size());
+    const int64_t K = group_size(format) == 16 ? 16 : 32;
+    CanonicalWeight weight = random_weight(format, 1, N, K, 1, 1);
+    auto storage = std::make_shared<std::vector<uint8_t>>();
+    for (int64_t n = 0; n < N; n++)
+      for (int64_t i = 0; i < code_bytes(format, K); i++)
+        storage->push_back(
+            static_cast<uint8_t>(format == FormatId::q8_0 ? 8 * i + n % 8 : ((2 * i + 1) % 16) << 4 | (2 * i % 16)));
+    const size_t num_codes = storage->size();
+    for (uint32_t bits : valid)
+      for (int i = 0; i < bytes; i++) storage->push_back(static_cast<uint8_t>(bits >> (8 * i)));
+    weight.codes = {storage->data(), num_codes};
+    weight.scales = {storage->data() + num_codes, storage->size() - num_codes};
+    weight.storage = storage;
+    weight.parts[0].tensor_scale = {1.0f};
+    const PackedMatrix packed(weight);
+    std::vector<float> wanted(static_cast<size_t>(K)), got(static_cast<size_t>(K));
+    for (int64_t n = 0; n < N; n++) {
+      decode_row(weight, 0, n, wanted.data());
+      unpack_row(packed, 0, n, got.data());
+      ASSERT_EQ(got, wanted) << format_name(format) << " scale " << valid[static_cast<size_t>(n)];
+    }
+    auto x = random_activations(K, 2);
+    for (float& value : x) value *= 1e-3f;  // 2^127 times 6 times 32 of them stays finite
+    for (const CpuKernels* kernels : supported_cpu_kernels()) {
+      const Prepared prepared(*kernels, x, 1, K);
+      const auto out = run(*kernels, packed, 0, prepared.activations);
+      for (int64_t n = 0; n < N; n++) {
+        decode_row(weight, 0, n, wanted.data());
+        const auto [value, tolerance] = expected(wanted, x.data(), true);
+        ASSERT_NEAR(out[static_cast<size_t>(n)], value, tolerance)
+            << kernels->name << " " << format_name(format) << " scale " << valid[static_cast<size_t>(n)];
+      }
+    }
+  }
+}
+
+// The largest codes and activations there are must not saturate 16-bit sums.
+TEST(CpuLinear, LargestCodesAndActivationsStayExact) {
+  const int64_t N = 16, K = 64;
+  for (FormatId format : kAllFormatIds) {
+    if (group_size(format) == 1) continue;
+    for (uint8_t code : {0x00, 0x77, 0xFF, 0x80, 0x7F, 0xF7}) {
+      CanonicalWeight weight = random_weight(format, 1, N, K, 1, 1);
+      auto storage = std::make_shared<std::vector<uint8_t>>(weight.codes.size(), code);
+      weight.codes = *storage;
+      const PackedMatrix packed(weight);
+      // q = 16192 is the plane pair (126, 64 - 128 …): both planes at their ends, and both signs.
+      for (float sign : {1.0f, -1.0f}) {
+        for (float second : {1.0f, 16192.0f / 16256.0f, 16191.0f / 16256.0f, -1.0f}) {
+          std::vector<float> x(static_cast<size_t>(K), sign * second);
+          for (size_t k = 0; k < x.size(); k += 16) x[k] = sign;
+          std::vector<float> row(static_cast<size_t>(K));
+          for (const CpuKernels* kernels : supported_cpu_kernels()) {
+            const Prepared prepared(*kernels, x, 1, K);
+            const auto out = run(*kernels, packed, 0, prepared.activations);
+            for (int64_t n = 0; n < N; n++) {
+              decode_row(weight, 0, n, row.data());
+              const auto [value, tolerance] = expected(row, x.data(), true);
+              ASSERT_NEAR(out[static_cast<size_t>(n)], value, tolerance) << kernels->name << " " << format_name(format);
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(CpuLinear, ActivationsThatAreNotFiniteGiveNaN) {
+  const int64_t N = 16, K = 96;
+  for (float bad : {std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity(),
+                    std::numeric_limits<float>::quiet_NaN()}) {
+    for (FormatId format : kAllFormatIds) {
+      const PackedMatrix packed(random_weight(format, 1, N, K, 1, 1));
+      auto x = random_activations(K, 2);
+      x[40] = bad;
+      for (const CpuKernels* kernels : supported_cpu_kernels()) {
+        const Prepared prepared(*kernels, x, 1, K);
+        const auto out = run(*kernels, packed, 0, prepared.activations);
+        for (int64_t n = 0; n < N; n++) EXPECT_FALSE(std::isfinite(out[static_cast<size_t>(n)])) << kernels->name;
+      }
+    }
+  }
+}
+
+TEST(CpuLinear, AcceptsTheLargestAndSmallestActivations) {
+  const int64_t N = 16, K = 64;
+  const PackedMatrix packed(random_weight(FormatId::mxfp4, 1, N, K, 1, 1));
+  for (float size : {0.0f, std::numeric_limits<float>::denorm_min(), FLT_MIN, FLT_MAX}) {
+    const std::vector<float> x(static_cast<size_t>(K), size);
+    for (const CpuKernels* kernels : supported_cpu_kernels()) {
+      const Prepared prepared(*kernels, x, 1, K);
+      const auto out = run(*kernels, packed, 0, prepared.activations);
+      for (int64_t n = 0; n < N; n++)
+        if (size < 1) EXPECT_NEAR(out[static_cast<size_t>(n)], 0, 1e-25) << kernels->name;
+    }
+  }
+}
+
+TEST(PackedMatrix, UnpacksExactly) {
+  for (FormatId format : kAllFormatIds) {
+    for (int64_t K : {1, 7, 32, 48, 130, 264}) {
+      const CanonicalWeight weight = random_weight(format, 2, 19, K, 2, 11);
+      const PackedMatrix packed(weight);
+      std::vector<float> wanted(static_cast<size_t>(K)), got(static_cast<size_t>(K));
+      for (int64_t e = 0; e < 2; e++) {
+        for (int64_t n = 0; n < 19; n++) {
+          decode_row(weight, e, n, wanted.data());
+          unpack_row(packed, e, n, got.data());
+          ASSERT_EQ(got, wanted) << format_name(format) << " K " << K;
+        }
+      }
+    }
+  }
+}
+
+TEST(PackedMatrix, TakesTheBytesThatThePlanSaysWhoeverPacks) {
+  WorkerPool pool(3);
+  for (FormatId format : kAllFormatIds) {
+    for (auto [E, N, K] : {std::tuple<int64_t, int64_t, int64_t>{1, 1, 1}, {3, 17, 48}, {2, 64, 256}, {1, 0, 32}}) {
+      const CanonicalWeight weight = random_weight(format, E, N, K, 1, 5);
+      const PackedMatrix alone(weight), together(weight, &pool);
+      EXPECT_EQ(alone.bytes, plan_pack(format, E, N, K).bytes);
+      const auto size = static_cast<size_t>(alone.bytes);
+      EXPECT_EQ(std::vector<uint8_t>(alone.codes, alone.codes + size),
+                std::vector<uint8_t>(together.codes, together.codes + size));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace nibble
