@@ -10,15 +10,16 @@ namespace nibble {
 
 enum class ScaleSearch : uint8_t {
   plain,  // the scale that the producers' own tools choose (OCP and ggml for MXFP4, ModelOpt for NVFP4)
-  best,   // the scale of least squared error among all that could be it
+  best,   // FP4: the scale of least squared error among all that could be it, never worse than plain; others: plain
 };
 
 // The multiplier for a tensor whose largest magnitude is `largest`: NVFP4 largest / (6 * 448), so that the largest
 // block scale is 448; 1 for formats without one, and for a tensor of zeros.
 float tensor_scale_for(FormatId format, float largest);
 
-// Encodes one row: `codes` has code_bytes(K), `scales` scale_bytes(K) bytes, all overwritten. A group of zeros gets a
-// scale that decodes to zeros. Throws InputError if a value is not finite.
+// Encodes one row: `codes` has code_bytes(K), `scales` scale_bytes(K) bytes, all overwritten. Rounds to nearest, ties
+// to even (Q8_0, Q4_0 and Q4_1: as ggml does). A group of zeros gets a scale that decodes to zeros. Throws InputError
+// if a value is not finite, or is beyond what the format reaches with this tensor scale.
 void encode_row(FormatId format, std::span<const float> row, float tensor_scale, ScaleSearch search, uint8_t* codes,
                 uint8_t* scales);
 

@@ -47,6 +47,7 @@ class WeightSource {
   virtual bool has_vector(const TensorName& vector) const = 0;
 
   // Throw InputError if the tensor is missing, has another shape, or is in a format that is not read.
+  virtual void check_vector(const VectorRequest& request) = 0;
   virtual MatrixInfo describe(const MatrixRequest& request) = 0;
   virtual CanonicalWeight read(const MatrixRequest& request) = 0;  // checked by check_weight; may point into a file
   virtual std::vector<float> read_vector(const VectorRequest& request) = 0;

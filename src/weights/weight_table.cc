@@ -25,6 +25,7 @@ WeightId WeightTable::matrix(MatrixRequest request) {
 }
 
 WeightId WeightTable::vector(VectorRequest request) {
+  source_->check_vector(request);
   entries_.push_back({std::move(request)});
   return {static_cast<int>(entries_.size()) - 1};
 }

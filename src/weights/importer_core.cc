@@ -1,0 +1,184 @@
+#include "weights/importer_core.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace nibble {
+
+std::unique_ptr<WeightSource> make_importer(std::shared_ptr<const Checkpoint> checkpoint) {
+  return checkpoint->container == Container::gguf ? make_gguf_importer(std::move(checkpoint))
+                                                  : make_safetensors_importer(std::move(checkpoint));
+}
+
+std::optional<FormatId> plain_format(DType dtype) {
+  switch (dtype) {
+    case DType::f32:
+      return FormatId::f32;
+    case DType::f16:
+      return FormatId::f16;
+    case DType::bf16:
+      return FormatId::bf16;
+    default:
+      return {};
+  }
+}
+
+std::string Importer::where(const Tensor& tensor) const {
+  return fmt::format("{}: tensor {}", checkpoint_->path.string(), tensor.name);
+}
+
+const Tensor* Importer::take_if_present(const std::string& name) {
+  const Tensor* tensor = checkpoint_->find(name);
+  if (tensor != nullptr) asked_for_.insert(name);
+  return tensor;
+}
+
+const Tensor& Importer::take(const std::string& name) {
+  const Tensor* tensor = take_if_present(name);
+  if (tensor == nullptr)
+    throw_input_error(
+        "{}: there is no tensor {}; the checkpoint is incomplete, or of another model than its "
+        "configuration says",
+        checkpoint_->path.string(), name);
+  return *tensor;
+}
+
+void Importer::expect_shape(const Tensor& tensor, std::initializer_list<int64_t> shape) const {
+  if (!std::ranges::equal(tensor.shape, shape))
+    fail(tensor, "shape {} in the file, {} expected; the tensors do not fit the configuration",
+         shape_text(tensor.shape), shape_text({shape.begin(), shape.size()}));
+}
+
+void Importer::expect_dtype(const Tensor& tensor, std::initializer_list<DType> dtypes) const {
+  if (std::ranges::find(dtypes, tensor.dtype) != dtypes.end()) return;
+  std::string expected;
+  for (DType dtype : dtypes) expected += (expected.empty() ? "" : " or ") + std::string(dtype_name(dtype));
+  fail(tensor, "type {} in the file is not read here, {} expected", dtype_name(tensor.dtype), expected);
+}
+
+void Importer::expect_whole_groups(const Tensor& tensor, int64_t K, int64_t group) const {
+  if (K % group != 0)
+    fail(tensor, "rows of {} weights, a multiple of {} expected: a scale belongs to {} weights of one row", K, group,
+         group);
+}
+
+void Importer::expect_pairs(const Tensor& tensor, int64_t num_rows, int num_heads) const {
+  if (num_heads > 0 && num_rows % (2 * int64_t{num_heads}) != 0)
+    fail(tensor, "{} rows for {} heads, an even number for each head expected; the configuration does not fit",
+         num_rows, num_heads);
+}
+
+bool Importer::has_vector(const TensorName& vector) const { return checkpoint_->find(name_of(vector)) != nullptr; }
+
+const Tensor& Importer::take_vector(const VectorRequest& request) {
+  const Tensor& tensor = take(name_of(request.name));
+  expect_dtype(tensor, {DType::f32, DType::f16, DType::bf16});
+  expect_shape(tensor, {request.size});
+  expect_pairs(tensor, request.size, request.gguf_permuted_heads);
+  return tensor;
+}
+
+void Importer::check_vector(const VectorRequest& request) { take_vector(request); }
+
+std::vector<float> Importer::read_vector(const VectorRequest& request) {
+  const Tensor& tensor = take_vector(request);
+  const int num_heads = checkpoint_->container == Container::gguf ? request.gguf_permuted_heads : 0;
+  std::vector<float> values(static_cast<size_t>(request.size));
+  visit_format(*plain_format(tensor.dtype), [&](auto format) {
+    for (int64_t k = 0; k < request.size; k++)
+      values[static_cast<size_t>(k)] =
+          format.decode(tensor.bytes.data(), nullptr, gguf_row(k, request.size, num_heads));
+  });
+  for (size_t k = 0; k < values.size(); k++)
+    if (!std::isfinite(values[k]))
+      fail(tensor, "element {} is {}, a finite number expected; the file is damaged", k, values[k]);
+  return values;
+}
+
+MatrixInfo Importer::describe(const MatrixRequest& request) {
+  const StoredMatrix stored = locate(request);
+  const auto [E, N, K] = std::tuple(request.E, request.N, request.K);
+  const int64_t bytes = E * N * (code_bytes(stored.format, K) + scale_bytes(stored.format, K));
+  return {.format = stored.format, .E = E, .N = N, .K = K, .bytes = bytes, .source = stored.source};
+}
+
+CanonicalWeight Importer::read(const MatrixRequest& request) {
+  const StoredMatrix stored = locate(request);
+  CanonicalWeight weight = load(request, stored);
+  check_weight(weight, where(stored.scales != nullptr ? *stored.scales : *stored.codes));
+  return weight;
+}
+
+void Importer::release(const MatrixRequest& request) {
+  const StoredMatrix stored = locate(request);
+  for (const Tensor* tensor : {stored.codes, stored.scales}) {
+    if (tensor == nullptr || tensor->bytes.empty()) continue;
+    const auto is_inside = [&](const std::shared_ptr<const MappedFile>& file) {
+      const uint8_t* first = file->bytes().data();
+      return tensor->bytes.data() >= first && tensor->bytes.data() < first + file->bytes().size();
+    };
+    if (std::ranges::any_of(checkpoint_->files, is_inside)) MappedFile::drop(tensor->bytes);
+  }
+}
+
+std::vector<std::string> Importer::unknown_tensors() const {
+  std::vector<std::string> names;
+  for (const auto& [name, tensor] : checkpoint_->tensors)
+    if (!asked_for_.contains(name) && !is_unused(tensor)) names.push_back(name);
+  return names;
+}
+
+std::vector<std::string> Importer::unused_tensors() const {
+  std::vector<std::string> names;
+  for (const auto& [name, tensor] : checkpoint_->tensors)
+    if (!asked_for_.contains(name) && is_unused(tensor)) names.push_back(name);
+  return names;
+}
+
+std::vector<float> Importer::tensor_scales(const MatrixRequest& request, const StoredMatrix& stored) const {
+  std::vector<float> scales(static_cast<size_t>(request.E), 1.0f);
+  if (stored.tensor_scale == nullptr) return scales;
+  const Tensor& tensor = *stored.tensor_scale;
+  for (size_t e = 0; e < scales.size(); e++) {
+    const float value = load_unaligned<float>(tensor.bytes.data() + (tensor.bytes.size() > sizeof(float) ? 4 * e : 0));
+    const bool is_good = std::isfinite(value) && (stored.tensor_scale_divides ? value > 0.0f : value >= 0.0f);
+    if (!is_good)
+      fail(tensor, "tensor scale {} is {}, a positive finite number expected; the file is damaged", e, value);
+    scales[e] = stored.tensor_scale_divides ? 1.0f / value : value;
+    if (!std::isfinite(scales[e]))
+      fail(tensor, "tensor scale {} is {}, too small to divide by; the file is damaged", e, value);
+  }
+  return scales;
+}
+
+CanonicalWeight Importer::borrow(const MatrixRequest& request, const StoredMatrix& stored) const {
+  return {.format = stored.format,
+          .E = request.E,
+          .N = request.N,
+          .K = request.K,
+          .codes = stored.codes->bytes,
+          .scales = stored.scales != nullptr ? stored.scales->bytes : std::span<const uint8_t>{},
+          .parts = {{0, tensor_scales(request, stored)}},
+          .storage = checkpoint_};  // codes and scales may lie in different shards
+}
+
+Importer::OwnedWeight Importer::own(const MatrixRequest& request, const StoredMatrix& stored) const {
+  const int64_t num_rows = request.E * request.N;
+  const auto all_codes = static_cast<size_t>(num_rows * code_bytes(stored.format, request.K));
+  const auto all_scales = static_cast<size_t>(num_rows * scale_bytes(stored.format, request.K));
+  const auto bytes = std::make_shared<std::vector<uint8_t>>(all_codes + all_scales);
+  uint8_t* codes = bytes->data();
+  uint8_t* scales = codes + all_codes;
+  return {{.format = stored.format,
+           .E = request.E,
+           .N = request.N,
+           .K = request.K,
+           .codes = {codes, all_codes},
+           .scales = {scales, all_scales},
+           .parts = {{0, tensor_scales(request, stored)}},
+           .storage = bytes},
+          codes,
+          scales};
+}
+
+}  // namespace nibble
