@@ -205,6 +205,7 @@ TEST(CpuLinear, ReadsEveryScaleAndCode) {
       for (int64_t n = 0; n < N; n++) {
         decode_row(weight, 0, n, wanted.data());
         const auto [value, tolerance] = expected(wanted, x.data(), true);
+        if (!std::isfinite(value)) continue;  // 6 * 2^126 is no float32
         ASSERT_NEAR(out[static_cast<size_t>(n)], value, tolerance)
             << kernels->name << " " << format_name(format) << " scale " << valid[static_cast<size_t>(n)];
       }

@@ -39,8 +39,8 @@ class CpuBackend final : public Backend {
     return compile_cpu_step(step, weights, cache_shape, pool_);
   }
   double measure_read_gbps() override {
-    if (!roof_) roof_ = std::make_unique<ReadRoof>();
-    return roof_->measure(pool_);
+    if (!roof_) roof_ = std::make_unique<ReadRoof>(pool_);
+    return roof_->measure_gbps(pool_, cpu_kernels());
   }
 
  private:

@@ -87,6 +87,7 @@ uint64_t read(const uint8_t* bytes, int64_t size) {
 }  // namespace
 
 extern const CpuKernels kAvx512Kernels;
-constinit const CpuKernels kAvx512Kernels = {.name = "avx512", .prepare = prepare, .linear = linear<Avx512>, .read = read};
+constinit const CpuKernels kAvx512Kernels = {
+    .name = "avx512", .prepare = prepare, .linear = linear<Avx512>, .read = read};
 
 }  // namespace nibble

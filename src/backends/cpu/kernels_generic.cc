@@ -99,6 +99,7 @@ uint64_t read(const uint8_t* bytes, int64_t size) {
 }  // namespace
 
 extern const CpuKernels kGenericKernels;
-constinit const CpuKernels kGenericKernels = {.name = "generic", .prepare = prepare, .linear = linear<Generic>, .read = read};
+constinit const CpuKernels kGenericKernels = {
+    .name = "generic", .prepare = prepare, .linear = linear<Generic>, .read = read};
 
 }  // namespace nibble

@@ -4,27 +4,31 @@
 #include <chrono>
 #include <cstring>
 
-#include "backends/cpu/kernels.h"
-
 namespace nibble {
 
 namespace {
-constexpr int64_t kUnit = 4096;
+
+constexpr int64_t kUnit = 4096;  // a worker's share is whole units
+
+}  // namespace
+
+ReadRoof::ReadRoof(WorkerPool& pool, int64_t bytes)
+    : bytes_((bytes + kUnit - 1) / kUnit * kUnit), buffer_(static_cast<size_t>(bytes_)) {
+  pool.run([&](int worker) {  // untouched pages would all be one page of zeros
+    const auto [first, last] = worker_range(bytes_, kUnit, worker, pool.num_threads());
+    std::memset(buffer_.data() + first, 1, static_cast<size_t>(last - first));
+  });
 }
 
-ReadRoof::ReadRoof(int64_t bytes) : buffer_(static_cast<size_t>((bytes + kUnit - 1) / kUnit * kUnit)) {
-  std::memset(buffer_.data(), 1, buffer_.size());  // untouched pages would all be the one page of zeros
-}
-
-double ReadRoof::measure(WorkerPool& pool) {
-  std::atomic<uint64_t> sum{0};
+double ReadRoof::measure_gbps(WorkerPool& pool, const CpuKernels& kernels) {
+  std::atomic<uint64_t> sink{0};
   const auto start = std::chrono::steady_clock::now();
   pool.run([&](int worker) {
-    const auto [first, last] = worker_range(static_cast<int64_t>(buffer_.size()), kUnit, worker, pool.num_threads());
-    sum += cpu_kernels().read(buffer_.data() + first, last - first);
+    const auto [first, last] = worker_range(bytes_, kUnit, worker, pool.num_threads());
+    sink += kernels.read(buffer_.data() + first, last - first);
   });
-  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
-  return static_cast<double>(buffer_.size()) / elapsed.count() / 1e9;
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+  return static_cast<double>(bytes_) / seconds.count() / 1e9;
 }
 
 }  // namespace nibble

@@ -1,0 +1,65 @@
+#include "commands.h"
+
+#include <charconv>
+#include <iostream>
+#include <iterator>
+
+#include "base/error.h"
+
+namespace nibble {
+
+void add_model_arguments(CLI::App& command, ModelArguments& a) {
+  command.add_option("MODEL", a.path, "A folder in Hugging Face layout or a .gguf file")->required();
+  std::string backends;
+  for (std::string_view name : backend_names()) backends += (backends.empty() ? "" : ", ") + std::string(name);
+  command.add_option("--backend", a.backend, "Where it runs: " + backends + ". Default: the best of this machine")
+      ->envname("NIBBLE_BACKEND");
+  command.add_option("--threads", a.threads, "Threads. Default: one for each processor")
+      ->envname("NIBBLE_THREADS")
+      ->check(CLI::Range(0, 1024));
+  command.add_option("--ctx", a.ctx, "Positions that the KV cache has room for")
+      ->envname("NIBBLE_CTX")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 28))
+      ->capture_default_str();
+  command
+      .add_option("--kv-cache-type", a.kv_cache_type,
+                  "How keys and values are kept: f16 or f32. Default: the backend's")
+      ->envname("NIBBLE_KV_CACHE_TYPE")
+      ->check(CLI::IsMember({"f16", "f32"}));
+}
+
+BackendOptions backend_options(const ModelArguments& a) { return {.name = a.backend, .num_threads = a.threads}; }
+
+std::optional<KvCacheType> kv_cache_type(const ModelArguments& a) {
+  if (a.kv_cache_type.empty()) return {};
+  return a.kv_cache_type == "f32" ? KvCacheType::f32 : KvCacheType::f16;
+}
+
+std::unique_ptr<Engine> load_engine(const ModelArguments& a) {
+  auto engine = std::make_unique<Engine>(a.path, EngineOptions{.backend = backend_options(a),
+                                                               .kv_cache_type = kv_cache_type(a),
+                                                               .max_len = a.ctx,
+                                                               .progress = progress_bar("loading")});
+  fmt::print(stderr, "{}: backend {} ({})\n", a.path, engine->backend().name(), engine->backend().description());
+  return engine;
+}
+
+std::vector<int32_t> parse_tokens(const std::string& text) {
+  std::vector<int32_t> tokens;
+  const char* at = text.data();
+  const char* end = at + text.size();
+  while (true) {
+    int32_t token = 0;
+    const auto [next, error] = std::from_chars(at, end, token);
+    if (error != std::errc() || (next != end && *next != ','))
+      throw_input_error("--tokens: '{}' at character {}; token ids with commas between them expected, as in 1,2,3",
+                        text.substr(0, 80), at - text.data());
+    tokens.push_back(token);
+    if (next == end) return tokens;
+    at = next + 1;
+  }
+}
+
+std::string read_stdin() { return {std::istreambuf_iterator<char>(std::cin), {}}; }
+
+}  // namespace nibble

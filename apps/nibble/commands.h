@@ -1,0 +1,42 @@
+// The commands of `nibble`, one file each. Each function adds its command, options and help to the app.
+#pragma once
+
+#include "engine/engine.h"
+#include "engine/session.h"
+#include "program.h"
+
+namespace nibble {
+
+void add_run_command(CLI::App& app);
+void add_plan_command(CLI::App& app);
+void add_bench_command(CLI::App& app);
+void add_logits_command(CLI::App& app);
+void add_quantize_command(CLI::App& app);
+void add_eval_command(CLI::App& app);
+void add_tokenize_command(CLI::App& app);
+void add_template_command(CLI::App& app);
+void add_machine_command(CLI::App& app);
+
+// The options that every command has which runs a model.
+struct ModelArguments {
+  std::string path;
+  std::string backend;
+  int threads = 0;
+  int64_t ctx = 4096;
+  std::string kv_cache_type;
+};
+void add_model_arguments(CLI::App& command, ModelArguments& arguments);
+
+BackendOptions backend_options(const ModelArguments& arguments);
+std::optional<KvCacheType> kv_cache_type(const ModelArguments& arguments);
+
+// Loads the model, with a progress bar, and says on stderr which backend runs it.
+std::unique_ptr<Engine> load_engine(const ModelArguments& arguments);
+
+// "1,2,3" as token ids. Throws InputError for anything else.
+std::vector<int32_t> parse_tokens(const std::string& text);
+
+// The whole of stdin.
+std::string read_stdin();
+
+}  // namespace nibble

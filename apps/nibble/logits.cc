@@ -1,0 +1,72 @@
+// nibble logits: the logits after each token of a prompt, as an .npy file.
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+
+#include "base/error.h"
+#include "commands.h"
+
+namespace nibble {
+
+namespace {
+
+// NumPy's format 1.0: magic, version, the length of a header padded to 64 bytes, the header, the values.
+void write_npy(const std::filesystem::path& path, const std::vector<float>& values, int64_t rows, int64_t columns) {
+  std::string header = fmt::format("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}", rows, columns);
+  header.append(63 - (10 + header.size()) % 64, ' ').push_back('\n');
+  const std::filesystem::path temporary = path.string() + ".part";
+  {
+    std::ofstream file(temporary, std::ios::binary);
+    const auto length = static_cast<uint16_t>(header.size());
+    file.write("\x93NUMPY\x01\x00", 8).write(reinterpret_cast<const char*>(&length), 2) << header;
+    file.write(reinterpret_cast<const char*>(values.data()),
+               static_cast<std::streamsize>(values.size() * sizeof(float)));
+    file.close();
+    if (!file) {
+      std::filesystem::remove(temporary);
+      throw_run_error("{}: cannot be written", path.string());
+    }
+  }
+  std::filesystem::rename(temporary, path);
+}
+
+struct LogitsArguments {
+  ModelArguments model;
+  std::string tokens, out;
+  bool step = false;
+  int64_t block = 0;
+};
+
+void write_logits(const LogitsArguments& a) {
+  const std::vector<int32_t> tokens = parse_tokens(a.tokens);
+  const auto engine = load_engine(a.model);
+  Session session(*engine);
+  const auto rows = static_cast<int64_t>(tokens.size());
+  const int64_t columns = engine->model().config.vocab_size;
+  std::vector<float> logits(static_cast<size_t>(rows * columns));
+  session.forward(tokens, a.step ? 1 : a.block > 0 ? a.block : rows, logits.data());
+  write_npy(a.out, logits, rows, columns);
+  fmt::print(stderr, "{}: float32 [{}, {}]\n", a.out, rows, columns);
+}
+
+}  // namespace
+
+void add_logits_command(CLI::App& app) {
+  CLI::App* command = app.add_subcommand("logits", "Write the logits after each token of a prompt as an .npy file");
+  command->footer(
+      "The file holds float32 [tokens, vocabulary]. All tokens go through in one forward pass, unless --step or "
+      "--block\n"
+      "say otherwise.\n\n"
+      "  nibble logits model.gguf --tokens 1,2,3 --out logits.npy");
+  auto a = std::make_shared<LogitsArguments>();
+  add_model_arguments(*command, a->model);
+  command->add_option("--tokens", a->tokens, "Token ids, as in 1,2,3")->required();
+  command->add_option("--out", a->out, "The file to write")->required();
+  CLI::Option* step = command->add_flag("--step", a->step, "Feed the tokens one by one");
+  command->add_option("--block", a->block, "Feed them in blocks of so many")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
+      ->excludes(step);
+  command->callback([a] { write_logits(*a); });
+}
+
+}  // namespace nibble

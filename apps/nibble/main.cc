@@ -1,0 +1,23 @@
+#include "commands.h"
+
+int main(int argc, char** argv) {
+  CLI::App app{
+      "Decodes 4-bit-float (E2M1: MXFP4, NVFP4) language models at the speed of memory.\n"
+      "MODEL is a folder in Hugging Face layout or a .gguf file. What you asked for goes to stdout, everything else "
+      "to\n"
+      "stderr. Exit code 0, 1 (failed while working) or 2 (bad arguments or bad input).",
+      "nibble"};
+  app.set_version_flag("--version", NIBBLE_VERSION);
+  app.require_subcommand(1);
+  app.fallthrough(false);
+  nibble::add_run_command(app);
+  nibble::add_plan_command(app);
+  nibble::add_bench_command(app);
+  nibble::add_logits_command(app);
+  nibble::add_quantize_command(app);
+  nibble::add_eval_command(app);
+  nibble::add_tokenize_command(app);
+  nibble::add_template_command(app);
+  nibble::add_machine_command(app);
+  return nibble::run_program(app, argc, argv);
+}

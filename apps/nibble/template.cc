@@ -1,0 +1,54 @@
+// nibble template: what a chat template makes of a conversation.
+#include <cstdio>
+#include <fstream>
+
+#include "base/error.h"
+#include "commands.h"
+#include "text/chat_template.h"
+
+namespace nibble {
+
+namespace {
+
+std::string read_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) throw_input_error("{}: cannot be opened", path);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+struct TemplateArguments {
+  std::string source, messages;
+};
+
+void render(const TemplateArguments& a) {
+  const auto json = nlohmann::ordered_json::parse(read_file(a.messages), nullptr, false);
+  if (!json.is_object() || !json.contains("messages") || !json.at("messages").is_array())
+    throw_input_error("{}: a JSON object with an array \"messages\" expected", a.messages);
+  const auto value = [&](const char* key, nlohmann::ordered_json fallback) {
+    return json.contains(key) && !json.at(key).is_null() ? json.at(key) : std::move(fallback);
+  };
+  const nlohmann::ordered_json generation = value("add_generation_prompt", false);
+  if (!generation.is_boolean())
+    throw_input_error("{}: add_generation_prompt is {}; true or false expected", a.messages, generation.dump());
+  const std::string text = ChatTemplate(read_file(a.source))
+                               .render({.messages = json.at("messages"),
+                                        .tools = value("tools", nullptr),
+                                        .variables = value("variables", nlohmann::ordered_json::object()),
+                                        .add_generation_prompt = generation.get<bool>()});
+  std::fwrite(text.data(), 1, text.size(), stdout);
+}
+
+}  // namespace
+
+void add_template_command(CLI::App& app) {
+  CLI::App* command = app.add_subcommand("template", "Render a chat template");
+  command->footer(
+      "The JSON file has `messages` and may have `tools`, `add_generation_prompt` and `variables` (bos_token, …).\n\n"
+      "  nibble template chat_template.jinja --messages conversation.json");
+  auto a = std::make_shared<TemplateArguments>();
+  command->add_option("FILE", a->source, "The template, Jinja")->required();
+  command->add_option("--messages", a->messages, "The conversation, JSON")->required();
+  command->callback([a] { render(*a); });
+}
+
+}  // namespace nibble

@@ -1,0 +1,54 @@
+// nibble tokenize: bytes on stdin to token ids, and back.
+#include <cstdio>
+
+#include "base/error.h"
+#include "commands.h"
+#include "engine/text.h"
+
+namespace nibble {
+
+namespace {
+
+struct TokenizeArguments {
+  std::string path;
+  bool bos = false, special = false, decode = false;
+};
+
+void tokenize(const TokenizeArguments& a) {
+  const Tokenizer tokenizer = load_tokenizer(a.path);
+  const std::string input = read_stdin();
+  if (!a.decode) {
+    const std::vector<int32_t> ids = tokenizer.encode(input, {.add_bos = a.bos, .parse_special = a.special});
+    fmt::print("{}\n", nlohmann::json(ids).dump());
+    return;
+  }
+  const nlohmann::json ids = nlohmann::json::parse(input, nullptr, false);
+  if (!ids.is_array()) throw_input_error("stdin: a JSON array of token ids expected, as in [1, 2, 3]");
+  std::vector<int32_t> tokens;
+  for (const nlohmann::json& id : ids) {
+    if (!id.is_number_integer() || id < 0 || id >= tokenizer.vocab_size())
+      throw_input_error("stdin: {} is no token id; whole numbers from 0 to {} expected", id.dump(),
+                        tokenizer.vocab_size() - 1);
+    tokens.push_back(id.get<int32_t>());
+  }
+  const std::string text = tokenizer.decode(tokens);
+  std::fwrite(text.data(), 1, text.size(), stdout);
+}
+
+}  // namespace
+
+void add_tokenize_command(CLI::App& app) {
+  CLI::App* command = app.add_subcommand("tokenize", "Turn the bytes on stdin into token ids, or ids into bytes");
+  command->footer(
+      "MODEL may hold nothing but a tokenizer: a folder with tokenizer.json, that file itself, or a .gguf file.\n\n"
+      "  echo -n 'Hello' | nibble tokenize model.gguf\n"
+      "  echo '[1, 2, 3]' | nibble tokenize model.gguf --decode");
+  auto a = std::make_shared<TokenizeArguments>();
+  command->add_option("MODEL", a->path, "Where the tokenizer is")->required();
+  command->add_flag("--bos", a->bos, "Put the beginning-of-text token first");
+  command->add_flag("--special", a->special, "Read special tokens in the text as such; without it they are text");
+  command->add_flag("--decode", a->decode, "The other way: a JSON array of ids to bytes");
+  command->callback([a] { tokenize(*a); });
+}
+
+}  // namespace nibble

@@ -1,0 +1,81 @@
+#include "program.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <memory>
+#include <new>
+
+#include "base/error.h"
+#include "base/log.h"
+
+namespace nibble {
+
+int run_program(CLI::App& app, int argc, char** argv) {
+  set_log_sink([](LogLevel level, std::string_view message) {
+    fmt::print(stderr, "{}{}\n", level == LogLevel::warning ? "warning: " : "", message);
+  });
+  try {
+    app.parse(argc, argv);
+    if (std::fflush(stdout) != 0)
+      throw_run_error("the output cannot be written: the disk is full or the reader is gone");
+    return 0;
+  } catch (const CLI::Success& e) {  // --help, --version
+    return app.exit(e);
+  } catch (const CLI::ParseError& e) {
+    app.exit(e);
+    return 2;
+  } catch (const InputError& e) {
+    fmt::print(stderr, "{}: {}\n", app.get_name(), e.what());
+    return 2;
+  } catch (const std::bad_alloc&) {
+    fmt::print(stderr, "{}: out of memory\n", app.get_name());
+    return 1;
+  } catch (const std::exception& e) {
+    fmt::print(stderr, "{}: {}\n", app.get_name(), e.what());
+    return 1;
+  }
+}
+
+bool stderr_is_terminal() { return isatty(STDERR_FILENO) == 1; }
+
+std::function<void(int64_t, int64_t)> progress_bar(const char* what) {
+  if (!stderr_is_terminal()) return {};
+  using Clock = std::chrono::steady_clock;
+  struct State {
+    Clock::time_point start = Clock::now(), last_drawn;
+  };
+  return [what, state = std::make_shared<State>()](int64_t done, int64_t all) {
+    const auto now = Clock::now();
+    if (done < all && now - state->last_drawn < std::chrono::milliseconds(50)) return;
+    state->last_drawn = now;
+    const double seconds = std::chrono::duration<double>(now - state->start).count();
+    const double share = all > 0 ? static_cast<double>(done) / static_cast<double>(all) : 1;
+    const auto filled = static_cast<size_t>(share * 30);
+    fmt::print(stderr, "\r{} [{}{}] {:3.0f} % {:.1f} GB/s", what, std::string(filled, '='),
+               std::string(30 - filled, ' '), 100 * share, static_cast<double>(done) / std::max(seconds, 1e-9) / 1e9);
+    if (done >= all) fmt::print(stderr, "\r\033[K");  // nothing stays of it
+    std::fflush(stderr);
+  };
+}
+
+void print_json(const nlohmann::ordered_json& json) {
+  fmt::print("{}\n", json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
+}
+
+std::string bytes_text(double bytes) {
+  if (bytes >= 1e9) return fmt::format("{:.2f} GB", bytes / 1e9);
+  if (bytes >= 1e6) return fmt::format("{:.1f} MB", bytes / 1e6);
+  return fmt::format("{:.1f} KB", bytes / 1e3);
+}
+
+double median(std::vector<double> values) {
+  if (values.empty()) return 0;
+  std::ranges::sort(values);
+  const size_t half = values.size() / 2;
+  return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
+}
+
+}  // namespace nibble

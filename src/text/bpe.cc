@@ -1,0 +1,126 @@
+#include "text/bpe.h"
+
+#include <algorithm>
+#include <bit>
+
+namespace nibble {
+
+namespace {
+
+constexpr size_t kScanLimit = 16;
+constexpr uint64_t kNoPair = UINT64_MAX;
+
+uint64_t pair_of(int32_t left, int32_t right) {
+  return uint64_t{static_cast<uint32_t>(left)} << 32 | static_cast<uint32_t>(right);
+}
+
+uint64_t hash_of(uint64_t pair) {
+  pair *= 0x9E3779B97F4A7C15u;  // 2^64 / golden ratio: spreads both halves over the high bits
+  return pair ^ pair >> 32;
+}
+
+// The heap's order: lowest rank first, then leftmost.
+bool comes_later(const Bpe::Scratch::Candidate& a, const Bpe::Scratch::Candidate& b) {
+  return a.rank != b.rank ? a.rank > b.rank : a.at > b.at;
+}
+
+}  // namespace
+
+Bpe::Bpe(std::span<const BpeMerge> merges, const BpeBytes& bytes) : bytes_(bytes) {
+  slots_.assign(std::bit_ceil(std::max<size_t>(2 * merges.size(), 2)), {kNoPair, kNoRank, -1});
+  for (size_t rank = 0; rank < merges.size(); rank++) {
+    const uint64_t pair = pair_of(merges[rank].left, merges[rank].right);
+    size_t at = hash_of(pair) & (slots_.size() - 1);
+    while (slots_[at].pair != kNoPair && slots_[at].pair != pair) at = (at + 1) & (slots_.size() - 1);
+    slots_[at] = {pair, static_cast<int32_t>(rank), merges[rank].result};  // the last of equal merges counts
+  }
+}
+
+const Bpe::Slot& Bpe::find(int32_t left, int32_t right) const {
+  const uint64_t pair = pair_of(left, right);
+  size_t at = hash_of(pair) & (slots_.size() - 1);
+  while (slots_[at].pair != kNoPair && slots_[at].pair != pair) at = (at + 1) & (slots_.size() - 1);
+  return slots_[at];  // an empty slot has no rank
+}
+
+void Bpe::encode(std::string_view word, Scratch& scratch, std::vector<int32_t>& ids) const {
+  auto& symbols = scratch.symbols;
+  symbols.clear();
+  bool after_unknown = false;
+  for (const char byte : word) {
+    int32_t id = bytes_.ids[static_cast<uint8_t>(byte)];
+    const bool is_unknown = id < 0;
+    if (is_unknown) id = after_unknown && bytes_.fuse_unknown ? -1 : bytes_.unknown;
+    after_unknown = is_unknown;
+    if (id < 0) continue;
+    const auto at = static_cast<int32_t>(symbols.size());
+    symbols.push_back({id, at - 1, at + 1});
+  }
+  if (symbols.empty()) return;
+  symbols.back().next = -1;
+  if (symbols.size() <= kScanLimit) {
+    merge_by_scan(scratch, ids);
+  } else {
+    merge_by_heap(scratch, ids);
+  }
+}
+
+void Bpe::merge_by_scan(Scratch& scratch, std::vector<int32_t>& ids) const {
+  auto& symbols = scratch.symbols;
+  auto& ranks = scratch.ranks;  // of the pair that begins at each symbol
+  ranks.assign(symbols.size(), kNoRank);
+  for (size_t i = 0; i + 1 < symbols.size(); i++) ranks[i] = find(symbols[i].id, symbols[i + 1].id).rank;
+  size_t count = symbols.size();
+  while (count > 1) {
+    const size_t best = std::min_element(ranks.begin(), ranks.begin() + count) - ranks.begin();
+    if (ranks[best] == kNoRank) break;
+    symbols[best].id = find(symbols[best].id, symbols[best + 1].id).result;
+    for (size_t i = best + 1; i + 1 < count; i++) {
+      symbols[i].id = symbols[i + 1].id;
+      ranks[i] = ranks[i + 1];
+    }
+    count--;
+    ranks[best] = best + 1 < count ? find(symbols[best].id, symbols[best + 1].id).rank : kNoRank;
+    if (best > 0) ranks[best - 1] = find(symbols[best - 1].id, symbols[best].id).rank;
+  }
+  for (size_t i = 0; i < count; i++) ids.push_back(symbols[i].id);
+}
+
+void Bpe::merge_by_heap(Scratch& scratch, std::vector<int32_t>& ids) const {
+  auto& symbols = scratch.symbols;
+  auto& heap = scratch.heap;
+  heap.clear();
+  const auto candidate_at = [&](int32_t at) {
+    const int32_t left = symbols[at].id, right = symbols[symbols[at].next].id;
+    return Scratch::Candidate{find(left, right).rank, at, left, right};
+  };
+  for (int32_t at = 0; symbols[at].next >= 0; at = symbols[at].next) {
+    const auto candidate = candidate_at(at);
+    if (candidate.rank != kNoRank) heap.push_back(candidate);
+  }
+  std::make_heap(heap.begin(), heap.end(), comes_later);
+  const auto push = [&](int32_t at) {
+    const auto candidate = candidate_at(at);
+    if (candidate.rank == kNoRank) return;
+    heap.push_back(candidate);
+    std::push_heap(heap.begin(), heap.end(), comes_later);
+  };
+  while (!heap.empty()) {
+    const auto [rank, at, left, right] = heap.front();
+    std::pop_heap(heap.begin(), heap.end(), comes_later);
+    heap.pop_back();
+    const int32_t next = symbols[at].next;
+    if (symbols[at].id != left || next < 0 || symbols[next].id != right) continue;  // a merge has changed this pair
+    symbols[at].id = find(left, right).result;
+    symbols[at].next = symbols[next].next;
+    symbols[next].id = -1;
+    if (symbols[at].next >= 0) {
+      symbols[symbols[at].next].previous = at;
+      push(at);
+    }
+    if (symbols[at].previous >= 0) push(symbols[at].previous);
+  }
+  for (int32_t at = 0; at >= 0; at = symbols[at].next) ids.push_back(symbols[at].id);
+}
+
+}  // namespace nibble
