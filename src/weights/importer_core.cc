@@ -49,6 +49,13 @@ void Importer::expect_shape(const Tensor& tensor, std::initializer_list<int64_t>
          shape_text(tensor.shape), shape_text({shape.begin(), shape.size()}));
 }
 
+void Importer::expect_columns(const Tensor& tensor, const MatrixRequest& request, int64_t columns) const {
+  if (request.E == 1)
+    expect_shape(tensor, {request.N, columns});
+  else
+    expect_shape(tensor, {request.E, request.N, columns});
+}
+
 void Importer::expect_dtype(const Tensor& tensor, std::initializer_list<DType> dtypes) const {
   if (std::ranges::find(dtypes, tensor.dtype) != dtypes.end()) return;
   std::string expected;

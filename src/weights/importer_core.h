@@ -54,6 +54,8 @@ class Importer : public WeightSource {
   const Tensor* take_if_present(const std::string& name);
 
   void expect_shape(const Tensor& tensor, std::initializer_list<int64_t> shape) const;
+  // [N, columns], or [E, N, columns] if there are experts.
+  void expect_columns(const Tensor& tensor, const MatrixRequest& request, int64_t columns) const;
   void expect_dtype(const Tensor& tensor, std::initializer_list<DType> dtypes) const;
   // Throws InputError if rows of K cannot be whole groups.
   void expect_whole_groups(const Tensor& tensor, int64_t K, int64_t group) const;

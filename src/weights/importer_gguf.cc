@@ -88,11 +88,8 @@ StoredMatrix GgufImporter::locate(const MatrixRequest& request) {
   if (!format)
     fail(weight, "type {} is not read; F32, F16, BF16, Q8_0, Q4_0, Q4_1, MXFP4 and NVFP4 are",
          dtype_name(weight.dtype));
-  if (request.E == 1)
-    expect_shape(weight, {request.N, request.K});
-  else
-    expect_shape(weight, {request.E, request.N, request.K});
-  expect_whole_groups(weight, request.K, weight.dtype == DType::nvfp4 ? 64 : group_size(*format));
+  expect_columns(weight, request, request.K);
+  expect_whole_groups(weight, request.K, dtype_block(weight.dtype).elements);
   expect_pairs(weight, request.N, request.gguf_permuted_heads);
 
   const Tensor* tensor_scale = take_if_present(request.name.gguf + ".scale");

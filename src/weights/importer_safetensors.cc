@@ -33,9 +33,6 @@ class SafetensorsImporter final : public Importer {
 
   StoredMatrix locate(const MatrixRequest& request) override {
     const std::string& module = request.name.hf;
-    if (request.E != 1)
-      throw_input_error("{}: {}: {} experts in one tensor are not read from safetensors", checkpoint().path.string(),
-                        module, request.E);
     const bool is_packed = checkpoint().find(module + ".weight_packed") != nullptr;
     if (is_packed || config_.tool == QuantizationTool::compressed_tensors) {
       if (is_packed) return locate_compressed_tensors(request);
@@ -91,7 +88,7 @@ StoredMatrix SafetensorsImporter::locate_plain(const MatrixRequest& request) {
     fail(weight, "type {} in the file, but no scales beside it: {}.weight_scale (ModelOpt) or {}.scales (MLX) expected",
          dtype_name(weight.dtype), request.name.hf, request.name.hf);
   expect_dtype(weight, {DType::f32, DType::f16, DType::bf16});
-  expect_shape(weight, {request.N, request.K});
+  expect_columns(weight, request, request.K);
   return {.format = *plain_format(weight.dtype), .codes = &weight, .source = std::string(dtype_name(weight.dtype))};
 }
 
@@ -103,8 +100,8 @@ StoredMatrix SafetensorsImporter::locate_modelopt(const MatrixRequest& request) 
   expect_dtype(scales, {DType::f8_e4m3});
   expect_config(codes, module, QuantizationTool::modelopt, FormatId::nvfp4);
   expect_whole_groups(codes, request.K, Nvfp4::group_size);
-  expect_shape(codes, {request.N, request.K / 2});
-  expect_shape(scales, {request.N, request.K / Nvfp4::group_size});
+  expect_columns(codes, request, request.K / 2);
+  expect_columns(scales, request, request.K / Nvfp4::group_size);
   return {.format = FormatId::nvfp4,
           .codes = &codes,
           .scales = &scales,
@@ -123,8 +120,8 @@ StoredMatrix SafetensorsImporter::locate_compressed_tensors(const MatrixRequest&
   const int group = group_size(stored.format);
   expect_config(codes, module, QuantizationTool::compressed_tensors, stored.format);
   expect_whole_groups(codes, request.K, group);
-  expect_shape(codes, {request.N, request.K / 2});
-  expect_shape(scales, {request.N, request.K / group});
+  expect_columns(codes, request, request.K / 2);
+  expect_columns(scales, request, request.K / group);
   if (stored.format == FormatId::nvfp4) {
     stored.tensor_scale = &take_tensor_scale(module + ".weight_global_scale");
     stored.tensor_scale_divides = true;
@@ -144,10 +141,10 @@ StoredMatrix SafetensorsImporter::locate_mlx(const MatrixRequest& request) {
     const auto [bits, group] = *said.affine;
     const Tensor& biases = take(module + ".biases");
     expect_whole_groups(codes, request.K, group);
-    expect_shape(codes, {request.N, request.K * bits / 32});
+    expect_columns(codes, request, request.K * bits / 32);
     for (const Tensor* tensor : {&scales, &biases}) {
       expect_dtype(*tensor, {DType::f32, DType::f16, DType::bf16});
-      expect_shape(*tensor, {request.N, request.K / group});
+      expect_columns(*tensor, request, request.K / group);
     }
     return {.format = FormatId::f32,
             .codes = &codes,
@@ -161,8 +158,8 @@ StoredMatrix SafetensorsImporter::locate_mlx(const MatrixRequest& request) {
   const int group = group_size(*said.format);
   expect_dtype(scales, {DType::u8});
   expect_whole_groups(codes, request.K, group);
-  expect_shape(codes, {request.N, request.K / 8});
-  expect_shape(scales, {request.N, request.K / group});
+  expect_columns(codes, request, request.K / 8);
+  expect_columns(scales, request, request.K / group);
   return {.format = *said.format,
           .codes = &codes,
           .scales = &scales,
@@ -175,7 +172,7 @@ CanonicalWeight SafetensorsImporter::load_mlx_affine(const MatrixRequest& reques
   OwnedWeight owned = own(request, stored);
   visit_format(*plain_format(stored.scales->dtype), [&](auto scale_format) {
     visit_format(*plain_format(stored.biases->dtype), [&](auto bias_format) {
-      for (int64_t i = 0; i < request.N * request.K; i++) {  // a row is whole groups and whole bytes
+      for (int64_t i = 0; i < request.E * request.N * request.K; i++) {  // a row is whole groups and whole bytes
         const uint32_t byte = stored.codes->bytes[static_cast<size_t>(i * bits / 8)];
         const uint32_t code = bits == 8 ? byte : (byte >> (i % 2 * 4)) & 15u;
         const float value =

@@ -174,6 +174,15 @@ TEST(ImportMlx, Mxfp4AndNvfp4) {
   EXPECT_EQ(decoded(nvfp4.open()->read(matrix("x", 2, 32))), expected_rows(kE4m3Values, 16));
 }
 
+TEST(ImportMlx, ExpertsAreStacked) {
+  MemoryCheckpoint file(Container::safetensors, mlx_config("mxfp4", 32));
+  file.add("x.weight", DType::u32, {2, 1, 4}, some_bytes(32)).add("x.scales", DType::u8, {2, 1, 1}, {130, 127});
+  const CanonicalWeight weight = file.open()->read({.name = {"x", ""}, .E = 2, .N = 1, .K = 32});
+  EXPECT_EQ(decoded(weight), expected_rows({8.0f, 1.0f}, 32));
+  EXPECT_EQ(weight.parts[0].tensor_scale, (std::vector<float>{1.0f, 1.0f}));
+  EXPECT_NE(error_of(file, matrix("x", 1, 32)).find("shape [2, 1, 4] in the file, [1, 4] expected"), std::string::npos);
+}
+
 TEST(ImportMlx, AffineModulesBecomeFloat32) {
   MemoryCheckpoint file(Container::safetensors, mlx_config("mxfp4", 32));
   file.add("affine.weight", DType::u32, {2, 8}, some_bytes(64))
