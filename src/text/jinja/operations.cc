@@ -133,7 +133,7 @@ Value get_item(const Value& value, const Value& key, Budget& budget) {
 
 Value slice(const Value& value, const Value& start, const Value& stop, const Value& step, Budget& budget) {
   if (value.is_undefined()) fail_undefined(value);
-  if (!value.is_list() && !value.is_text()) fail("a {} cannot be sliced", type_name(value));
+  if (!value.is_list() && !value.is_text()) return undefined(fmt::format("a {} cannot be sliced", type_name(value)));
   const auto bound = [](const Value& given, int64_t fallback) {
     return given.is_undefined() || given.is_none() ? fallback : to_integer(given, "a slice");
   };
@@ -250,6 +250,9 @@ Value compute(std::string_view op, const Value& a, const Value& b, Budget& budge
   }
   if (op == "%" && a.is_text()) {
     const bool is_tuple = b.is_list() && std::get<ListPointer>(b.data)->is_tuple;
+    // One value that could be looked into by key may stay unused, as in Python.
+    const bool may_be_unused = !is_tuple && (b.is_list() || b.is_dict() || b.is_undefined());
+    if (may_be_unused && a.text().find('%') == std::string::npos) return a;
     return format_percent(a.text(), is_tuple ? b.items() : std::vector<Value>{b}, budget);
   }
   const auto repeats = [](const Value& value) { return value.is_text() || value.is_list(); };

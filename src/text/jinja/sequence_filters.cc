@@ -13,9 +13,13 @@ namespace {
 
 bool is_given(const Value& value) { return !value.is_undefined() && !value.is_none(); }
 
-// item.a.b for the attribute "a.b"; numbers are subscripts. Undefined once something is missing.
-Value dig(const Value& item, const Value& attribute, Budget& budget) {
-  if (attribute.is_integer()) return get_item(item, attribute, budget);
+// item.a.b for the attribute "a.b"; numbers are subscripts. `fallback`, if defined, takes the place of each part that
+// is missing.
+Value dig(const Value& item, const Value& attribute, Budget& budget, const Value& fallback = {}) {
+  if (attribute.is_integer()) {
+    const Value found = get_item(item, attribute, budget);
+    return found.is_undefined() && !fallback.is_undefined() ? fallback : found;
+  }
   if (!attribute.is_text()) fail("the name of an attribute is {}, a string expected", type_name(attribute));
   Value found = item;
   for (const std::string_view part : split(attribute.text(), ".", -1)) {
@@ -23,6 +27,7 @@ Value dig(const Value& item, const Value& attribute, Budget& budget) {
     const auto number = std::from_chars(part.data(), part.data() + part.size(), index);
     const bool is_number = !part.empty() && number.ec == std::errc() && number.ptr == part.data() + part.size();
     found = get_item(found, is_number ? Value(index) : Value(part), budget);
+    if (found.is_undefined() && !fallback.is_undefined()) found = fallback;
   }
   return found;
 }
@@ -174,6 +179,11 @@ Value sum(Interpreter& interpreter, const Value& input, const Arguments& argumen
   return total;
 }
 
+// What map, select and their kin go over: nothing for an input that counts as false, even if it is no sequence.
+std::vector<Value> iterate_if_true(const Value& input, Budget& budget) {
+  return is_true(input) ? iterate(input, budget) : std::vector<Value>();
+}
+
 // The arguments from the i-th on, for the filter or test that map, select and their kin apply to each item.
 Arguments rest_of(const Arguments& arguments, size_t i) {
   return {{arguments.positional.begin() + static_cast<ptrdiff_t>(std::min(i, arguments.positional.size())),
@@ -187,15 +197,12 @@ Value map(Interpreter& interpreter, const Value& input, const Arguments& argumen
   if (arguments.positional.empty()) {
     const auto bound = arguments.bind("map", {"attribute", "default"});
     if (!is_given(bound[0])) fail("map: the name of a filter, or attribute=…, expected");
-    for (const Value& item : iterate(input, budget)) {
-      Value found = dig(item, bound[0], budget);
-      mapped.push_back(found.is_undefined() && !bound[1].is_undefined() ? bound[1] : found);
-    }
+    for (const Value& item : iterate_if_true(input, budget)) mapped.push_back(dig(item, bound[0], budget, bound[1]));
     return mapped;
   }
   if (!arguments.positional[0].is_text()) fail("map: the name of a filter expected");
   const Arguments rest = rest_of(arguments, 1);
-  for (const Value& item : iterate(input, budget))
+  for (const Value& item : iterate_if_true(input, budget))
     mapped.push_back(apply_filter(interpreter, arguments.positional[0].text(), item, rest));
   return mapped;
 }
@@ -209,7 +216,7 @@ Value choose(Interpreter& interpreter, const Value& input, const Arguments& argu
   if (given.size() > kTest && !given[kTest].is_text()) fail("select: the name of a test expected");
   const Arguments rest = rest_of(arguments, kTest + 1);
   std::vector<Value> chosen;
-  for (const Value& item : iterate(input, budget)) {
+  for (const Value& item : iterate_if_true(input, budget)) {
     const Value value = by_attribute ? dig(item, given[0], budget) : item;
     const bool passes =
         given.size() > kTest ? apply_test(interpreter, given[kTest].text(), value, rest) : is_true(value);
@@ -223,8 +230,7 @@ Value group_by(Interpreter& interpreter, const Value& input, const Arguments& ar
   Budget& budget = interpreter.budget();
   std::vector<Value> sorted = iterate(input, budget), keys;
   const auto key = [&](const Value& item, bool ignores_case) {
-    const Value found = dig(item, bound[0], budget);
-    return keyed(found.is_undefined() ? bound[1] : found, ignores_case);
+    return keyed(dig(item, bound[0], budget, bound[1]), ignores_case);
   };
   for (const Value& item : sorted) keys.push_back(key(item, !is_true(bound[2])));
   sort_by(sorted, std::move(keys), false, budget);

@@ -19,10 +19,10 @@ struct TestEntry {
 
 bool is_callable(const Value& value) { return value.is_object() && value.object().is_callable(); }
 
-int64_t remainder(const Value& value, int64_t divisor) {
-  if (divisor == 0) fail("divisibleby: division by zero");
-  const int64_t number = to_integer(value, "a test for divisibility");
-  return divisor == -1 ? 0 : number % divisor;
+// Whether value % divisor is this.
+bool has_remainder(const Value& value, const Value& divisor, int expected, Budget& budget) {
+  if (!value.is_number()) fail("a test for divisibility: a number expected, not {}", type_name(value));
+  return are_equal(compute("%", value, divisor, budget), expected, budget);
 }
 
 const std::unordered_map<std::string, TestEntry>& tests() {
@@ -52,11 +52,9 @@ const std::unordered_map<std::string, TestEntry>& tests() {
        }}},
       {"callable", {[](const Value& v, const Value&, Budget&) { return is_callable(v); }}},
       {"escaped", {[](const Value&, const Value&, Budget&) { return false; }}},
-      {"odd", {[](const Value& v, const Value&, Budget&) { return remainder(v, 2) != 0; }}},
-      {"even", {[](const Value& v, const Value&, Budget&) { return remainder(v, 2) == 0; }}},
-      {"divisibleby",
-       {[](const Value& v, const Value& other, Budget&) { return remainder(v, to_integer(other, "divisibleby")) == 0; },
-        1}},
+      {"odd", {[](const Value& v, const Value&, Budget& b) { return has_remainder(v, 2, 1, b); }}},
+      {"even", {[](const Value& v, const Value&, Budget& b) { return has_remainder(v, 2, 0, b); }}},
+      {"divisibleby", {[](const Value& v, const Value& other, Budget& b) { return has_remainder(v, other, 0, b); }, 1}},
       {"upper", {[](const Value& v, const Value&, Budget&) {
          return v.is_text() && to_upper(v.text()) == v.text() && to_lower(v.text()) != v.text();
        }}},

@@ -1,5 +1,6 @@
 // Filters on texts and numbers, and the look-up of all filters.
 #include <cmath>
+#include <utility>
 
 #include "text/jinja/filters.h"
 #include "text/jinja/format.h"
@@ -22,7 +23,6 @@ Value text_method(Interpreter& interpreter, const Value& input, const Arguments&
 const char* const kStrip = "strip";
 const char* const kUpper = "upper";
 const char* const kLower = "lower";
-const char* const kTitle = "title";
 const char* const kCapitalize = "capitalize";
 const char* const kReplace = "replace";
 
@@ -30,6 +30,26 @@ Value center(Interpreter& interpreter, const Value& input, const Arguments& argu
   const Value width = arguments.bind("center", {"width"})[0];
   const Value text = to_text(input, interpreter.budget());
   return interpreter.call(method_of(text, "center"), {{is_given(width) ? width : Value(80)}, {}});
+}
+
+// Words begin behind white space, hyphens and opening brackets only, unlike in the method of the same name.
+Value title(Interpreter& interpreter, const Value& input, const Arguments&) {
+  const std::string source = to_text(input, interpreter.budget());
+  const auto offsets = character_offsets(source);
+  std::string text, word;
+  const auto finish_word = [&] { text += capitalize(std::exchange(word, {})); };
+  for (size_t i = 0; i + 1 < offsets.size(); i++) {
+    const std::string_view character = std::string_view(source).substr(offsets[i], offsets[i + 1] - offsets[i]);
+    if (strip(character).empty() || std::string_view("-({[<").find(character) != std::string_view::npos) {
+      finish_word();
+      text += character;
+    } else {
+      word += character;
+    }
+  }
+  finish_word();
+  interpreter.budget().charge_text(4 * text.size());
+  return text;
 }
 
 Value to_string(Interpreter& interpreter, const Value& input, const Arguments& arguments) {
@@ -211,6 +231,7 @@ Value round_number(Interpreter&, const Value& input, const Arguments& arguments)
   const double number = to_double(input, "round");
   if (precision < -300 || precision > 300) fail("round: a precision of {}, -300 to 300 expected", precision);
   if (method == "common") {
+    if (!input.is_float() && precision >= 0) return to_integer(input, "round");
     if (precision < 0) {
       const double scale = std::pow(10.0, static_cast<double>(-precision));
       return std::nearbyint(number / scale) * scale;
@@ -235,7 +256,7 @@ const FilterTable& text_filters() {
       {"trim", text_method<kStrip>},
       {"upper", text_method<kUpper>},
       {"lower", text_method<kLower>},
-      {"title", text_method<kTitle>},
+      {"title", title},
       {"capitalize", text_method<kCapitalize>},
       {"replace", text_method<kReplace>},
       {"center", center},
