@@ -1,0 +1,323 @@
+#include "text/jinja/operations.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "text/jinja/builtins.h"
+#include "text/jinja/format.h"
+#include "text/jinja/strings.h"
+
+namespace nibble::jinja {
+
+namespace {
+
+Value checked_text(std::string text, Budget& budget) {
+  budget.charge_text(text.size());
+  if (text.size() > kMaxText) fail("a text grows beyond {} bytes", kMaxText);
+  return text;
+}
+
+[[noreturn]] void fail_operands(std::string_view op, const Value& a, const Value& b) {
+  if (a.is_undefined()) fail_undefined(a);
+  if (b.is_undefined()) fail_undefined(b);
+  fail("'{}' does not work between {} and {}", op, type_name(a), type_name(b));
+}
+
+[[noreturn]] void fail_overflow(std::string_view op) { fail("the result of '{}' does not fit 64 bits", op); }
+
+Value repeat(const Value& value, int64_t count, Budget& budget) {
+  count = std::max<int64_t>(count, 0);
+  const size_t size = value.is_text() ? value.text().size() : value.items().size();
+  if (size > 0 && static_cast<uint64_t>(count) > kMaxText / size)
+    fail("'*' makes a value of more than {} parts", kMaxText);
+  budget.charge(count + (value.is_text() ? size * count / 16 : size * count));
+  if (value.is_text()) {
+    std::string text;
+    for (int64_t i = 0; i < count; i++) text += value.text();
+    return text;
+  }
+  std::vector<Value> items;
+  for (int64_t i = 0; i < count; i++) items.insert(items.end(), value.items().begin(), value.items().end());
+  return items;
+}
+
+Value compute_integers(std::string_view op, int64_t a, int64_t b) {
+  int64_t result = 0;
+  if (op == "+") {
+    if (__builtin_add_overflow(a, b, &result)) fail_overflow(op);
+  } else if (op == "-") {
+    if (__builtin_sub_overflow(a, b, &result)) fail_overflow(op);
+  } else if (op == "*") {
+    if (__builtin_mul_overflow(a, b, &result)) fail_overflow(op);
+  } else if (op == "**") {
+    if (b < 0) return std::pow(static_cast<double>(a), static_cast<double>(b));
+    if (b > 64 && (a > 1 || a < -1)) fail_overflow(op);
+    if (b > 64) return a == -1 && b % 2 == 0 ? int64_t{1} : a;
+    result = 1;
+    for (int64_t i = 0; i < b; i++)
+      if (__builtin_mul_overflow(result, a, &result)) fail_overflow(op);
+  } else {
+    if (b == 0) fail("'{}': division by zero", op);
+    if (op == "/") return static_cast<double>(a) / static_cast<double>(b);
+    if (b == -1) {  // the one quotient that can overflow
+      if (op == "%") return 0;
+      return compute_integers("-", 0, a);
+    }
+    const bool rounds_down = a % b != 0 && (a < 0) != (b < 0);
+    result = op == "//" ? a / b - (rounds_down ? 1 : 0) : a % b + (rounds_down ? b : 0);
+  }
+  return result;
+}
+
+Value compute_floats(std::string_view op, double a, double b) {
+  if (op == "+") return a + b;
+  if (op == "-") return a - b;
+  if (op == "*") return a * b;
+  if (op == "**") return std::pow(a, b);
+  if (b == 0) fail("'{}': division by zero", op);
+  if (op == "/") return a / b;
+  const double remainder = std::fmod(a, b);
+  if (op == "//") return std::floor(a / b);
+  return remainder != 0 && (remainder < 0) != (b < 0) ? remainder + b : remainder;
+}
+
+std::string describe(const Value& value) {
+  if (value.is_none()) return "None";
+  return fmt::format("'{} object'", type_name(value));
+}
+
+}  // namespace
+
+void fail_undefined(const Value& value) {
+  const auto& reason = std::get<Undefined>(value.data).reason;
+  fail("{}", reason ? *reason : "a value is undefined");
+}
+
+double to_double(const Value& value, std::string_view what) {
+  if (value.is_float()) return std::get<double>(value.data);
+  return static_cast<double>(to_integer(value, what));
+}
+
+Value get_attribute(const Value& value, const std::string& name) {
+  if (value.is_undefined()) fail_undefined(value);
+  if (Value method = method_of(value, name); !method.is_undefined()) return method;
+  if (value.is_dict()) {
+    if (const Value* found = value.dict().find(name)) return *found;
+  }
+  return undefined(fmt::format("{} has no attribute '{}'", describe(value), name));
+}
+
+Value get_item(const Value& value, const Value& key, Budget& budget) {
+  if (value.is_undefined()) fail_undefined(value);
+  if (value.is_dict()) {
+    if (const Value* found = value.dict().find(key)) return *found;
+  } else if ((value.is_list() || value.is_text()) && (key.is_integer() || key.is_bool())) {
+    const int64_t size = length(value);
+    int64_t index = to_integer(key, "a subscript");
+    if (index < 0) index += size;
+    if (index >= 0 && index < size) {
+      if (value.is_list()) return value.items()[index];
+      budget.charge_text(value.text().size());
+      const auto offsets = character_offsets(value.text());
+      return value.text().substr(offsets[index], offsets[index + 1] - offsets[index]);
+    }
+    return undefined(fmt::format("{} has no element {}", describe(value), std::get<int64_t>(Value(index).data)));
+  }
+  if (key.is_text()) {
+    if (Value method = method_of(value, key.text()); !method.is_undefined()) return method;
+    return undefined(fmt::format("{} has no attribute '{}'", describe(value), key.text()));
+  }
+  return undefined(fmt::format("{} has no element {}", describe(value), to_repr(key, budget)));
+}
+
+Value slice(const Value& value, const Value& start, const Value& stop, const Value& step, Budget& budget) {
+  if (value.is_undefined()) fail_undefined(value);
+  if (!value.is_list() && !value.is_text()) return undefined(fmt::format("a {} cannot be sliced", type_name(value)));
+  const auto bound = [](const Value& given, int64_t fallback) {
+    return given.is_undefined() || given.is_none() ? fallback : to_integer(given, "a slice");
+  };
+  const int64_t size = length(value), stride = bound(step, 1);
+  if (stride == 0) fail("the step of a slice is 0");
+  const auto clamp = [&](int64_t at) {
+    if (at < 0) at = at < -size ? -1 : at + size;
+    return std::clamp<int64_t>(at, stride < 0 ? -1 : 0, stride < 0 ? size - 1 : size);
+  };
+  const bool has_start = !start.is_undefined() && !start.is_none(), has_stop = !stop.is_undefined() && !stop.is_none();
+  const int64_t first = has_start ? clamp(bound(start, 0)) : stride < 0 ? size - 1 : 0;
+  const int64_t last = has_stop ? clamp(bound(stop, 0)) : stride < 0 ? -1 : size;
+  std::vector<int64_t> chosen;
+  for (int64_t i = first; stride < 0 ? i > last : i < last;) {
+    chosen.push_back(i);
+    if (__builtin_add_overflow(i, stride, &i)) break;
+  }
+  budget.charge(chosen.size() + 1);
+  if (value.is_list()) {
+    std::vector<Value> items;
+    items.reserve(chosen.size());
+    for (const int64_t i : chosen) items.push_back(value.items()[i]);
+    return {std::move(items), std::get<ListPointer>(value.data)->is_tuple};
+  }
+  budget.charge_text(value.text().size());
+  const auto offsets = character_offsets(value.text());
+  std::string text;
+  for (const int64_t i : chosen) text.append(value.text(), offsets[i], offsets[i + 1] - offsets[i]);
+  return text;
+}
+
+std::vector<Value> iterate(const Value& value, Budget& budget) {
+  if (value.is_undefined()) return {};
+  std::vector<Value> items;
+  if (value.is_list()) {
+    budget.charge(value.items().size());
+    return value.items();
+  }
+  if (value.is_dict()) {
+    budget.charge(value.dict().items.size());
+    for (const auto& [key, item] : value.dict().items) items.push_back(key);
+  } else if (value.is_text()) {
+    budget.charge(value.text().size());
+    const auto offsets = character_offsets(value.text());
+    for (size_t i = 0; i + 1 < offsets.size(); i++)
+      items.emplace_back(value.text().substr(offsets[i], offsets[i + 1] - offsets[i]));
+  } else {
+    fail("a {} is nothing to loop over", type_name(value));
+  }
+  return items;
+}
+
+int64_t length(const Value& value) {
+  if (value.is_undefined()) return 0;
+  if (value.is_text()) return static_cast<int64_t>(count_characters(value.text()));
+  if (value.is_list()) return static_cast<int64_t>(value.items().size());
+  if (value.is_dict()) return static_cast<int64_t>(value.dict().items.size());
+  fail("a {} has no length", type_name(value));
+}
+
+bool contains(const Value& container, const Value& item, Budget& budget) {
+  if (container.is_text()) {
+    if (!item.is_text()) fail_operands("in", item, container);
+    budget.charge_text(container.text().size());
+    return container.text().find(item.text()) != std::string::npos;
+  }
+  if (container.is_dict()) return container.dict().find(item) != nullptr;
+  if (!container.is_list() && !container.is_undefined()) fail_operands("in", item, container);
+  if (container.is_list()) {
+    for (const Value& known : container.items())
+      if (are_equal(known, item, budget)) return true;
+  }
+  return false;
+}
+
+bool is_less(const Value& a, const Value& b, Budget& budget) {
+  budget.charge(1);
+  if (a.is_number() && b.is_number()) {
+    if (a.is_float() || b.is_float()) return to_double(a, "<") < to_double(b, "<");
+    return to_integer(a, "<") < to_integer(b, "<");
+  }
+  if (a.is_text() && b.is_text()) {
+    budget.charge_text(std::min(a.text().size(), b.text().size()));
+    return a.text() < b.text();
+  }
+  if (!a.is_list() || !b.is_list()) fail_operands("<", a, b);
+  for (size_t i = 0; i < a.items().size() && i < b.items().size(); i++)
+    if (!are_equal(a.items()[i], b.items()[i], budget)) return is_less(a.items()[i], b.items()[i], budget);
+  return a.items().size() < b.items().size();
+}
+
+bool compare(std::string_view op, const Value& a, const Value& b, Budget& budget) {
+  if (op == "==") return are_equal(a, b, budget);
+  if (op == "!=") return !are_equal(a, b, budget);
+  if (op == "in") return contains(b, a, budget);
+  if (op == "not in") return !contains(b, a, budget);
+  if (op == "<") return is_less(a, b, budget);
+  if (op == ">") return is_less(b, a, budget);
+  return op == "<=" ? is_less(a, b, budget) || are_equal(a, b, budget)
+                    : is_less(b, a, budget) || are_equal(a, b, budget);
+}
+
+Value compute(std::string_view op, const Value& a, const Value& b, Budget& budget) {
+  if (a.is_number() && b.is_number()) {
+    if (a.is_float() || b.is_float()) return compute_floats(op, to_double(a, op), to_double(b, op));
+    return compute_integers(op, to_integer(a, op), to_integer(b, op));
+  }
+  if (op == "+" && a.is_text() && b.is_text()) return checked_text(a.text() + b.text(), budget);
+  if (op == "+" && a.is_list() && b.is_list()) {
+    budget.charge(a.items().size() + b.items().size());
+    std::vector<Value> items = a.items();
+    items.insert(items.end(), b.items().begin(), b.items().end());
+    return {std::move(items), std::get<ListPointer>(a.data)->is_tuple};
+  }
+  if (op == "%" && a.is_text()) {
+    const bool is_tuple = b.is_list() && std::get<ListPointer>(b.data)->is_tuple;
+    // One value that could be looked into by key may stay unused, as in Python.
+    const bool may_be_unused = !is_tuple && (b.is_list() || b.is_dict() || b.is_undefined());
+    if (may_be_unused && a.text().find('%') == std::string::npos) return a;
+    return format_percent(a.text(), is_tuple ? b.items() : std::vector<Value>{b}, budget);
+  }
+  const auto repeats = [](const Value& value) { return value.is_text() || value.is_list(); };
+  if (op == "*" && repeats(a) && (b.is_integer() || b.is_bool())) return repeat(a, to_integer(b, op), budget);
+  if (op == "*" && repeats(b) && (a.is_integer() || a.is_bool())) return repeat(b, to_integer(a, op), budget);
+  fail_operands(op, a, b);
+}
+
+Value negate(const Value& value) {
+  if (value.is_undefined()) fail_undefined(value);
+  if (value.is_float()) return -std::get<double>(value.data);
+  return compute_integers("-", 0, to_integer(value, "-"));
+}
+
+std::string format_percent(const std::string& format, const std::vector<Value>& arguments, Budget& budget) {
+  std::string out;
+  size_t used = 0;
+  for (size_t i = 0; i < format.size(); i++) {
+    if (format[i] != '%') {
+      out += format[i];
+      continue;
+    }
+    std::string spec = "%";
+    for (i++; i < format.size() && std::string_view("-+ #0123456789.").find(format[i]) != std::string_view::npos; i++)
+      spec += format[i];
+    if (spec.size() > 8) fail("'%': the format '{}' is too long", spec);
+    const char kind = i < format.size() ? format[i] : 0;
+    if (kind == '%') {
+      out += '%';
+      continue;
+    }
+    if (used >= arguments.size()) fail("'%': more places in the format than values ({})", arguments.size());
+    const Value& value = arguments[used++];
+    char buffer[2048];
+    if (kind == 's' || kind == 'r') {
+      std::string text = kind == 's' ? to_text(value, budget) : to_repr(value, budget);
+      if (spec.size() > 1) {
+        const bool is_left = spec[1] == '-';
+        const size_t dot = spec.find('.');
+        if (dot != std::string::npos) {
+          const auto offsets = character_offsets(text);
+          text = text.substr(0, offsets[std::min<size_t>(std::atoi(spec.c_str() + dot + 1), offsets.size() - 1)]);
+        }
+        const size_t width = std::min(std::abs(std::atoi(spec.c_str() + (is_left ? 2 : 1))), 1000);
+        const size_t size = count_characters(text);
+        if (size < width) text.insert(is_left ? text.size() : 0, width - size, ' ');
+      }
+      out += text;
+    } else if (kind == 'd' || kind == 'i' || kind == 'x' || kind == 'X' || kind == 'o') {
+      const int64_t number = value.is_float()
+                                 ? static_cast<int64_t>(std::clamp(std::get<double>(value.data), -9e18, 9e18))
+                                 : to_integer(value, "'%'");
+      spec += "ll";
+      const size_t size = std::snprintf(buffer, sizeof buffer, (spec + kind).c_str(), static_cast<long long>(number));
+      out += std::string_view(buffer, std::min(size, sizeof buffer - 1));
+    } else if (kind == 'f' || kind == 'e' || kind == 'g' || kind == 'F' || kind == 'E' || kind == 'G') {
+      const size_t size = std::snprintf(buffer, sizeof buffer, (spec + kind).c_str(), to_double(value, "'%'"));
+      out += std::string_view(buffer, std::min(size, sizeof buffer - 1));
+    } else {
+      fail("'%': the format '{}{}' is not supported", spec, kind);
+    }
+    budget.charge_text(out.size() / 16);
+  }
+  if (used < arguments.size()) fail("'%': {} values, but {} places in the format", arguments.size(), used);
+  return out;
+}
+
+}  // namespace nibble::jinja

@@ -1,0 +1,160 @@
+// The values that a template computes with: those of Python, as far as chat templates see them.
+//
+// Strings, lists and dicts do not change once made, so values are shared freely. Only a namespace can be assigned to.
+// Everything that a template makes is charged to a budget, and containers nest to a bounded depth: a hostile template
+// ends with an error, not with the machine.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+namespace nibble::jinja {
+
+// What goes wrong while a template is read or rendered. Whoever knows the line adds it and makes it an InputError.
+struct Fault {
+  std::string message;
+};
+
+template <class... Args>
+[[noreturn]] void fail(fmt::format_string<Args...> format, Args&&... args) {
+  throw Fault{fmt::format(format, std::forward<Args>(args)...)};
+}
+
+// Work that is left: about one for each step, one for each element and one for 16 bytes of text.
+class Budget {
+ public:
+  void charge(uint64_t work) {
+    if (work > left_) fail("the template takes too many steps (limit {})", kWork);
+    left_ -= work;
+  }
+  void charge_text(size_t bytes) { charge(bytes / 16 + 1); }
+
+ private:
+  static constexpr uint64_t kWork = 20'000'000;  // the longest published template takes a few hundred per message
+  uint64_t left_ = kWork;
+};
+
+inline constexpr int kMaxNesting = 100;              // of lists and dicts in each other
+inline constexpr size_t kMaxText = size_t{1} << 26;  // bytes of one string, and of the rendered text
+
+struct List;
+struct Dict;
+struct Object;
+
+struct Undefined {
+  std::shared_ptr<const std::string> reason;  // what an error says if it is used
+};
+struct None {};
+
+using Text = std::shared_ptr<const std::string>;
+using ListPointer = std::shared_ptr<const List>;
+using DictPointer = std::shared_ptr<const Dict>;
+using ObjectPointer = std::shared_ptr<Object>;
+
+struct Value {
+  std::variant<Undefined, None, bool, int64_t, double, Text, ListPointer, DictPointer, ObjectPointer> data;
+
+  Value() = default;  // undefined
+  Value(None none) : data(none) {}
+  Value(bool truth) : data(truth) {}
+  Value(int64_t number) : data(number) {}
+  Value(int number) : data(int64_t{number}) {}
+  Value(size_t number) : data(static_cast<int64_t>(number)) {}
+  Value(double number) : data(number) {}
+  Value(std::string text) : data(std::make_shared<const std::string>(std::move(text))) {}
+  Value(std::string_view text) : Value(std::string(text)) {}
+  Value(const char* text) : Value(std::string(text)) {}
+  Value(std::vector<Value> items, bool is_tuple = false);  // checks the nesting
+  Value(Dict dict);                                        // checks the nesting
+  Value(ObjectPointer object) : data(std::move(object)) {}
+
+  bool is_undefined() const { return std::holds_alternative<Undefined>(data); }
+  bool is_none() const { return std::holds_alternative<None>(data); }
+  bool is_bool() const { return std::holds_alternative<bool>(data); }
+  bool is_integer() const { return std::holds_alternative<int64_t>(data); }  // a bool is not one here
+  bool is_float() const { return std::holds_alternative<double>(data); }
+  bool is_number() const { return is_bool() || is_integer() || is_float(); }
+  bool is_text() const { return std::holds_alternative<Text>(data); }
+  bool is_list() const { return std::holds_alternative<ListPointer>(data); }
+  bool is_dict() const { return std::holds_alternative<DictPointer>(data); }
+  bool is_object() const { return std::holds_alternative<ObjectPointer>(data); }
+
+  // Each is right only where the question above is answered with yes.
+  const std::string& text() const { return *std::get<Text>(data); }
+  const std::vector<Value>& items() const;
+  const Dict& dict() const { return *std::get<DictPointer>(data); }
+  Object& object() const { return *std::get<ObjectPointer>(data); }
+};
+
+struct List {
+  std::vector<Value> items;
+  bool is_tuple;
+  int nesting;  // 1 if no list or dict is in it
+};
+
+// In order of insertion. Keys are strings or other scalars.
+struct Dict {
+  std::vector<std::pair<Value, Value>> items;
+  int nesting = 1;
+
+  void set(const Value& key, Value value);
+  const Value* find(const Value& key) const;  // nullptr if there is none
+  const Value* find(const std::string& key) const;
+
+ private:
+  std::unordered_map<std::string, size_t> index_;  // of the keys that are strings
+};
+
+struct Arguments {
+  std::vector<Value> positional;
+  std::vector<std::pair<std::string, Value>> named;
+
+  // The arguments by parameter, undefined where none is given. Fails on a name that is not a parameter, and on more
+  // arguments than there are parameters.
+  std::vector<Value> bind(std::string_view function, std::initializer_list<std::string_view> parameters) const;
+};
+
+class Interpreter;
+
+// A thing with attributes, or that can be called: namespaces, loops, macros, functions, bound methods.
+struct Object {
+  virtual ~Object() = default;
+  virtual std::string_view type() const = 0;
+  virtual Value attribute(std::string_view) const { return {}; }
+  virtual bool is_callable() const { return false; }
+  virtual Value call(Interpreter&, const Arguments&) { fail("'{}' cannot be called", type()); }
+};
+
+struct Namespace : Object {
+  Dict values;
+  std::string_view type() const override { return "Namespace"; }
+  Value attribute(std::string_view name) const override {
+    const Value* found = values.find(std::string(name));
+    return found == nullptr ? Value() : *found;
+  }
+};
+
+Value undefined(std::string reason);
+
+// Fails if the JSON nests too deep or has a number that 64 bits cannot hold.
+Value from_json(const nlohmann::ordered_json& json, int nesting = 0);
+
+// What Python calls the type: "str", "dict", …
+std::string_view type_name(const Value& value);
+
+bool is_true(const Value& value);
+bool are_equal(const Value& a, const Value& b, Budget& budget);
+
+// A number's value where Python would take it for an integer (True is 1); fails for anything else, naming `what`.
+int64_t to_integer(const Value& value, std::string_view what);
+
+}  // namespace nibble::jinja
