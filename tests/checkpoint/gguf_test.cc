@@ -85,7 +85,8 @@ TEST(Gguf, TensorsTurnedRoundAndAligned) {
   for (const uint32_t version : {2, 3}) {
     const auto start = header(3, 1, version) + entry("general.alignment", GgufType::u32, raw<uint32_t>(8)) +
                        tensor("b", {3, 2}, 24, 8) + tensor("a", {}, 0, 0) + tensor("none", {0, 5}, 1, 16);
-    const auto contents = parse_gguf(as_bytes(file_of(start, "abcd....uvwxyz..", 8)), "m");
+    const auto file = file_of(start, "abcd....uvwxyz..", 8);
+    const auto contents = parse_gguf(as_bytes(file), "m");
     EXPECT_EQ(contents.tensors.size(), 3u);
     const auto& b = contents.tensors.at("b");
     EXPECT_EQ(b.dtype, DType::i8);

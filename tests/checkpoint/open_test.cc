@@ -77,7 +77,7 @@ TEST(OpenCheckpoint, AnyFilesWithoutAnIndex) {
 
 TEST(OpenCheckpoint, ShardsByTheIndex) {
   const TemporaryFolder folder;
-  const auto path = folder.path();
+  const auto& path = folder.path();
   folder.write("config.json", "{}");
   folder.write("1.safetensors", shard({{"a", 'x'}, {"b", 'y'}}));
   folder.write("2.safetensors", shard({{"c", 'z'}}));
@@ -112,7 +112,7 @@ TEST(OpenCheckpoint, ShardsByTheIndex) {
 
 TEST(OpenCheckpoint, WhatIsNoCheckpoint) {
   const TemporaryFolder folder;
-  const auto path = folder.path();
+  const auto& path = folder.path();
   expect_parts(fault(path / "none"), {(path / "none").string() + ": does not exist"});
   expect_parts(fault(path / std::string(5000, 'x')), {": cannot be read: File name too long"});
   expect_parts(fault(path), {": has no config.json", "Hugging Face"});
