@@ -5,7 +5,6 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <vector>
 
 namespace nibble {
 
@@ -51,12 +50,5 @@ int64_t tensor_bytes(DType dtype, std::span<const int64_t> shape, std::string_vi
 
 // "[64, 48]", for messages.
 std::string shape_text(std::span<const int64_t> shape);
-
-// A tensor that is yet to be written.
-struct TensorSpec {
-  std::string name;
-  DType dtype;
-  std::vector<int64_t> shape;  // outermost first; empty for a scalar
-};
 
 }  // namespace nibble

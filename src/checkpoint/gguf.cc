@@ -15,7 +15,6 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr std::string_view kMagic = "GGUF";
-constexpr uint32_t kMaxDimensions = 4;              // ggml's own
 constexpr uint64_t kMaxKeyBytes = 65535;            // the format's own; kept for tensors' names too
 constexpr int kMaxArrayDepth = 4;                   // known files nest none
 constexpr uint64_t kMaxValues = uint64_t{1} << 24;  // of metadata, 16 bytes each; a vocabulary of 262144 has about 1e6
@@ -73,6 +72,7 @@ constexpr GgmlType kGgmlTypes[] = {
     {38, "IQ4_NL_8_8", {}},
     {39, "MXFP4", DType::mxfp4},
     {40, "NVFP4", DType::nvfp4},
+    {41, "Q1_0", {}},
 };
 
 uint64_t min_value_bytes(GgufType type) {
@@ -139,11 +139,11 @@ struct Header {
 };
 
 Header read_header(std::span<const uint8_t> bytes, Reader& reader) {
-  const size_t size = std::min(bytes.size(), kMagic.size());
-  if (!std::equal(kMagic.begin(), kMagic.end(), bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(size)))
+  const auto begin = bytes.first(std::min(bytes.size(), kMagic.size()));
+  if (!std::equal(begin.begin(), begin.end(), kMagic.begin()))
     throw_input_error(
         "{}: begins with the bytes {:02x}, a GGUF file with {:02x} (\"GGUF\"); this is another kind of file",
-        reader.file(), fmt::join(bytes.first(size), " "), fmt::join(kMagic, " "));
+        reader.file(), fmt::join(begin, " "), fmt::join(kMagic, " "));
   reader.read<uint32_t>("magic");
   const auto version = reader.read<uint32_t>("version");
   if (version != kGgufVersion && version != 2)  // 2 differs from 3 only in that 3 may also be big-endian
@@ -286,9 +286,9 @@ Announced read_tensor_info(Reader& reader) {
   tensor.name = reader.read_string("tensor name", kMaxKeyBytes);
   const auto what = fmt::format("tensor {}", tensor.name);
   const auto num_dimensions = reader.read<uint32_t>(what);
-  if (num_dimensions > kMaxDimensions)
+  if (num_dimensions > kGgufMaxDimensions)
     throw_input_error("{}: {}: {} dimensions, at most {} expected; the file is damaged", reader.file(), what,
-                      num_dimensions, kMaxDimensions);
+                      num_dimensions, kGgufMaxDimensions);
   for (uint32_t i = 0; i < num_dimensions; i++) tensor.shape.push_back(reader.read<int64_t>(what));
   std::ranges::reverse(tensor.shape);
   tensor.dtype = read_tensor_type(reader, what);

@@ -16,6 +16,7 @@ namespace nibble {
 enum class GgufType : uint32_t { u8, i8, u16, i16, u32, i32, f32, boolean, string, array, u64, i64, f64 };
 
 inline constexpr uint32_t kGgufVersion = 3;
+inline constexpr uint32_t kGgufMaxDimensions = 4;      // ggml's own limit
 inline constexpr uint32_t kGgufDefaultAlignment = 32;  // unless the key below says otherwise
 inline constexpr std::string_view kGgufAlignmentKey = "general.alignment";
 

@@ -130,19 +130,25 @@ void read_scaling(const RopeKeys& keys, double max_position_embeddings, RopePara
 }
 
 // A GGUF file has llama3's scaling only as a tensor: each frequency is divided by its value.
-void divide_by_rope_freqs(const Checkpoint& checkpoint, Rotation& rotation) {
+void apply_rope_freqs(const Checkpoint& checkpoint, DecoderConfig& c) {
   const Tensor* tensor = checkpoint.find("rope_freqs.weight");
   if (tensor == nullptr) return;
-  const auto count = static_cast<int64_t>(rotation.inv_freq.size());
+  const auto count = static_cast<int64_t>(c.rotation.inv_freq.size());
   if (tensor->dtype != DType::f32 || tensor->shape != std::vector<int64_t>{count})
     throw_input_error("{}: rope_freqs.weight: {} {} in the file, F32 [{}] expected", checkpoint.path.string(),
                       dtype_name(tensor->dtype), shape_text(tensor->shape), count);
+  std::vector<float> divisors;
   for (int64_t i = 0; i < count; i++) {
-    const auto divisor = load_unaligned<float>(tensor->bytes.data() + 4 * i);
-    if (!(divisor > 0) || !std::isfinite(divisor))
+    divisors.push_back(load_unaligned<float>(tensor->bytes.data() + 4 * i));
+    if (!(divisors.back() > 0) || !std::isfinite(divisors.back()))
       throw_input_error("{}: rope_freqs.weight[{}] is {}, a positive number expected", checkpoint.path.string(), i,
-                        divisor);
-    rotation.inv_freq[static_cast<size_t>(i)] /= divisor;
+                        divisors.back());
+    c.rotation.inv_freq[static_cast<size_t>(i)] /= divisors.back();
+  }
+  if (const auto scaled = find_llama3_scaling(c.rope, divisors)) {
+    c.rope = *scaled;
+  } else {
+    c.rope_is_known = false;
   }
 }
 
@@ -181,8 +187,9 @@ DecoderConfig read_gguf(const Checkpoint& checkpoint) {
   read_scaling({reader, "rope.scaling.type", "rope.scaling.factor", "rope.scaling.original_context_length",
                 "rope.scaling.attn_factor", "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow"},
                static_cast<double>(c.max_position_embeddings), rope);
+  c.rope = rope;
   c.rotation = make_rotation(rope);
-  divide_by_rope_freqs(checkpoint, c.rotation);
+  apply_rope_freqs(checkpoint, c);
   return c;
 }
 
@@ -219,11 +226,53 @@ DecoderConfig read_hugging_face(const Checkpoint& checkpoint) {
         {*scaling, type, "factor", "original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow"},
         static_cast<double>(c.max_position_embeddings), rope);
   }
+  c.rope = rope;
   c.rotation = make_rotation(rope);
   return c;
 }
 
 }  // namespace
+
+nlohmann::ordered_json to_hugging_face_config(const DecoderConfig& c) {
+  if (!c.rope_is_known)
+    throw_input_error(
+        "the file's rope_freqs.weight fits no llama3 scaling, the only one of its kind that a config.json can "
+        "name; quantise from the original Hugging Face folder instead");
+  nlohmann::ordered_json rope = {{"rope_type", rope_scaling_name(c.rope.scaling)}, {"rope_theta", c.rope.theta}};
+  if (c.rope.scaling != RopeScaling::none) rope["factor"] = c.rope.factor;
+  if (c.rope.scaling == RopeScaling::llama3 || c.rope.scaling == RopeScaling::yarn)
+    rope["original_max_position_embeddings"] = static_cast<int64_t>(c.rope.original_max_position_embeddings);
+  if (c.rope.scaling == RopeScaling::llama3) {
+    rope["low_freq_factor"] = c.rope.low_freq_factor;
+    rope["high_freq_factor"] = c.rope.high_freq_factor;
+  }
+  if (c.rope.scaling == RopeScaling::yarn) {
+    rope["beta_fast"] = c.rope.beta_fast;
+    rope["beta_slow"] = c.rope.beta_slow;
+    rope["truncate"] = c.rope.truncate;
+    rope["attention_factor"] = c.rotation.scale;
+  }
+  if (c.rope.rotary_dim != c.head_dim)
+    rope["partial_rotary_factor"] = static_cast<double>(c.rope.rotary_dim) / static_cast<double>(c.head_dim);
+
+  nlohmann::ordered_json config;
+  config["architectures"] = {c.architecture == "qwen3" ? "Qwen3ForCausalLM" : "LlamaForCausalLM"};
+  config["model_type"] = c.architecture;
+  config["hidden_size"] = c.hidden_size;
+  config["intermediate_size"] = c.intermediate_size;
+  config["num_hidden_layers"] = c.num_layers;
+  config["num_attention_heads"] = c.num_heads;
+  config["num_key_value_heads"] = c.num_kv_heads;
+  config["head_dim"] = c.head_dim;
+  config["hidden_act"] = "silu";
+  config["vocab_size"] = c.vocab_size;
+  config["max_position_embeddings"] = c.max_position_embeddings;
+  config["rms_norm_eps"] = c.rms_norm_eps;
+  config["tie_word_embeddings"] = c.tied_embeddings;
+  config["rope_theta"] = c.rope.theta;  // for readers of the older style
+  config["rope_parameters"] = std::move(rope);
+  return config;
+}
 
 DecoderConfig read_decoder_config(const Checkpoint& checkpoint) {
   return checkpoint.container == Container::gguf ? read_gguf(checkpoint) : read_hugging_face(checkpoint);

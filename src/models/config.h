@@ -49,7 +49,9 @@ struct DecoderConfig {
   int64_t hidden_size, intermediate_size, num_layers, num_heads, num_kv_heads, head_dim, vocab_size;
   int64_t max_position_embeddings;
   float rms_norm_eps;
-  bool tied_embeddings;  // the output matrix is the embedding
+  bool tied_embeddings;       // the output matrix is the embedding
+  RopeParameters rope;        // as the configuration has it
+  bool rope_is_known = true;  // false: a GGUF file's divisors have changed the rotation beyond those parameters
   Rotation rotation;
 };
 
@@ -58,6 +60,10 @@ ConfigReader config_reader(const Checkpoint& checkpoint);
 
 // The architecture's name as the file gives it: `model_type` or `general.architecture`.
 std::string architecture_name(const Checkpoint& checkpoint);
+
+// A config.json that says the same, as Hugging Face's own files do. Throws InputError if a GGUF file stretches its
+// rotation in a way that config.json has no words for.
+nlohmann::ordered_json to_hugging_face_config(const DecoderConfig& config);
 
 // Reads what DecoderConfig has. Throws InputError if something is missing, out of range, or asks for what is not
 // implemented (another activation, a sliding window).

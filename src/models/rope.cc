@@ -26,6 +26,20 @@ double yarn_dimension(double turns, const RopeParameters& p) {
 
 }  // namespace
 
+std::string_view rope_scaling_name(RopeScaling scaling) {
+  switch (scaling) {
+    case RopeScaling::none:
+      return "default";
+    case RopeScaling::linear:
+      return "linear";
+    case RopeScaling::llama3:
+      return "llama3";
+    case RopeScaling::yarn:
+      return "yarn";
+  }
+  return "unknown";
+}
+
 Rotation make_rotation(const RopeParameters& p) {
   Rotation rotation;
   double yarn_low = 0, yarn_high = 0;
@@ -63,6 +77,23 @@ Rotation make_rotation(const RopeParameters& p) {
     rotation.inv_freq.push_back(static_cast<float>(f));
   }
   return rotation;
+}
+
+std::optional<RopeParameters> find_llama3_scaling(const RopeParameters& unscaled, std::span<const float> divisors) {
+  const Rotation plain = make_rotation(unscaled);
+  RopeParameters p = unscaled;
+  p.scaling = RopeScaling::llama3;
+  p.factor = *std::ranges::max_element(divisors);  // of the slowest frequencies
+  // Every published model has low_freq_factor 1 and high_freq_factor 4; the original context is a power of two.
+  for (p.original_max_position_embeddings = 16; p.original_max_position_embeddings <= 1 << 20;
+       p.original_max_position_embeddings *= 2) {
+    const Rotation scaled = make_rotation(p);
+    bool same = true;
+    for (size_t i = 0; i < divisors.size(); i++)
+      same = same && std::abs(plain.inv_freq[i] / scaled.inv_freq[i] / divisors[i] - 1) < 1e-5f;
+    if (same) return p;
+  }
+  return {};
 }
 
 }  // namespace nibble

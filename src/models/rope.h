@@ -2,6 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
+#include <span>
+#include <string_view>
 
 #include "ops/step.h"
 
@@ -21,6 +24,8 @@ struct RopeParameters {
   double attention_factor = 0.0;                         // yarn; 0: 0.1 ln(factor) + 1
 };
 
+std::string_view rope_scaling_name(RopeScaling scaling);
+
 // none    inv_freq[i] = theta^(-2i / rotary_dim)
 // linear  that / factor (arXiv:2306.15595)
 // llama3  wavelengths beyond original / low_freq_factor divided by factor, those below original / high_freq_factor
@@ -28,5 +33,9 @@ struct RopeParameters {
 //         between them a blend (Llama 3.1's reference implementation)
 // yarn    a blend by dimension between both, and cosine and sine times attention_factor (arXiv:2309.00071, section 3)
 Rotation make_rotation(const RopeParameters& parameters);
+
+// GGUF files hold llama3's scaling only as what it divides each frequency by. Finds the parameters that give these
+// divisors (within float32), or none.
+std::optional<RopeParameters> find_llama3_scaling(const RopeParameters& unscaled, std::span<const float> divisors);
 
 }  // namespace nibble

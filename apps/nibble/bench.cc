@@ -1,0 +1,201 @@
+// nibble bench: decode and prefill speed, with the roof measured around every run.
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <map>
+
+#include "base/error.h"
+#include "commands.h"
+
+namespace nibble {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+struct BenchArguments {
+  ModelArguments model;
+  std::vector<int64_t> prompts = {128}, depths = {0};
+  int64_t new_tokens = 64;
+  int runs = 5;
+  bool json = false;
+};
+
+struct DecodeResult {
+  int64_t depth;
+  double tok_s, roof_gbps, roof_share;
+  int64_t bytes_per_token;
+};
+
+struct PrefillResult {
+  int64_t prompt_tokens;
+  double tok_s;
+};
+
+// Any tokens will do: dense models take the same time for all.
+std::vector<int32_t> some_tokens(int64_t count, int64_t vocab_size) {
+  std::vector<int32_t> tokens(static_cast<size_t>(count));
+  uint64_t state = 1;
+  for (int32_t& token : tokens) {
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    token = static_cast<int32_t>((state >> 33) % static_cast<uint64_t>(vocab_size));
+  }
+  return tokens;
+}
+
+double seconds_of(const std::function<void()>& work) {
+  const auto start = Clock::now();
+  work();
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+PrefillResult bench_prefill(Engine& engine, Session& session, int64_t length, int runs) {
+  const std::vector<int32_t> tokens = some_tokens(length, engine.model().config.vocab_size);
+  std::vector<double> tok_s;
+  for (int run = -1; run < runs; run++) {  // the first warms up
+    session.truncate(0);
+    const double seconds = seconds_of([&] { session.prefill(tokens); });
+    if (run >= 0) tok_s.push_back(static_cast<double>(length) / seconds);
+  }
+  return {length, median(tok_s)};
+}
+
+DecodeResult bench_decode(Engine& engine, Session& session, int64_t depth, int64_t new_tokens, int runs) {
+  const std::vector<int32_t> tokens = some_tokens(new_tokens, engine.model().config.vocab_size);
+  session.truncate(0);
+  if (depth > 0) session.prefill(some_tokens(depth, engine.model().config.vocab_size));
+  Backend& backend = engine.backend();
+  std::vector<double> tok_s, roofs, shares;
+  double bytes = 0;
+  double before = backend.measure_read_gbps();
+  for (int run = -1; run < runs; run++) {
+    session.truncate(depth);
+    bytes = 0;
+    if (run == 0) session.decode_step().set_profiling(true);
+    const double seconds = seconds_of([&] {
+      for (int32_t token : tokens) {
+        session.decode(token);
+        bytes += static_cast<double>(session.bytes_per_token());
+      }
+    });
+    const double after = backend.measure_read_gbps();
+    if (run >= 0) {
+      tok_s.push_back(static_cast<double>(new_tokens) / seconds);
+      roofs.push_back((before + after) / 2);  // the roof drifts: the mean of both sides of the run
+      shares.push_back(bytes / seconds / 1e9 / roofs.back());
+    }
+    before = after;
+  }
+  session.decode_step().set_profiling(false);
+  return {depth, median(tok_s), median(roofs), median(shares),
+          static_cast<int64_t>(bytes / static_cast<double>(new_tokens))};
+}
+
+// Phases of the same name and bytes, as the layers repeat them, added up.
+struct PhaseSum {
+  std::string name;
+  int64_t count = 0, weight_bytes = 0;
+  double seconds = 0;
+};
+
+std::vector<PhaseSum> sum_phases(const std::vector<Phase>& phases) {
+  std::vector<PhaseSum> sums;
+  for (const Phase& phase : phases) {
+    const auto same = [&](const PhaseSum& s) {
+      return s.name == phase.name && s.weight_bytes == s.count * phase.weight_bytes;
+    };
+    auto it = std::ranges::find_if(sums, same);
+    if (it == sums.end()) it = sums.insert(it, PhaseSum{.name = phase.name});
+    it->count++;
+    it->weight_bytes += phase.weight_bytes;
+    it->seconds += phase.seconds;
+  }
+  return sums;
+}
+
+void report(const BenchArguments& a, const Engine& engine, Backend& backend, const std::vector<PrefillResult>& prefills,
+            const std::vector<DecodeResult>& decodes, const std::vector<PhaseSum>& phases, int64_t profiled_steps) {
+  const auto us = [&](const PhaseSum& phase) { return phase.seconds / static_cast<double>(profiled_steps) * 1e6; };
+  if (a.json) {
+    nlohmann::ordered_json json;
+    json["model"] = a.model.path;
+    json["architecture"] = engine.model().config.architecture;
+    json["backend"] = backend.name();
+    json["backend_description"] = backend.description();
+    json["decode_tok_s"] = decodes.front().tok_s;
+    json["prefill_tok_s"] = prefills.front().tok_s;
+    json["bytes_per_token"] = decodes.front().bytes_per_token;
+    json["roof_gbps"] = decodes.front().roof_gbps;
+    json["roof_share"] = decodes.front().roof_share;
+    for (const DecodeResult& r : decodes)
+      json["decode"].push_back({{"depth", r.depth},
+                                {"decode_tok_s", r.tok_s},
+                                {"bytes_per_token", r.bytes_per_token},
+                                {"roof_gbps", r.roof_gbps},
+                                {"roof_share", r.roof_share}});
+    for (const PrefillResult& r : prefills)
+      json["prefill"].push_back({{"prompt_tokens", r.prompt_tokens}, {"prefill_tok_s", r.tok_s}});
+    for (const PhaseSum& phase : phases)
+      json["phases"].push_back(
+          {{"name", phase.name}, {"count", phase.count}, {"us", us(phase)}, {"weight_bytes", phase.weight_bytes}});
+    print_json(json);
+    return;
+  }
+  for (const PrefillResult& r : prefills)
+    fmt::print("prefill {:>6} tokens   {:8.1f} tok/s\n", r.prompt_tokens, r.tok_s);
+  for (const DecodeResult& r : decodes)
+    fmt::print("decode at depth {:>6} {:8.1f} tok/s   {} a token, {:.1f} GB/s, {:.0f} % of the roof ({:.1f} GB/s)\n",
+               r.depth, r.tok_s, bytes_text(static_cast<double>(r.bytes_per_token)),
+               static_cast<double>(r.bytes_per_token) * r.tok_s / 1e9, 100 * r.roof_share, r.roof_gbps);
+  fmt::print("\n{:<40} {:>6} {:>10} {:>10} {:>8}\n", "phase of a step", "count", "µs", "bytes", "GB/s");
+  for (const PhaseSum& phase : phases)
+    fmt::print("{:<40} {:>6} {:>10.1f} {:>10} {:>8.1f}\n", phase.name, phase.count, us(phase),
+               bytes_text(static_cast<double>(phase.weight_bytes)),
+               static_cast<double>(phase.weight_bytes) / std::max(us(phase), 1e-3) / 1e3);
+}
+
+void bench(const BenchArguments& a) {
+  ModelArguments model = a.model;
+  const int64_t longest =
+      std::max(*std::ranges::max_element(a.prompts), *std::ranges::max_element(a.depths) + a.new_tokens);
+  model.ctx = std::max(model.ctx, longest);
+  const auto engine = load_engine(model);
+  Session session(*engine);
+  if (session.max_len() < longest)
+    throw_input_error("{} positions are asked for; the model has {}", longest, session.max_len());
+  engine->backend().measure_read_gbps();
+  std::vector<PrefillResult> prefills;
+  for (int64_t length : a.prompts) prefills.push_back(bench_prefill(*engine, session, length, a.runs));
+  std::vector<DecodeResult> decodes;
+  for (int64_t depth : a.depths) decodes.push_back(bench_decode(*engine, session, depth, a.new_tokens, a.runs));
+  const int64_t profiled_steps = a.new_tokens * a.runs * static_cast<int64_t>(a.depths.size());
+  report(a, *engine, engine->backend(), prefills, decodes, sum_phases(session.decode_step().phases()), profiled_steps);
+}
+
+}  // namespace
+
+void add_bench_command(CLI::App& app) {
+  CLI::App* command = app.add_subcommand("bench", "Measure decode and prefill speed as a share of the read bandwidth");
+  command->footer(
+      "Every figure is the median of --runs, after a warm-up. The read bandwidth is measured before and after each "
+      "run,\n"
+      "since it drifts; a share is a run's GB/s over the mean of the two.\n\n"
+      "  nibble bench model.gguf --prompt 128,512 --depth 0,2048 --json");
+  auto a = std::make_shared<BenchArguments>();
+  add_model_arguments(*command, a->model);
+  const auto positive = CLI::Range(int64_t{1}, int64_t{1} << 28);
+  command->add_option("--prompt", a->prompts, "Prompt lengths for prefill")
+      ->delimiter(',')
+      ->check(positive)
+      ->capture_default_str();
+  command->add_option("--depth", a->depths, "Positions in the cache before decoding")
+      ->delimiter(',')
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 28))
+      ->capture_default_str();
+  command->add_option("--new-tokens", a->new_tokens, "Tokens decoded in a run")->check(positive)->capture_default_str();
+  command->add_option("--runs", a->runs, "Runs")->check(CLI::Range(1, 1000))->capture_default_str();
+  command->add_flag("--json", a->json, "JSON instead of text");
+  command->callback([a] { bench(*a); });
+}
+
+}  // namespace nibble

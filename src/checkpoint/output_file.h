@@ -1,0 +1,34 @@
+// A file that is there in full or not at all: written under a temporary name, renamed once it is on the disk.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string_view>
+
+namespace nibble {
+
+class OutputFile {
+ public:
+  // Opens "{path}.partial" for writing, replacing what an interrupted program left there. Throws InputError if it
+  // cannot be created.
+  explicit OutputFile(std::filesystem::path path);
+  ~OutputFile();  // without commit(): removes the temporary file
+  OutputFile(const OutputFile&) = delete;
+  OutputFile& operator=(const OutputFile&) = delete;
+
+  // Bytes that are never written, below others that are, read as 0. These throw RunError with the path and the system's
+  // reason, such as a full disk.
+  void write(uint64_t offset, std::span<const uint8_t> bytes);
+  void close();   // all that was written is on the disk; nothing can be written after it
+  void commit();  // closes, and gives the file its name, in place of one that has it
+
+ private:
+  const std::filesystem::path path_, temporary_;
+  int fd_;
+  bool committed_ = false;
+};
+
+void write_file(const std::filesystem::path& path, std::string_view contents);
+
+}  // namespace nibble

@@ -1,0 +1,77 @@
+#include "engine/quantize_files.h"
+
+#include "checkpoint/output_file.h"
+#include "engine/text.h"
+#include "formats/formats.h"
+
+namespace nibble {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// As NVIDIA's ModelOpt writes it for weights alone.
+Json modelopt_config(const std::vector<std::string>& kept) {
+  const Json weights = {{"num_bits", 4}, {"type", "float"}, {"group_size", Nvfp4::group_size}, {"dynamic", false}};
+  return {{"quant_method", "modelopt"},
+          {"quant_algo", "NVFP4"},
+          {"ignore", kept},
+          {"producer", {{"name", "nibble"}}},
+          {"config_groups", {{"group_0", {{"targets", {"Linear"}}, {"weights", weights}}}}}};
+}
+
+// As compressed-tensors writes its format mxfp4-pack-quantized.
+Json compressed_tensors_config(const std::vector<std::string>& kept) {
+  const Json weights = {
+      {"num_bits", 4},       {"type", "float"},  {"symmetric", true},           {"group_size", Mxfp4::group_size},
+      {"strategy", "group"}, {"dynamic", false}, {"scale_dtype", "torch.uint8"}};
+  return {{"quant_method", "compressed-tensors"},
+          {"quantization_status", "compressed"},
+          {"format", "mxfp4-pack-quantized"},
+          {"ignore", kept},
+          {"config_groups",
+           {{"group_0",
+             {{"targets", {"Linear"}},
+              {"weights", weights},
+              {"input_activations", nullptr},
+              {"format", "mxfp4-pack-quantized"}}}}}};
+}
+
+}  // namespace
+
+Json quantized_config(const ModelFiles& files, FormatId format, const std::vector<std::string>& kept) {
+  const Checkpoint& checkpoint = *files.checkpoint;
+  Json config;
+  if (checkpoint.container == Container::gguf) {
+    config = to_hugging_face_config(files.model->config);
+    const std::vector<int32_t> stops = stop_tokens(checkpoint);
+    if (!stops.empty()) config["eos_token_id"] = stops.front();
+    if (checkpoint.config.contains("tokenizer.ggml.bos_token_id"))
+      config["bos_token_id"] = checkpoint.config.at("tokenizer.ggml.bos_token_id");
+  } else {
+    for (const auto& [key, value] : checkpoint.config.items())
+      if (key != "quantization" && key != "quantization_config") config[key] = value;
+  }
+  config["quantization_config"] = format == FormatId::nvfp4 ? modelopt_config(kept) : compressed_tensors_config(kept);
+  return config;
+}
+
+void write_text_files(const Checkpoint& checkpoint, const std::filesystem::path& folder) {
+  if (checkpoint.container == Container::safetensors) {
+    for (const char* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+                             "chat_template.jinja", "generation_config.json"})
+      if (std::filesystem::exists(checkpoint.path / name))
+        std::filesystem::copy_file(checkpoint.path / name, folder / name,
+                                   std::filesystem::copy_options::overwrite_existing);
+    return;
+  }
+  const std::optional<Tokenizer> tokenizer = find_tokenizer(checkpoint);
+  if (!tokenizer) return;
+  write_file(folder / "tokenizer.json", tokenizer->to_tokenizer_json().dump() + "\n");
+  write_file(folder / "tokenizer_config.json", tokenizer->to_tokenizer_config().dump(2) + "\n");
+  if (const auto source = find_chat_template(checkpoint)) write_file(folder / "chat_template.jinja", *source);
+  if (const auto stops = stop_tokens(checkpoint); !stops.empty())
+    write_file(folder / "generation_config.json", Json{{"eos_token_id", stops}}.dump(2) + "\n");
+}
+
+}  // namespace nibble
