@@ -15,8 +15,8 @@ struct RandomWeights {
   std::function<bool(const TensorName& vector)> has_optional_vector;  // biases and the like; none: there are none
 };
 
-// Matrices have a mean near 0 and a variance of about 1 / K, so that products keep the size of what goes in. Vectors are
-// near 1 if their name ends with "norm.weight", else near 0.
+// Matrices have a mean near 0 and a variance of about 1 / K, so that products keep the size of what goes in. Vectors
+// are near 1 if their name ends with "norm.weight", else near 0.
 std::unique_ptr<WeightSource> make_random_source(RandomWeights options);
 
 }  // namespace nibble
