@@ -67,8 +67,8 @@ float write_scale(Mxfp4, const Group<32>& group, float largest, ScaleSearch sear
   // floor(log2 largest) - 2: the largest element becomes 4 to 8, and what is beyond 6 becomes 6.
   int code = std::max(static_cast<int>(std::bit_cast<uint32_t>(largest) >> 23) - 2, 0);
   if (search == ScaleSearch::best) {
-    // No other exponent can win: from the next but one on, a coarser grid only lacks values that this group uses, and
-    // with a finer one the largest element alone loses more than all others gain.
+    // Only the neighbours can win. Two exponents up, every value that the group needs is on the grid one up as well;
+    // two down, cutting the largest element to 6 loses more than the 31 others can gain.
     Group<32> relative;  // in units of the plain scale, so that no square overflows
     const float inverse = 1.0f / e8m0_to_float(static_cast<uint8_t>(code));
     for (size_t i = 0; i < 32; i++) relative[i] = group[i] * inverse;

@@ -33,14 +33,9 @@ class SafetensorsImporter final : public Importer {
 
   StoredMatrix locate(const MatrixRequest& request) override {
     const std::string& module = request.name.hf;
-    const bool is_packed = checkpoint().find(module + ".weight_packed") != nullptr;
-    if (is_packed || config_.tool == QuantizationTool::compressed_tensors) {
-      if (is_packed) return locate_compressed_tensors(request);
-    } else if (checkpoint().find(module + ".scales") != nullptr) {
-      return locate_mlx(request);
-    } else if (checkpoint().find(module + ".weight_scale") != nullptr) {
-      return locate_modelopt(request);
-    }
+    if (checkpoint().find(module + ".weight_packed") != nullptr) return locate_compressed_tensors(request);
+    if (checkpoint().find(module + ".scales") != nullptr) return locate_mlx(request);
+    if (checkpoint().find(module + ".weight_scale") != nullptr) return locate_modelopt(request);
     return locate_plain(request);
   }
 

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "base/memory.h"
 
 namespace nibble {
 
@@ -34,7 +35,7 @@ CanonicalWeight concat_rows(std::span<const CanonicalWeight> weights) {
     all.N += w.N;
   }
 
-  auto storage = std::make_shared<std::vector<uint8_t>>(static_cast<size_t>(all.E * all.N * (row_codes + row_scales)));
+  auto storage = std::make_shared<const Buffer>(static_cast<size_t>(all.E * all.N * (row_codes + row_scales)));
   uint8_t* codes = storage->data();
   uint8_t* scales = codes + all.E * all.N * row_codes;
   all.codes = {codes, static_cast<size_t>(all.E * all.N * row_codes)};
