@@ -135,6 +135,7 @@ Value tojson(Interpreter& interpreter, const Value& input, const Arguments& argu
 
 Value indent(Interpreter& interpreter, const Value& input, const Arguments& arguments) {
   const auto bound = arguments.bind("indent", {"width", "first", "blank"});
+  if (!input.is_text()) fail("indent: a string expected, not {}", type_name(input));
   std::string margin = "    ";
   if (bound[0].is_text()) {
     margin = bound[0].text();
@@ -160,6 +161,7 @@ Value indent(Interpreter& interpreter, const Value& input, const Arguments& argu
 
 Value truncate(Interpreter& interpreter, const Value& input, const Arguments& arguments) {
   const auto bound = arguments.bind("truncate", {"length", "killwords", "end", "leeway"});
+  if (!input.is_text() && !input.is_undefined()) fail("truncate: a string expected, not {}", type_name(input));
   const int64_t limit = is_given(bound[0]) ? to_integer(bound[0], "truncate") : 255;
   const int64_t leeway = is_given(bound[3]) ? to_integer(bound[3], "truncate") : 5;
   const std::string end = is_given(bound[2]) ? to_text(bound[2], interpreter.budget()) : "...";
