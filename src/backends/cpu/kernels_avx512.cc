@@ -76,7 +76,7 @@ uint64_t read(const uint8_t* bytes, int64_t size) {
   __m512i sums[8] = {};
   for (int64_t i = 0; i < size; i += 8 * kLineBytes) {
     for (int j = 0; j < 8; j++) {
-      __builtin_prefetch(bytes + i + j * kLineBytes + kPrefetchAhead);
+      __builtin_prefetch(bytes + i + j * kLineBytes + kNear);
       sums[j] = _mm512_xor_si512(sums[j], _mm512_loadu_si512(bytes + i + j * kLineBytes));
     }
   }
