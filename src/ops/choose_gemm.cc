@@ -19,7 +19,7 @@ std::string_view linear_kernel_name(LinearKernel kernel) {
   return "";
 }
 
-GemmRoute choose_gemm_fp4(int64_t M, int64_t N, int64_t) {
+GemmRoute choose_gemm_fp4(int64_t M, int64_t N, int64_t) noexcept {
   if (M == 0 || N == 0) return GemmRoute::nothing;
   if (M == 1) return GemmRoute::decode_gemv_fp4_wide;
   return M <= 48 ? GemmRoute::batched_gemv_fp4 : GemmRoute::marlin_gemm_fp4;

@@ -15,8 +15,9 @@
 //   Floats, Ints                           16 lanes, one for each row of a block
 //   zero, load(in), load(in, num_rows), store(out, floats, num_rows), broadcast(float*), add, mul, fma(a, b, c),
 //   to_float(ints), broadcast_int(int*)
-//   load_half, load_bf16, load_e8m0, load_e4m3 (as halves: 2^8 too small)
+//   load_half, load_bf16, load_e8m0, load_e4m3 (as halves: 2^8 too small), store_half
 //   dot<Layout, first, T>(lines, line_stride, x, sums): sums[t] = sum of q * code over k = first … first + dot_k - 1
+//   decode_group(lines, line_stride, out): 4 lines of nibbles to 8 lines of bytes
 #pragma once
 
 #include "backends/cpu/kernels.h"
