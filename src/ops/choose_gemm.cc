@@ -9,12 +9,9 @@ LinearKernel choose_linear(int64_t M) {
 
 std::string_view linear_kernel_name(LinearKernel kernel) {
   switch (kernel) {
-    case LinearKernel::gemv:
-      return "gemv";
-    case LinearKernel::batched:
-      return "batched";
-    case LinearKernel::tiles:
-      return "tiles of 8";
+    case LinearKernel::gemv: return "gemv";
+    case LinearKernel::batched: return "batched";
+    case LinearKernel::tiles: return "tiles of 8";
   }
   return "";
 }
@@ -27,14 +24,10 @@ GemmRoute choose_gemm_fp4(int64_t M, int64_t N, int64_t) noexcept {
 
 const char* gemm_route_name(GemmRoute route) {
   switch (route) {
-    case GemmRoute::nothing:
-      return "nothing";
-    case GemmRoute::decode_gemv_fp4_wide:
-      return "decode_gemv_fp4_wide";
-    case GemmRoute::batched_gemv_fp4:
-      return "batched_gemv_fp4";
-    case GemmRoute::marlin_gemm_fp4:
-      return "marlin_gemm_fp4";
+    case GemmRoute::nothing: return "nothing";
+    case GemmRoute::decode_gemv_fp4_wide: return "decode_gemv_fp4_wide";
+    case GemmRoute::batched_gemv_fp4: return "batched_gemv_fp4";
+    case GemmRoute::marlin_gemm_fp4: return "marlin_gemm_fp4";
   }
   return "";
 }

@@ -102,16 +102,12 @@ GemmStatus dispatch_gemm_fp4(const GemmFp4& gemm) noexcept {
 
 const char* gemm_status_text(GemmStatus status) {
   switch (status) {
-    case GemmStatus::ok:
-      return "done";
+    case GemmStatus::ok: return "done";
     case GemmStatus::bad_size:
       return "a size is negative or too large, K is not a multiple of 8, or group_size is not 32, 64 or 128";
-    case GemmStatus::null_pointer:
-      return "A, B, scales or C is null, but its size is not zero";
-    case GemmStatus::bad_output:
-      return "both C_half and C_float are given; exactly one is expected";
-    case GemmStatus::bad_kernels:
-      return "NIBBLE_CPU_KERNELS names kernels that this machine does not have";
+    case GemmStatus::null_pointer: return "A, B, scales or C is null, but its size is not zero";
+    case GemmStatus::bad_output: return "both C_half and C_float are given; exactly one is expected";
+    case GemmStatus::bad_kernels: return "NIBBLE_CPU_KERNELS names kernels that this machine does not have";
   }
   return "";
 }

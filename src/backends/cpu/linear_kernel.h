@@ -1,11 +1,9 @@
 // The kernels of the packed linears, written once over an instruction set and a format.
 //
 // Cost    a block of 16 rows reads its codes and scales once for up to 8 tokens; activations stay in cache. M = 1 is
-// bound
-//         by memory: the bar is the measured read bandwidth (bench_gemm_fp4 --packed).
-// Sums    exact integers within a group of 32 (NVFP4: 16), float32 fused multiply-adds across groups in the order of k,
-// so
-//         nothing but the row and the token decides the result.
+//         bound by memory: the bar is the measured read bandwidth (bench_gemm_fp4 --packed).
+// Sums    exact integers within a group of 32 (NVFP4: 16), float32 fused multiply-adds across groups in the order of
+//         k, so nothing but the row and the token decides the result.
 //
 // Included by one file per instruction set, each compiled with its own flags. Everything here and in those files lies
 // in an anonymous namespace, and calls no inline function of another header: the linker must never take a copy compiled
@@ -238,28 +236,17 @@ void linear_of(const LinearTask& task) {
 template <class Isa>
 void linear(const LinearTask& task) {
   switch (task.w->format) {
-    case FormatId::f32:
-      return linear_of<Isa, PackedLayout<F32>>(task);
-    case FormatId::f16:
-      return linear_of<Isa, PackedLayout<F16>>(task);
-    case FormatId::bf16:
-      return linear_of<Isa, PackedLayout<Bf16>>(task);
-    case FormatId::q8_0:
-      return linear_of<Isa, PackedLayout<Q8_0>>(task);
-    case FormatId::q4_0:
-      return linear_of<Isa, PackedLayout<Q4_0>>(task);
-    case FormatId::q4_1:
-      return linear_of<Isa, PackedLayout<Q4_1>>(task);
-    case FormatId::mxfp4:
-      return linear_of<Isa, PackedLayout<Mxfp4>>(task);
-    case FormatId::nvfp4:
-      return linear_of<Isa, PackedLayout<Nvfp4>>(task);
-    case FormatId::fp4_half_32:
-      return linear_of<Isa, PackedLayout<Fp4Half<32>>>(task);
-    case FormatId::fp4_half_64:
-      return linear_of<Isa, PackedLayout<Fp4Half<64>>>(task);
-    case FormatId::fp4_half_128:
-      return linear_of<Isa, PackedLayout<Fp4Half<128>>>(task);
+    case FormatId::f32: return linear_of<Isa, PackedLayout<F32>>(task);
+    case FormatId::f16: return linear_of<Isa, PackedLayout<F16>>(task);
+    case FormatId::bf16: return linear_of<Isa, PackedLayout<Bf16>>(task);
+    case FormatId::q8_0: return linear_of<Isa, PackedLayout<Q8_0>>(task);
+    case FormatId::q4_0: return linear_of<Isa, PackedLayout<Q4_0>>(task);
+    case FormatId::q4_1: return linear_of<Isa, PackedLayout<Q4_1>>(task);
+    case FormatId::mxfp4: return linear_of<Isa, PackedLayout<Mxfp4>>(task);
+    case FormatId::nvfp4: return linear_of<Isa, PackedLayout<Nvfp4>>(task);
+    case FormatId::fp4_half_32: return linear_of<Isa, PackedLayout<Fp4Half<32>>>(task);
+    case FormatId::fp4_half_64: return linear_of<Isa, PackedLayout<Fp4Half<64>>>(task);
+    case FormatId::fp4_half_128: return linear_of<Isa, PackedLayout<Fp4Half<128>>>(task);
   }
 }
 

@@ -40,18 +40,13 @@ constexpr NibbleTable integer_table(int zero) {
 
 constexpr ScaleKind scale_kind(FormatId id) {
   switch (id) {
-    case FormatId::mxfp4:
-      return ScaleKind::e8m0;
-    case FormatId::nvfp4:
-      return ScaleKind::e4m3;
-    case FormatId::q4_1:
-      return ScaleKind::half_and_minimum;
+    case FormatId::mxfp4: return ScaleKind::e8m0;
+    case FormatId::nvfp4: return ScaleKind::e4m3;
+    case FormatId::q4_1: return ScaleKind::half_and_minimum;
     case FormatId::f32:
     case FormatId::f16:
-    case FormatId::bf16:
-      return ScaleKind::none;
-    default:
-      return ScaleKind::half;
+    case FormatId::bf16: return ScaleKind::none;
+    default: return ScaleKind::half;
   }
 }
 

@@ -63,23 +63,12 @@ Value escape(Interpreter& interpreter, const Value& input, const Arguments&) {
   std::string text;
   for (const char c : to_text(input, interpreter.budget())) {
     switch (c) {
-      case '&':
-        text += "&amp;";
-        break;
-      case '<':
-        text += "&lt;";
-        break;
-      case '>':
-        text += "&gt;";
-        break;
-      case '"':
-        text += "&#34;";
-        break;
-      case '\'':
-        text += "&#39;";
-        break;
-      default:
-        text += c;
+      case '&': text += "&amp;"; break;
+      case '<': text += "&lt;"; break;
+      case '>': text += "&gt;"; break;
+      case '"': text += "&#34;"; break;
+      case '\'': text += "&#39;"; break;
+      default: text += c;
     }
   }
   interpreter.budget().charge_text(text.size());
