@@ -19,6 +19,8 @@ struct LanguageModel::State {
     return *tokenizer;
   }
 
+  const Tokenizer* tokenizer_or_null() const { return tokenizer ? &*tokenizer : nullptr; }
+
   Engine engine;
   Session session;
   std::optional<Tokenizer> tokenizer;
@@ -54,7 +56,7 @@ LanguageModel::Answer LanguageModel::complete(std::span<const int32_t> tokens, c
                                             .seed = s.seed},
                                .max_new_tokens = s.max_new_tokens,
                                .stop_tokens = stop_tokens(state_->engine.checkpoint())},
-                              state_->tokenizer ? &*state_->tokenizer : nullptr, on_text);
+                              state_->tokenizer_or_null(), on_text);
   return {.text = std::move(r.text),
           .tokens = std::move(r.tokens),
           .stopped = r.finish_reason == FinishReason::stop,
