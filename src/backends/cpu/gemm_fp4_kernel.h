@@ -60,7 +60,7 @@ void quantize_half_group(const GemmFp4& gemm, int64_t m, int64_t g, ActivationGr
   alignas(64) float x[kGroup];
   Isa::store(x, Isa::load_half(reinterpret_cast<const uint8_t*>(from)), kBlockRows);
   Isa::store(x + kBlockRows, Isa::load_half(reinterpret_cast<const uint8_t*>(from + kBlockRows)), kBlockRows);
-  quantize_group(x, out);
+  quantize_group<Isa>(x, out);
   order_as_nibbles(out.high);
   order_as_nibbles(out.low);
 }
@@ -75,11 +75,12 @@ void add_to_sums(const uint8_t* lines, int64_t line_stride, const ActivationGrou
   for (int t = 0; t < T; t++) Isa::store(sums + t * sum_stride, y[t], kBlockRows);
 }
 
-// The whole blocks of a strip, for T tokens.
+// The whole blocks of a strip, for T tokens; only the first of them need to prefetch.
 template <class Isa, int T>
-void walk_columns(const GemmRows& rows, int64_t num_blocks, const ActivationGroup* x, float* sums, int64_t sum_stride) {
+void walk_columns(const GemmRows& rows, int64_t num_blocks, bool is_first, const ActivationGroup* x, float* sums,
+                  int64_t sum_stride) {
   for (int64_t b = 0; b < num_blocks; b++) {
-    prefetch_rows(rows, b * kLineBytes);
+    if (is_first) prefetch_rows(rows, b * kLineBytes);
     add_to_sums<Isa, GemmLayout, T>(rows.lines + b * kLineBytes, rows.line_stride, x, rows.scales + b * kLineBytes / 2,
                                     sums + b * kBlockRows, sum_stride);
   }
@@ -107,11 +108,11 @@ void walk_tiles(const GemmRows& rows, int64_t num_blocks, const ActivationGroup*
 
 // As many tokens as one walk can take, at most `count`; returns how many they were.
 template <class Isa, int T = Isa::max_tokens>
-int walk_for_some(const GemmRows& rows, int64_t num_blocks, const ActivationGroup* x, int count, float* sums,
-                  int64_t sum_stride) {
+int walk_for_some(const GemmRows& rows, int64_t num_blocks, bool is_first, const ActivationGroup* x, int count,
+                  float* sums, int64_t sum_stride) {
   if constexpr (T > 1)
-    if (count < T) return walk_for_some<Isa, T - 1>(rows, num_blocks, x, count, sums, sum_stride);
-  walk_columns<Isa, T>(rows, num_blocks, x, sums, sum_stride);
+    if (count < T) return walk_for_some<Isa, T - 1>(rows, num_blocks, is_first, x, count, sums, sum_stride);
+  walk_columns<Isa, T>(rows, num_blocks, is_first, x, sums, sum_stride);
   return T;
 }
 
@@ -120,7 +121,7 @@ void walk(const GemmRows& rows, int64_t num_blocks, const ActivationGroup* x, co
           int64_t sum_stride) {
   if (strip.decode_first) return walk_tiles<Isa>(rows, num_blocks, x, strip.num_tokens, sums, sum_stride);
   for (int t = 0; t < strip.num_tokens;)
-    t += walk_for_some<Isa>(rows, num_blocks, x + t, strip.num_tokens - t, sums + t * sum_stride, sum_stride);
+    t += walk_for_some<Isa>(rows, num_blocks, t == 0, x + t, strip.num_tokens - t, sums + t * sum_stride, sum_stride);
 }
 
 template <class Isa>

@@ -60,6 +60,26 @@ struct Avx2 {
     return {_mm256_cvtph_ps(_mm256_castsi256_si128(halves)), _mm256_cvtph_ps(_mm256_extracti128_si256(halves, 1))};
   }
 
+  static uint32_t largest(const float* x, uint32_t mask) {
+    const auto* from = reinterpret_cast<const __m256i*>(x);
+    __m256i most = _mm256_setzero_si256();
+    for (int i = 0; i < 4; i++)
+      most = _mm256_max_epu32(
+          most, _mm256_and_si256(_mm256_loadu_si256(from + i), _mm256_set1_epi32(static_cast<int>(mask))));
+    __m128i m = _mm_max_epu32(_mm256_castsi256_si128(most), _mm256_extracti128_si256(most, 1));
+    m = _mm_max_epu32(m, _mm_shuffle_epi32(m, 0x4E));
+    m = _mm_max_epu32(m, _mm_shuffle_epi32(m, 0xB1));
+    return static_cast<uint32_t>(_mm_cvtsi128_si32(m));
+  }
+  static int32_t sum(const int32_t* x) {
+    const auto* from = reinterpret_cast<const __m256i*>(x);
+    const __m256i all = _mm256_add_epi32(_mm256_loadu_si256(from), _mm256_loadu_si256(from + 1));
+    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4E));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0xB1));
+    return _mm_cvtsi128_si32(s);
+  }
+
   static void store_half(uint16_t* out, Floats value, int num_columns) {
     uint16_t padded[kBlockRows];
     uint16_t* to = num_columns == kBlockRows ? out : padded;
@@ -176,6 +196,6 @@ uint64_t read(const uint8_t* bytes, int64_t size) {
 
 extern const CpuKernels kAvx2Kernels;
 constinit const CpuKernels kAvx2Kernels = {
-    .name = "avx2", .prepare = prepare, .linear = linear<Avx2>, .gemm_fp4 = gemm_fp4_strip<Avx2>, .read = read};
+    .name = "avx2", .prepare = prepare<Avx2>, .linear = linear<Avx2>, .gemm_fp4 = gemm_fp4_strip<Avx2>, .read = read};
 
 }  // namespace nibble

@@ -40,6 +40,13 @@ struct Avx512 {
   static Floats load_e4m3(const uint8_t* in) {
     return _mm512_cvtph_ps(_mm256_slli_epi16(_mm256_cvtepu8_epi16(load16(in)), 7));
   }
+  static uint32_t largest(const float* x, uint32_t mask) {
+    const __m512i masks = _mm512_set1_epi32(static_cast<int>(mask));
+    const __m512i first = _mm512_and_si512(_mm512_loadu_si512(x), masks);
+    return _mm512_reduce_max_epu32(_mm512_max_epu32(first, _mm512_and_si512(_mm512_loadu_si512(x + 16), masks)));
+  }
+  static int32_t sum(const int32_t* x) { return _mm512_reduce_add_epi32(_mm512_loadu_si512(x)); }
+
   static void store_half(uint16_t* out, Floats value, int num_columns) {
     _mm256_mask_storeu_epi16(out, rows(num_columns), _mm512_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT));
   }
@@ -106,7 +113,10 @@ uint64_t read(const uint8_t* bytes, int64_t size) {
 }  // namespace
 
 extern const CpuKernels kAvx512Kernels;
-constinit const CpuKernels kAvx512Kernels = {
-    .name = "avx512", .prepare = prepare, .linear = linear<Avx512>, .gemm_fp4 = gemm_fp4_strip<Avx512>, .read = read};
+constinit const CpuKernels kAvx512Kernels = {.name = "avx512",
+                                             .prepare = prepare<Avx512>,
+                                             .linear = linear<Avx512>,
+                                             .gemm_fp4 = gemm_fp4_strip<Avx512>,
+                                             .read = read};
 
 }  // namespace nibble

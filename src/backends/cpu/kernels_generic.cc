@@ -1,4 +1,6 @@
 // Plain C++ for every machine: what the others are measured against, not a fast path.
+#include <algorithm>
+
 #include "backends/cpu/gemm_fp4_kernel.h"
 #include "backends/cpu/linear_kernel.h"
 
@@ -65,6 +67,17 @@ struct Generic {
     return each([&](int r) { return e4m3_to_float(in[r]) * 0x1p-8f; });
   }
 
+  static uint32_t largest(const float* x, uint32_t mask) {
+    uint32_t most = 0;
+    for (int k = 0; k < kGroup; k++) most = std::max(most, std::bit_cast<uint32_t>(x[k]) & mask);
+    return most;
+  }
+  static int32_t sum(const int32_t* x) {
+    int32_t all = 0;
+    for (int k = 0; k < 16; k++) all += x[k];
+    return all;
+  }
+
   static void store_half(uint16_t* out, const Floats& value, int num_columns) {
     for (int r = 0; r < num_columns; r++) out[r] = float_to_half(value.lane[r]);
   }
@@ -112,7 +125,7 @@ uint64_t read(const uint8_t* bytes, int64_t size) {
 
 extern const CpuKernels kGenericKernels;
 constinit const CpuKernels kGenericKernels = {.name = "generic",
-                                              .prepare = prepare,
+                                              .prepare = prepare<Generic>,
                                               .linear = linear<Generic>,
                                               .gemm_fp4 = gemm_fp4_strip<Generic>,
                                               .read = read};

@@ -13,6 +13,7 @@
 //   Floats, Ints                           16 lanes, one for each row of a block
 //   zero, load(in), load(in, num_rows), store(out, floats, num_rows), broadcast(float*), add, mul, fma(a, b, c),
 //   to_float(ints), broadcast_int(int*)
+//   largest(x, mask): of the bits of 32 floats, masked; sum(ints) of 16
 //   load_half, load_bf16, load_e8m0, load_e4m3 (as halves: 2^8 too small), store_half
 //   dot<Layout, first, T>(lines, line_stride, x, sums): sums[t] = sum of q * code over k = first … first + dot_k - 1
 //   decode_group(lines, line_stride, out): 4 lines of nibbles to 8 lines of bytes
@@ -48,13 +49,11 @@ TokenGroups token_groups(const Activations& x, int64_t token) {
   return {x.groups + tile * activation_groups(x.K) + (token - tile), width};
 }
 
-// 32 floats to one group. Plain C++: the compiler vectorises it for each instruction set.
+// 32 floats to one group. What is not a reduction the compiler vectorises well.
+template <class Isa>
 void quantize_group(const float* x, ActivationGroup& out) {
-  uint32_t largest_bits = 0;  // as integers, magnitudes are ordered: finite < infinity < NaN
-  for (int k = 0; k < kGroup; k++) {
-    const uint32_t bits = __builtin_bit_cast(uint32_t, x[k]) & 0x7FFFFFFFu;
-    largest_bits = largest_bits > bits ? largest_bits : bits;
-  }
+  // As integers, magnitudes are ordered: finite < infinity < NaN.
+  const uint32_t largest_bits = Isa::largest(x, 0x7FFFFFFFu);
   if (largest_bits >= 0x7F800000u) {
     out = {.scale = __builtin_nanf("")};
     return;
@@ -62,22 +61,27 @@ void quantize_group(const float* x, ActivationGroup& out) {
   float largest = __builtin_bit_cast(float, largest_bits);
   largest = largest > 0x1p-100f ? largest : 0x1p-100f;  // keeps the inverse finite; such activations round to 0
   const float inverse = kLargestActivation / largest;
-  int32_t sums[2] = {0, 0};
+  // Short loops over arrays of its own, or the compiler would have to fear that x and out overlap.
+  int32_t q[kGroup];
+  int8_t high[kGroup], low[kGroup];
   for (int k = 0; k < kGroup; k++) {
-    // Adding 1.5 * 2^23 leaves the nearest integer in the low bits.
-    const float rounded = x[k] * inverse + 0x1.8p23f;
-    const int32_t q = __builtin_bit_cast(int32_t, rounded) - 0x4B400000;
-    const int32_t high = (q + 64) >> 7;
-    out.high[k] = static_cast<int8_t>(high);
-    out.low[k] = static_cast<int8_t>(q - 128 * high);
-    sums[k / 16] += q;
+    const float rounded = x[k] * inverse + 0x1.8p23f;  // leaves the nearest integer in the low bits
+    q[k] = __builtin_bit_cast(int32_t, rounded) - 0x4B400000;
   }
+  for (int k = 0; k < kGroup; k++) {
+    const int32_t h = (q[k] + 64) >> 7;
+    high[k] = static_cast<int8_t>(h);
+    low[k] = static_cast<int8_t>(q[k] - 128 * h);
+  }
+  __builtin_memcpy(out.high, high, kGroup);
+  __builtin_memcpy(out.low, low, kGroup);
   out.scale = largest / kLargestActivation;
-  out.half_offset[0] = -kOffset * sums[0];
-  out.half_offset[1] = -kOffset * sums[1];
+  out.half_offset[0] = -kOffset * Isa::sum(q);
+  out.half_offset[1] = -kOffset * Isa::sum(q + 16);
   out.offset = out.half_offset[0] + out.half_offset[1];
 }
 
+template <class Isa>
 void prepare(const Activations& x, int64_t first, int64_t last) {
   const int64_t num_groups = activation_groups(x.K);
   for (int64_t i = first; i < last; i++) {
@@ -86,11 +90,11 @@ void prepare(const Activations& x, int64_t first, int64_t last) {
     const float* from = x.x + token * x.x_stride + g * kGroup;
     ActivationGroup& to = groups.first[g * groups.group_stride];
     if ((g + 1) * kGroup <= x.K) {
-      quantize_group(from, to);
+      quantize_group<Isa>(from, to);
     } else {
       float padded[kGroup] = {};
       for (int64_t k = 0; k < x.K - g * kGroup; k++) padded[k] = from[k];
-      quantize_group(padded, to);
+      quantize_group<Isa>(padded, to);
     }
   }
 }
