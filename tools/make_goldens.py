@@ -47,6 +47,7 @@ class Spec:
     theta: float = 10000.0
     old_style: bool = False  # rope_theta and rope_scaling instead of rope_parameters
     shards: int = 1
+    text: bool = False  # with the tokenizer of tests/data/text, whose 335 ids the vocabulary exceeds, and a template
 
 
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -55,7 +56,8 @@ LINEAR = {"rope_type": "linear", "factor": 2.5}
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
 
 SPECS = {
-    "llama-bf16": Spec("bf16", hidden=90, intermediate=75, head_dim=22, tied=True, attention_bias=True, mlp_bias=True),
+    "llama-bf16": Spec("bf16", hidden=90, intermediate=75, head_dim=22, vocabulary=341, tied=True, attention_bias=True,
+                       mlp_bias=True, text=True),
     "llama-floats-sharded": Spec("floats", hidden=70, intermediate=101, heads=1, kv_heads=1, head_dim=50,
                                  vocabulary=97, rope=LINEAR, old_style=True, shards=3),
     "llama-modelopt-nvfp4": Spec("modelopt", intermediate=112, rope=LLAMA3, theta=500000.0, old_style=True),
@@ -72,7 +74,7 @@ SPECS = {
                             mlp_bias=True),
     "llama-gguf-q4_1": Spec("gguf-q4_1", intermediate=96, heads=3, kv_heads=3, head_dim=32, tied=True),
     "llama-gguf-floats": Spec("gguf-floats", hidden=54, intermediate=77, heads=3, kv_heads=1, head_dim=22,
-                              vocabulary=97),
+                              vocabulary=341, text=True),
     "qwen3-bf16": Spec("bf16", "qwen3", hidden=90, intermediate=75, head_dim=26, rope=YARN, theta=1e6,
                        attention_bias=True),
     "qwen3-modelopt-nvfp4": Spec("modelopt", "qwen3", hidden=80, intermediate=112, heads=3, kv_heads=1, head_dim=48,
@@ -283,12 +285,54 @@ def quantization_config(s):
     return {"quantization": mlx, "quantization_config": mlx}, None
 
 
+# ---- text ----
+
+TEXT = pathlib.Path(__file__).parent.parent / "tests" / "data" / "text" / "tokenizer.json"
+CHAT_TEMPLATE = ("{% for message in messages %}<|start|>{{ message.role }}\n{{ message.content }}<|end|>\n{% endfor %}"
+                 "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}")
+BOS, EOS = 329, 330  # <|start|> and <|end|>
+
+
+def stop_tokens(s):
+    return [EOS, s.vocabulary - 1] if s.text else [s.vocabulary - 1]
+
+
+def write_text_files(folder, s):
+    shutil.copyfile(TEXT, folder / "tokenizer.json")
+    write_json(folder / "tokenizer_config.json", {"bos_token": "<|start|>", "eos_token": "<|end|>",
+                                                  "chat_template": CHAT_TEMPLATE})
+    write_json(folder / "generation_config.json", {"eos_token_id": stop_tokens(s)})
+
+
+def add_gguf_text(writer, s):
+    tokenizer = json.loads(TEXT.read_text())
+    added = tokenizer["added_tokens"]
+    tokens = [t for t, _ in sorted(tokenizer["model"]["vocab"].items(), key=lambda item: item[1])]
+    types = [gguf.TokenType.NORMAL] * len(tokens)
+    tokens += [t["content"] for t in added]
+    types += [gguf.TokenType.CONTROL if t["special"] else gguf.TokenType.USER_DEFINED for t in added]
+    while len(tokens) < s.vocabulary:
+        tokens.append(f"[PAD{len(tokens)}]")
+        types.append(gguf.TokenType.UNUSED)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(tokens)
+    writer.add_token_types(types)
+    writer.add_token_merges([m if isinstance(m, str) else " ".join(m) for m in tokenizer["model"]["merges"]])
+    writer.add_bos_token_id(BOS)
+    writer.add_eos_token_id(EOS)
+    writer.add_add_bos_token(False)
+    writer.add_chat_template(CHAT_TEMPLATE)
+
+
 def write_safetensors(folder, maker):
     s = maker.spec
     entries, beside = quantization_config(s)
     write_json(folder / "config.json", hugging_face_config(s) | entries)
     if beside:
         write_json(folder / "hf_quant_config.json", beside)
+    if s.text:
+        write_text_files(folder, s)
     if s.shards == 1:
         safetensors.torch.save_file(maker.stored, folder / "model.safetensors", {"format": "pt"})
         return
@@ -349,7 +393,10 @@ def write_gguf(folder, maker):
     if s.architecture == "llama":
         writer.add_rope_dimension_count(s.head_dim)
     writer.add_vocab_size(s.vocabulary)
-    writer.add_uint32("tokenizer.ggml.eos_token_id", s.vocabulary - 1)
+    if s.text:
+        add_gguf_text(writer, s)
+    else:
+        writer.add_eos_token_id(s.vocabulary - 1)
     kind = s.rope.get("rope_type")
     if kind in ("linear", "yarn"):
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR if kind == "linear" else gguf.RopeScalingType.YARN)
@@ -410,7 +457,7 @@ def judge(s, meant):
 
 @torch.no_grad()
 def golden(model, s, random):
-    """The first prompt whose greedy continuation is nowhere near a tie and does not just repeat itself."""
+    """The first prompt whose greedy continuation is nowhere near a tie, no mere repetition, and does not stop."""
     for _ in range(1000):
         prompt = torch.randint(0, s.vocabulary, (PROMPT,), generator=random).tolist()
         tokens, margin = list(prompt), np.inf
@@ -418,10 +465,11 @@ def golden(model, s, random):
             best = torch.topk(model(torch.tensor([tokens])).logits[0, -1], 2)
             margin = min(margin, float(best.values[0] - best.values[1]))
             tokens.append(int(best.indices[0]))
-        if margin > LEAST_MARGIN and len(set(tokens[PROMPT:])) >= LEAST_DIFFERENT:
+        greedy = set(tokens[PROMPT:])
+        if margin > LEAST_MARGIN and len(greedy) >= LEAST_DIFFERENT and not greedy & set(stop_tokens(s)):
             logits = model(torch.tensor([prompt])).logits[0].numpy()
             return {"prompt_tokens": prompt, "greedy_tokens": tokens[PROMPT:], "margin": round(margin, 4)}, logits
-    raise RuntimeError("every prompt runs into a near tie or repeats itself")
+    raise RuntimeError("every prompt runs into a near tie, repeats itself or stops")
 
 
 def write_json(path, value):
