@@ -1,0 +1,84 @@
+// Every golden model on every backend: logits, greedy tokens, and that neither blocks nor threads change a bit.
+#include "goldens.h"
+
+namespace nibble {
+namespace {
+
+// The project's own models, and the dense ones of the second set where that is there.
+std::vector<Golden> all_goldens() {
+  std::vector<std::filesystem::path> folders;
+  for (const auto& entry : std::filesystem::directory_iterator(kModels)) folders.push_back(entry.path());
+  const std::filesystem::path second = NIBBLE_FIXTURES;
+  for (const char* kind : {"checkpoints", "gguf"}) {
+    if (!std::filesystem::exists(second / kind)) {
+      std::printf("no golden models in %s: only the project's own are tested\n", (second / kind).c_str());
+      continue;
+    }
+    for (const auto& entry : std::filesystem::directory_iterator(second / kind)) {
+      const std::string name = entry.path().filename().string();
+      if (name.starts_with("llama") || name.starts_with("qwen3-")) folders.push_back(entry.path());
+    }
+  }
+  std::ranges::sort(folders);
+  std::vector<Golden> goldens;
+  for (const auto& folder : folders) goldens.push_back(read_golden(folder));
+  return goldens;
+}
+
+class GoldenTest : public testing::TestWithParam<Golden> {};
+
+INSTANTIATE_TEST_SUITE_P(Models, GoldenTest, testing::ValuesIn(all_goldens()), [](const auto& info) {
+  std::string name = info.param.name;
+  std::ranges::replace_if(name, [](char c) { return std::isalnum(static_cast<unsigned char>(c)) == 0; }, '_');
+  return (info.param.folder.parent_path() == kModels ? "" : "second_") + name;
+});
+
+// Prefills the prompt and feeds the best token back, as often as the golden does.
+std::vector<int32_t> greedy_tokens(Engine& engine, const Golden& golden) {
+  Session session(engine);
+  std::span<const float> logits = session.prefill(golden.prompt);
+  std::vector<int32_t> tokens;
+  for (size_t i = 0; i < golden.greedy.size(); i++) {
+    tokens.push_back(best_token(logits));
+    if (i + 1 < golden.greedy.size()) logits = session.decode(tokens.back());
+  }
+  return tokens;
+}
+
+TEST_P(GoldenTest, ReferenceGivesTheLogits) {
+  const Golden& golden = GetParam();
+  Engine engine = open_engine(golden.model, "reference");
+  const std::vector<float> logits = forward(engine, golden.prompt, static_cast<int64_t>(golden.prompt.size()));
+  ASSERT_EQ(logits.size(), golden.logits.size());
+  double worst = 0;
+  for (size_t i = 0; i < logits.size(); i++) worst = std::max<double>(worst, std::abs(logits[i] - golden.logits[i]));
+  EXPECT_LT(worst, 1e-3);
+  EXPECT_EQ(greedy_tokens(engine, golden), golden.greedy);
+}
+
+TEST_P(GoldenTest, CpuGivesTheTokensInBlocksOfAnySize) {
+  const Golden& golden = GetParam();
+  Engine engine = open_engine(golden.model, "cpu", 2);
+  const auto all = static_cast<int64_t>(golden.prompt.size());
+  const std::vector<float> logits = forward(engine, golden.prompt, all);
+  ASSERT_EQ(logits.size(), golden.logits.size());
+  const double kl = mean_kl(golden.logits, logits, logits.size() / golden.prompt.size());
+  RecordProperty("mean_kl", fmt::format("{:.2e}", kl));
+  EXPECT_LT(kl, 3e-5);  // a half-precision cache and 15-bit activations give up to 4e-6
+  for (int64_t block : {1, 7}) EXPECT_EQ(forward(engine, golden.prompt, block), logits) << "blocks of " << block;
+  EXPECT_EQ(greedy_tokens(engine, golden), golden.greedy);
+}
+
+TEST_P(GoldenTest, CpuGivesTheSameBitsOnAnyNumberOfThreads) {
+  const Golden& golden = GetParam();
+  std::vector<float> first;
+  for (int num_threads : {1, 2, 3}) {
+    Engine engine = open_engine(golden.model, "cpu", num_threads);
+    const std::vector<float> logits = forward(engine, golden.prompt, 7);
+    if (first.empty()) first = logits;
+    EXPECT_EQ(logits, first) << num_threads << " threads";
+  }
+}
+
+}  // namespace
+}  // namespace nibble
