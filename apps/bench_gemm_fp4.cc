@@ -130,6 +130,7 @@ struct Copies {
 
 void bench_dispatch(const Options& options, Bench& bench, nlohmann::json& results) {
   std::vector<GemmShape> shapes;
+  shapes.reserve(options.shapes.size());
   for (const std::string& text : options.shapes) shapes.push_back(parse_shape(text, options.group_size));
   if (shapes.empty()) shapes.assign(std::begin(kGemmShapes), std::end(kGemmShapes));
   for (const GemmShape& shape : shapes) {
