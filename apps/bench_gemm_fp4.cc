@@ -10,15 +10,12 @@
 #include <string>
 #include <vector>
 
-#include <CLI/CLI.hpp>
-#include <fmt/format.h>
-#include <nlohmann/json.hpp>
-
 #include "backends/cpu/roof.h"
 #include "backends/gemm_cases.h"
 #include "backends/random_weights.h"
 #include "base/error.h"
 #include "ops/choose_gemm.h"
+#include "program.h"
 
 namespace nibble {
 namespace {
@@ -40,11 +37,6 @@ struct Options {
 struct Speed {
   double us = 0, gbps = 0, roof_gbps = 0, share = 0;
 };
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
 
 class Bench {
  public:
@@ -128,7 +120,7 @@ struct Copies {
   Buffer B, scales;
 };
 
-void bench_dispatch(const Options& options, Bench& bench, nlohmann::json& results) {
+void bench_dispatch(const Options& options, Bench& bench, nlohmann::ordered_json& results) {
   std::vector<GemmShape> shapes;
   shapes.reserve(options.shapes.size());
   for (const std::string& text : options.shapes) shapes.push_back(parse_shape(text, options.group_size));
@@ -179,7 +171,7 @@ void bench_dispatch(const Options& options, Bench& bench, nlohmann::json& result
   }
 }
 
-void bench_packed(const Options& options, Bench& bench, nlohmann::json& results) {
+void bench_packed(const Options& options, Bench& bench, nlohmann::ordered_json& results) {
   constexpr int64_t K = 4096, matrix_bytes = int64_t{64} << 20;
   if (!options.json)
     fmt::print("K {}, 64 MB a matrix\n{:<14}{:<9}{:>4}{:>12}{:>9}{:>9}{:>7}\n", K, "format", "kernels", "M", "us",
@@ -235,13 +227,38 @@ void bench_packed(const Options& options, Bench& bench, nlohmann::json& results)
   }
 }
 
-int run(int argc, char** argv) {
-  Options options;
+void run(Options options) {
+  for (const std::string& name : options.formats)
+    if (std::none_of(std::begin(kAllFormatIds), std::end(kAllFormatIds),
+                     [&](FormatId id) { return format_name(id) == name; }))
+      throw_input_error("--format '{}' is not known; see `--packed` without it for the list", name);
+  if (options.tokens.empty()) {
+    if (options.packed) {
+      options.tokens = {1, 2, 4, 8};
+    } else {
+      options.tokens.assign(std::begin(kGemmTokens), std::end(kGemmTokens));
+    }
+  }
+
+  const std::string_view kernels = cpu_kernels().name;
+  Bench bench(options);
+  if (!options.json) fmt::print("{} threads, {} kernels\n", bench.pool.num_threads(), kernels);
+  auto results = nlohmann::ordered_json::array();
+  (options.packed ? bench_packed : bench_dispatch)(options, bench, results);
+  if (options.json) print_json({{"threads", bench.pool.num_threads()}, {"kernels", kernels}, {"results", results}});
+}
+
+}  // namespace
+}  // namespace nibble
+
+int main(int argc, char** argv) {
+  nibble::Options options;
   CLI::App app{
       "Measures dispatch_gemm_fp4: each of its routes at each shape and number of tokens, the route that it\n"
       "chooses, and how much faster that is than 64x64 tiles for every M, which is what it replaces.\n"
       "GB/s counts the codes and scales of the matrix; share is of the read bandwidth of this machine,\n"
-      "measured before and after each run."};
+      "measured before and after each run.",
+      "bench_gemm_fp4"};
   app.add_option("--shape", options.shapes, "NxK, for instance 4096x4096; may be repeated (default: a list of five)");
   app.add_option("--group-size", options.group_size, "k that share a scale, of the shapes given with --shape")
       ->check(CLI::IsMember({32, 64, 128}))
@@ -265,46 +282,6 @@ int run(int argc, char** argv) {
       ->capture_default_str();
   app.add_flag("--json", options.json, "one JSON object on stdout");
   app.footer("NIBBLE_CPU_KERNELS=generic|avx2|avx512 chooses the instruction set of the dispatch.");
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& e) {
-    return app.exit(e) == 0 ? 0 : 2;
-  }
-  for (const std::string& name : options.formats)
-    if (std::none_of(std::begin(kAllFormatIds), std::end(kAllFormatIds),
-                     [&](FormatId id) { return format_name(id) == name; }))
-      throw_input_error("--format '{}' is not known; see `--packed` without it for the list", name);
-  if (options.tokens.empty()) {
-    if (options.packed) {
-      options.tokens = {1, 2, 4, 8};
-    } else {
-      options.tokens.assign(std::begin(kGemmTokens), std::end(kGemmTokens));
-    }
-  }
-
-  const std::string_view kernels = cpu_kernels().name;
-  Bench bench(options);
-  if (!options.json) fmt::print("{} threads, {} kernels\n", bench.pool.num_threads(), kernels);
-  nlohmann::json results = nlohmann::json::array();
-  (options.packed ? bench_packed : bench_dispatch)(options, bench, results);
-  if (options.json)
-    fmt::print(
-        "{}\n",
-        nlohmann::json{{"threads", bench.pool.num_threads()}, {"kernels", kernels}, {"results", results}}.dump(2));
-  return 0;
-}
-
-}  // namespace
-}  // namespace nibble
-
-int main(int argc, char** argv) {
-  try {
-    return nibble::run(argc, argv);
-  } catch (const nibble::InputError& e) {
-    fmt::print(stderr, "bench_gemm_fp4: {}\n", e.what());
-    return 2;
-  } catch (const std::exception& e) {
-    fmt::print(stderr, "bench_gemm_fp4: {}\n", e.what());
-    return 1;
-  }
+  app.callback([&] { nibble::run(options); });
+  return nibble::run_program(app, argc, argv);
 }
