@@ -7,6 +7,21 @@ if(NIBBLE_SANITIZE)
   target_link_options(nibble_flags INTERFACE -fsanitize=${NIBBLE_SANITIZE})
 endif()
 
+# nibble_precompile(TARGET header...): the first target with a list of headers reads them, later ones with that list share
+# the result.
+function(nibble_precompile target)
+  if(NOT NIBBLE_PRECOMPILE_HEADERS)
+    return()
+  endif()
+  get_property(owner GLOBAL PROPERTY "nibble_precompiled_${ARGN}")
+  if(owner)
+    target_precompile_headers(${target} REUSE_FROM ${owner})
+  else()
+    target_precompile_headers(${target} PRIVATE ${ARGN})
+    set_property(GLOBAL PROPERTY "nibble_precompiled_${ARGN}" ${target})
+  endif()
+endfunction()
+
 # nibble_library(NAME DEPENDS folder... LIBRARIES target... SOURCES file...): the target of one folder of src/.
 # DEPENDS are folders to the left of this one; tests/include_arrows.py holds the includes to the same list.
 function(nibble_library name)
@@ -19,6 +34,7 @@ function(nibble_library name)
                                                    $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
   list(TRANSFORM ARG_DEPENDS PREPEND nibble_)
   target_link_libraries(nibble_${name} PUBLIC ${ARG_DEPENDS} ${ARG_LIBRARIES} PRIVATE $<BUILD_INTERFACE:nibble_flags>)
+  nibble_precompile(nibble_${name} <algorithm> <string> <vector> <fmt/format.h> <nlohmann/json.hpp>)
   set_target_properties(nibble_${name} PROPERTIES EXPORT_NAME ${name})
   set_property(GLOBAL APPEND PROPERTY nibble_libraries nibble_${name})
 endfunction()
@@ -32,5 +48,6 @@ function(nibble_test name)
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests)
   target_compile_definitions(${name} PRIVATE NIBBLE_TEST_DATA="${PROJECT_SOURCE_DIR}/tests/data"
                                              NIBBLE_FIXTURES="${PROJECT_SOURCE_DIR}/../shared/fixtures")
+  nibble_precompile(${name} <algorithm> <string> <vector> <fmt/format.h> <gtest/gtest.h> <nlohmann/json.hpp>)
   add_test(NAME ${name} COMMAND ${name})
 endfunction()

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "commands.h"
+#include "engine/chat.h"
 #include "engine/generate.h"
 #include "engine/text.h"
 
@@ -15,7 +16,7 @@ namespace {
 struct RunArguments {
   ModelArguments model;
   std::string prompt, tokens, system, thinking;
-  bool has_prompt = false, raw = false, json = false;
+  bool has_prompt = false, raw = false, json = false, ignore_eos = false;
   int64_t max_new_tokens = 512;
   std::optional<float> temperature, top_p, min_p, repetition_penalty;
   std::optional<int64_t> top_k;
@@ -42,16 +43,15 @@ std::vector<int32_t> prompt_tokens(const RunArguments& a, const Checkpoint& chec
   if (!a.has_prompt && isatty(STDIN_FILENO) == 1)
     throw_input_error("no prompt: give one as the second argument, on stdin, or as --tokens 1,2,3");
   const std::string prompt = a.has_prompt ? a.prompt : read_stdin();
-  const std::optional<std::string> source = find_chat_template(checkpoint);
-  if (a.raw || !source) return tokenizer->encode(prompt, {.add_bos = tokenizer->adds_bos(), .parse_special = a.raw});
+  if (a.raw || !find_chat_template(checkpoint))
+    return tokenizer->encode(prompt, {.add_bos = tokenizer->adds_bos(), .parse_special = a.raw});
 
-  ChatMessages chat{.messages = nlohmann::ordered_json::array(),
-                    .variables = template_variables(*tokenizer),
-                    .add_generation_prompt = true};
-  if (!a.system.empty()) chat.messages.push_back({{"role", "system"}, {"content", a.system}});
-  chat.messages.push_back({{"role", "user"}, {"content", prompt}});
-  if (!a.thinking.empty()) chat.variables["enable_thinking"] = a.thinking == "on";
-  return tokenizer->encode(ChatTemplate(*source).render(chat), {.parse_special = true});
+  auto messages = nlohmann::ordered_json::array();
+  if (!a.system.empty()) messages.push_back({{"role", "system"}, {"content", a.system}});
+  messages.push_back({{"role", "user"}, {"content", prompt}});
+  auto variables = nlohmann::ordered_json::object();
+  if (!a.thinking.empty()) variables["enable_thinking"] = a.thinking == "on";
+  return chat_prompt(checkpoint, *tokenizer, messages, variables);
 }
 
 void report(const RunArguments& a, const GenerateResult& r, const Tokenizer* tokenizer, double roof_gbps) {
@@ -85,10 +85,11 @@ void run(const RunArguments& a) {
   const std::optional<Tokenizer> found = find_tokenizer(engine->checkpoint());
   const Tokenizer* tokenizer = found ? &*found : nullptr;
   if (tokenizer == nullptr && !a.stop.empty()) throw_input_error("{}: --stop needs a tokenizer", a.model.path);
-  const GenerateOptions options{.sampling = sampling(a, engine->checkpoint()),
-                                .max_new_tokens = a.max_new_tokens,
-                                .stop_tokens = stop_tokens(engine->checkpoint()),
-                                .stop_texts = a.stop};
+  const GenerateOptions options{
+      .sampling = sampling(a, engine->checkpoint()),
+      .max_new_tokens = a.max_new_tokens,
+      .stop_tokens = a.ignore_eos ? std::vector<int32_t>() : stop_tokens(engine->checkpoint()),
+      .stop_texts = a.stop};
   const std::vector<int32_t> prompt = prompt_tokens(a, engine->checkpoint(), tokenizer);
   Session session(*engine);
   const GenerateResult result = generate(session, prompt, options, tokenizer, [&](std::string_view text) {
@@ -129,6 +130,7 @@ void add_run_command(CLI::App& app) {
   command->add_option("--stop", a->stop, "A text that ends the answer; may be given several times")
       ->take_all()
       ->allow_extra_args(false);
+  command->add_flag("--ignore-eos", a->ignore_eos, "Go on after the token that would end the answer");
   command->add_flag("--json", a->json, "One JSON object on stdout instead of text");
   command->callback([a, prompt] {
     a->has_prompt = prompt->count() > 0;

@@ -36,9 +36,10 @@ struct GemmFp4 {
 
 enum class GemmStatus : uint8_t {
   ok,
-  bad_size,      // a negative size, K not a multiple of 8, or a group_size other than 32, 64, 128
+  bad_size,      // negative or beyond memory, K not a multiple of 8, or a group_size other than 32, 64, 128
   null_pointer,  // A, B, scales or C missing where their size is not zero
   bad_output,    // both C_half and C_float
+  bad_kernels,   // NIBBLE_CPU_KERNELS names kernels that this machine does not have
 };
 
 // A sentence for each status.
@@ -54,15 +55,16 @@ enum class GemmRoute : uint8_t {
 const char* gemm_route_name(GemmRoute route);
 
 // The route for a shape: a pure function, the one that dispatch_gemm_fp4 follows.
-GemmRoute choose_gemm_fp4(int64_t M, int64_t N, int64_t K);
+GemmRoute choose_gemm_fp4(int64_t M, int64_t N, int64_t K) noexcept;
 
 // C[m, n] = sum over k of A[m, k] * e2m1(B[k, n]) * scales[k / group_size, n].
 //
 // Activations are rounded to 15 bits and a scale for each 32 of them, sums are exact integers within those 32 and
 // float32 across them. Writes all of C and nothing else; nothing if the status is not ok.
-GemmStatus dispatch_gemm_fp4(const GemmFp4& gemm);
+GemmStatus dispatch_gemm_fp4(const GemmFp4& gemm) noexcept;
 
-// The same with the route given: what the benchmarks compare. Every route takes every M.
-GemmStatus gemm_fp4_on_route(const GemmFp4& gemm, GemmRoute route);
+// The same with the route given: what the benchmarks compare. Every route takes every M; `nothing`
+// computes nothing.
+GemmStatus gemm_fp4_on_route(const GemmFp4& gemm, GemmRoute route) noexcept;
 
 }  // namespace nibble

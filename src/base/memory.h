@@ -32,7 +32,7 @@ class Buffer {
   }
 
  private:
-  void swap(Buffer& other) {
+  void swap(Buffer& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(size_, other.size_);
   }

@@ -187,32 +187,19 @@ class MetadataReader {
       throw_input_error("{}: {}: more than {} metadata values; the file is damaged", reader_.file(), where_,
                         kMaxValues);
     switch (type) {
-      case GgufType::u8:
-        return reader_.read<uint8_t>(where_);
-      case GgufType::i8:
-        return reader_.read<int8_t>(where_);
-      case GgufType::u16:
-        return reader_.read<uint16_t>(where_);
-      case GgufType::i16:
-        return reader_.read<int16_t>(where_);
-      case GgufType::u32:
-        return reader_.read<uint32_t>(where_);
-      case GgufType::i32:
-        return reader_.read<int32_t>(where_);
-      case GgufType::f32:
-        return reader_.read<float>(where_);
-      case GgufType::boolean:
-        return read_boolean();
-      case GgufType::string:
-        return reader_.read_string(where_, reader_.left());
-      case GgufType::array:
-        return read_array(depth + 1);
-      case GgufType::u64:
-        return reader_.read<uint64_t>(where_);
-      case GgufType::i64:
-        return reader_.read<int64_t>(where_);
-      case GgufType::f64:
-        return reader_.read<double>(where_);
+      case GgufType::u8: return reader_.read<uint8_t>(where_);
+      case GgufType::i8: return reader_.read<int8_t>(where_);
+      case GgufType::u16: return reader_.read<uint16_t>(where_);
+      case GgufType::i16: return reader_.read<int16_t>(where_);
+      case GgufType::u32: return reader_.read<uint32_t>(where_);
+      case GgufType::i32: return reader_.read<int32_t>(where_);
+      case GgufType::f32: return reader_.read<float>(where_);
+      case GgufType::boolean: return read_boolean();
+      case GgufType::string: return reader_.read_string(where_, reader_.left());
+      case GgufType::array: return read_array(depth + 1);
+      case GgufType::u64: return reader_.read<uint64_t>(where_);
+      case GgufType::i64: return reader_.read<int64_t>(where_);
+      case GgufType::f64: return reader_.read<double>(where_);
     }
     return nullptr;
   }

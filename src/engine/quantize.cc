@@ -37,13 +37,10 @@ struct OutputVector {
 DType dtype_for_kept(FormatId format) {
   switch (format) {
     case FormatId::bf16:
-    case FormatId::mxfp4:
-      return DType::bf16;
+    case FormatId::mxfp4: return DType::bf16;
     case FormatId::f32:
-    case FormatId::nvfp4:
-      return DType::f32;
-    default:
-      return DType::f16;
+    case FormatId::nvfp4: return DType::f32;
+    default: return DType::f16;
   }
 }
 

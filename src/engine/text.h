@@ -8,7 +8,6 @@
 
 #include "checkpoint/checkpoint.h"
 #include "engine/sampler.h"
-#include "text/chat_template.h"
 #include "text/tokenizer.h"
 
 namespace nibble {

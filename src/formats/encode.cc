@@ -255,24 +255,15 @@ void encode_row(FormatId format, std::span<const float> row, float tensor_scale,
     case FormatId::f16:
       for (size_t k = 0; k < row.size(); k++) write_half<F16>(row[k], codes + 2 * k);
       return;
-    case FormatId::bf16:
-      return encode_bf16_row(row, codes);
-    case FormatId::q8_0:
-      return encode_q8_0_row(row, codes, scales);
-    case FormatId::q4_0:
-      return encode_q4_0_row(row, codes, scales);
-    case FormatId::q4_1:
-      return encode_q4_1_row(row, codes, scales);
-    case FormatId::mxfp4:
-      return encode_fp4_row<Mxfp4>(row, 1.0f, search, codes, scales);
-    case FormatId::nvfp4:
-      return encode_fp4_row<Nvfp4>(row, tensor_scale, search, codes, scales);
-    case FormatId::fp4_half_32:
-      return encode_fp4_row<Fp4Half<32>>(row, 1.0f, search, codes, scales);
-    case FormatId::fp4_half_64:
-      return encode_fp4_row<Fp4Half<64>>(row, 1.0f, search, codes, scales);
-    case FormatId::fp4_half_128:
-      return encode_fp4_row<Fp4Half<128>>(row, 1.0f, search, codes, scales);
+    case FormatId::bf16: return encode_bf16_row(row, codes);
+    case FormatId::q8_0: return encode_q8_0_row(row, codes, scales);
+    case FormatId::q4_0: return encode_q4_0_row(row, codes, scales);
+    case FormatId::q4_1: return encode_q4_1_row(row, codes, scales);
+    case FormatId::mxfp4: return encode_fp4_row<Mxfp4>(row, 1.0f, search, codes, scales);
+    case FormatId::nvfp4: return encode_fp4_row<Nvfp4>(row, tensor_scale, search, codes, scales);
+    case FormatId::fp4_half_32: return encode_fp4_row<Fp4Half<32>>(row, 1.0f, search, codes, scales);
+    case FormatId::fp4_half_64: return encode_fp4_row<Fp4Half<64>>(row, 1.0f, search, codes, scales);
+    case FormatId::fp4_half_128: return encode_fp4_row<Fp4Half<128>>(row, 1.0f, search, codes, scales);
   }
 }
 

@@ -25,7 +25,19 @@ namespace nibble {
 
 static_assert(std::endian::native == std::endian::little, "codes and scales are read as the host's integers");
 
-enum class FormatId : uint8_t { f32, f16, bf16, q8_0, q4_0, q4_1, mxfp4, nvfp4, fp4_half_32, fp4_half_64, fp4_half_128 };
+enum class FormatId : uint8_t {
+  f32,
+  f16,
+  bf16,
+  q8_0,
+  q4_0,
+  q4_1,
+  mxfp4,
+  nvfp4,
+  fp4_half_32,
+  fp4_half_64,
+  fp4_half_128
+};
 
 // Bytes of the codes of one row of K weights.
 template <class Format>

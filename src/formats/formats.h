@@ -22,8 +22,7 @@ namespace nibble {
 template <class... Formats>
 struct FormatList {};
 
-using AllFormats =
-    FormatList<F32, F16, Bf16, Q8_0, Q4_0, Q4_1, Mxfp4, Nvfp4, Fp4Half<32>, Fp4Half<64>, Fp4Half<128>>;
+using AllFormats = FormatList<F32, F16, Bf16, Q8_0, Q4_0, Q4_1, Mxfp4, Nvfp4, Fp4Half<32>, Fp4Half<64>, Fp4Half<128>>;
 
 // Calls visit(Format{}) with the format of that id and returns what it returns.
 template <class Visit>

@@ -28,14 +28,10 @@ double yarn_dimension(double turns, const RopeParameters& p) {
 
 std::string_view rope_scaling_name(RopeScaling scaling) {
   switch (scaling) {
-    case RopeScaling::none:
-      return "default";
-    case RopeScaling::linear:
-      return "linear";
-    case RopeScaling::llama3:
-      return "llama3";
-    case RopeScaling::yarn:
-      return "yarn";
+    case RopeScaling::none: return "default";
+    case RopeScaling::linear: return "linear";
+    case RopeScaling::llama3: return "llama3";
+    case RopeScaling::yarn: return "yarn";
   }
   return "unknown";
 }
@@ -61,14 +57,9 @@ Rotation make_rotation(const RopeParameters& p) {
   for (int64_t i = 0; i < p.rotary_dim / 2; i++) {
     double f = std::pow(p.theta, -2.0 * static_cast<double>(i) / static_cast<double>(p.rotary_dim));
     switch (p.scaling) {
-      case RopeScaling::none:
-        break;
-      case RopeScaling::linear:
-        f /= p.factor;
-        break;
-      case RopeScaling::llama3:
-        f = llama3_frequency(f, p);
-        break;
+      case RopeScaling::none: break;
+      case RopeScaling::linear: f /= p.factor; break;
+      case RopeScaling::llama3: f = llama3_frequency(f, p); break;
       case RopeScaling::yarn: {
         const double ramp = std::clamp((static_cast<double>(i) - yarn_low) / (yarn_high - yarn_low), 0.0, 1.0);
         f = ramp * f / p.factor + (1 - ramp) * f;

@@ -21,17 +21,10 @@ class Cutter {
       case SplitBehavior::removed:
         if (is_match) return;
         break;
-      case SplitBehavior::isolated:
-        break;
-      case SplitBehavior::merged_with_previous:
-        joins = is_match && !last_is_match_;
-        break;
-      case SplitBehavior::merged_with_next:
-        joins = !is_match && last_is_match_;
-        break;
-      case SplitBehavior::contiguous:
-        joins = is_match == last_is_match_;
-        break;
+      case SplitBehavior::isolated: break;
+      case SplitBehavior::merged_with_previous: joins = is_match && !last_is_match_; break;
+      case SplitBehavior::merged_with_next: joins = !is_match && last_is_match_; break;
+      case SplitBehavior::contiguous: joins = is_match == last_is_match_; break;
     }
     if (joins && any_) {
       out_.back() = piece_.substr(out_.back().data() - piece_.data(), end - (out_.back().data() - piece_.data()));

@@ -27,18 +27,10 @@ std::string to_pcre2(std::string_view pattern) {
     if (c == '\\' && i + 1 < pattern.size()) {
       const char escaped = pattern[++i];
       switch (escaped) {
-        case 's':
-          out += "\\p{White_Space}";
-          break;
-        case 'S':
-          out += "\\P{White_Space}";
-          break;
-        case 'w':
-          out += in_class ? kWordClass : fmt::format("[{}]", kWordClass);
-          break;
-        case 'h':
-          out += in_class ? "0-9a-fA-F" : "[0-9a-fA-F]";
-          break;
+        case 's': out += "\\p{White_Space}"; break;
+        case 'S': out += "\\P{White_Space}"; break;
+        case 'w': out += in_class ? kWordClass : fmt::format("[{}]", kWordClass); break;
+        case 'h': out += in_class ? "0-9a-fA-F" : "[0-9a-fA-F]"; break;
         case 'W':
         case 'H':
           if (in_class) {
@@ -47,8 +39,7 @@ std::string to_pcre2(std::string_view pattern) {
           }
           out += escaped == 'W' ? fmt::format("[^{}]", kWordClass) : "[^0-9a-fA-F]";
           break;
-        default:
-          out += {'\\', escaped};
+        default: out += {'\\', escaped};
       }
       continue;
     }

@@ -72,7 +72,7 @@ std::optional<int32_t> id_member(const json& metadata, const std::string& key, s
   const json& value = member(metadata, key);
   if (value.is_null()) return std::nullopt;
   if (!value.is_number_integer() || value < 0 || value >= num_tokens) {
-    throw_input_error("tokenizer.ggml.{} is {}, but the vocabulary has {} tokens", key, value.dump(), num_tokens);
+    throw_input_error("tokenizer.ggml.{} is {}, but the vocabulary has {} tokens", key, shown(value), num_tokens);
   }
   return value.get<int32_t>();
 }
@@ -94,7 +94,7 @@ void read_tokens(const json& metadata, TokenizerSpec& spec) {
     const json& type = types.is_null() ? json(kNormal) : types[i];
     if (!type.is_number_integer() || type < kNormal || type > kByte) {
       throw_input_error("tokenizer.ggml.token_type: token {} ('{}') has type {}, 1 to 6 expected", i, text,
-                        type.dump());
+                        shown(type));
     }
     if (type == kControl || type == kUnknown) {
       spec.added_tokens.push_back({.id = id, .content = text, .is_special = true});
@@ -129,7 +129,7 @@ TokenizerSpec read_tokenizer_gguf(const json& metadata) {
   spec.eos = id_member(metadata, "eos_token_id", num_tokens);
   const json& adds_bos = member(metadata, "add_bos_token");
   if (!adds_bos.is_null() && !adds_bos.is_boolean()) {
-    throw_input_error("tokenizer.ggml.add_bos_token is {}, true or false expected", adds_bos.dump());
+    throw_input_error("tokenizer.ggml.add_bos_token is {}, true or false expected", shown(adds_bos));
   }
   spec.adds_bos = (adds_bos.is_null() ? pre.adds_bos : adds_bos.get<bool>()) && spec.bos;
   return spec;

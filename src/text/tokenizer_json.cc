@@ -35,7 +35,7 @@ bool flag_member(const json& object, const char* key, std::string_view where, bo
 
 int32_t id_value(const json& value, std::string_view where) {
   if (!value.is_number_integer() || value < 0 || value >= TokenizerSpec::kMaxVocabulary) {
-    throw_input_error("{}: id is {}, 0 to {} expected", where, value.dump(), TokenizerSpec::kMaxVocabulary - 1);
+    throw_input_error("{}: id is {}, 0 to {} expected", where, shown(value), TokenizerSpec::kMaxVocabulary - 1);
   }
   return value.get<int32_t>();
 }
@@ -108,16 +108,16 @@ void check_decoder(const json& node) {
 
 void read_model(const json& model, TokenizerSpec& spec) {
   const json& type = member(model, "type");
-  if (!type.is_null() && type != "BPE") throw_input_error("model: type is {}, \"BPE\" expected", type.dump());
+  if (!type.is_null() && type != "BPE") throw_input_error("model: type is {}, \"BPE\" expected", shown(type));
   for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
     const json& value = member(model, key);
     if (!value.is_null() && value != "") {
-      throw_input_error("model: {} is {}; byte-level BPE has none", key, value.dump());
+      throw_input_error("model: {} is {}; byte-level BPE has none", key, shown(value));
     }
   }
   const json& dropout = member(model, "dropout");
   if (!dropout.is_null() && dropout != 0.0) {
-    throw_input_error("model: dropout is {}; encoding must not be random, null expected", dropout.dump());
+    throw_input_error("model: dropout is {}; encoding must not be random, null expected", shown(dropout));
   }
   if (flag_member(model, "byte_fallback", "model")) {
     throw_input_error("model: byte_fallback is true; byte-level BPE has a token for every byte");
@@ -140,8 +140,7 @@ void read_model(const json& model, TokenizerSpec& spec) {
     } else if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string()) {
       spec.merges.emplace_back(merge[0].get<std::string>(), merge[1].get<std::string>());
     } else {
-      throw_input_error("merge {}: {}, a pair of tokens expected", spec.merges.size(),
-                        merge.dump(-1, ' ', false, json::error_handler_t::replace).substr(0, 100));
+      throw_input_error("merge {}: {}, a pair of tokens expected", spec.merges.size(), shown(merge));
     }
   }
 }
@@ -199,13 +198,20 @@ bool read_post_processor(const json& node, std::optional<int32_t>& bos, int nest
   const std::string name = text_member(first, "id", "post_processor: SpecialToken");
   const json& ids = member(member(member(node, "special_tokens"), name.c_str()), "ids");
   if (!ids.is_array() || ids.size() != 1) {
-    throw_input_error("post_processor: special token '{}' has ids {}, a list of one expected", name, ids.dump());
+    throw_input_error("post_processor: special token '{}' has ids {}, a list of one expected", name, shown(ids));
   }
   bos = id_value(ids[0], "post_processor");
   return true;
 }
 
 }  // namespace
+
+std::string shown(const json& value) {
+  constexpr size_t kMaxShown = 100;
+  std::string text = value.dump(-1, ' ', false, json::error_handler_t::replace);
+  if (text.size() > kMaxShown) text = text.substr(0, kMaxShown) + "…";
+  return text;
+}
 
 std::pair<std::string, std::string> split_merge(std::string_view merge, size_t rank) {
   const size_t space = merge.find(' ', 1);  // from 1 on: a token is not empty

@@ -35,6 +35,9 @@ struct TokenizerSpec {
 TokenizerSpec read_tokenizer_json(const nlohmann::json& tokenizer, const nlohmann::json& config);
 TokenizerSpec read_tokenizer_gguf(const nlohmann::json& metadata);
 
+// A value from a file as an error message shows it: its JSON, cut where it is long, whatever bytes are in it.
+std::string shown(const nlohmann::json& value);
+
 // "left right" as merges are written in GGUF and in older JSON files.
 std::pair<std::string, std::string> split_merge(std::string_view merge, size_t rank);
 

@@ -14,14 +14,10 @@ std::unique_ptr<WeightSource> make_importer(std::shared_ptr<const Checkpoint> ch
 
 std::optional<FormatId> plain_format(DType dtype) {
   switch (dtype) {
-    case DType::f32:
-      return FormatId::f32;
-    case DType::f16:
-      return FormatId::f16;
-    case DType::bf16:
-      return FormatId::bf16;
-    default:
-      return {};
+    case DType::f32: return FormatId::f32;
+    case DType::f16: return FormatId::f16;
+    case DType::bf16: return FormatId::bf16;
+    default: return {};
   }
 }
 

@@ -54,18 +54,12 @@ struct GgmlBlock<Nvfp4> {
 
 std::optional<FormatId> format_of(DType dtype) {
   switch (dtype) {
-    case DType::q8_0:
-      return FormatId::q8_0;
-    case DType::q4_0:
-      return FormatId::q4_0;
-    case DType::q4_1:
-      return FormatId::q4_1;
-    case DType::mxfp4:
-      return FormatId::mxfp4;
-    case DType::nvfp4:
-      return FormatId::nvfp4;
-    default:
-      return plain_format(dtype);
+    case DType::q8_0: return FormatId::q8_0;
+    case DType::q4_0: return FormatId::q4_0;
+    case DType::q4_1: return FormatId::q4_1;
+    case DType::mxfp4: return FormatId::mxfp4;
+    case DType::nvfp4: return FormatId::nvfp4;
+    default: return plain_format(dtype);
   }
 }
 

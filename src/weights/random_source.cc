@@ -49,13 +49,10 @@ void store_half(float value, uint8_t* bytes) {
 // The standard deviation of a uniformly random code, of all those that the format has.
 double code_deviation(FormatId format) {
   switch (format) {
-    case FormatId::q8_0:
-      return 73.9;
+    case FormatId::q8_0: return 73.9;
     case FormatId::q4_0:
-    case FormatId::q4_1:
-      return 4.61;
-    default:
-      return 2.93;  // E2M1
+    case FormatId::q4_1: return 4.61;
+    default: return 2.93;  // E2M1
   }
 }
 

@@ -22,17 +22,10 @@ inline void random_scale(FormatId format, std::mt19937& random, uint8_t* out) {
     std::memcpy(to, &bits, 2);
   };
   switch (format) {
-    case FormatId::mxfp4:
-      *out = static_cast<uint8_t>(118 + random() % 12);
-      break;
-    case FormatId::nvfp4:
-      *out = static_cast<uint8_t>(random() % 0x7F);
-      break;
-    case FormatId::q4_1:
-      half(out), half(out + 2);
-      break;
-    default:
-      half(out);
+    case FormatId::mxfp4: *out = static_cast<uint8_t>(118 + random() % 12); break;
+    case FormatId::nvfp4: *out = static_cast<uint8_t>(random() % 0x7F); break;
+    case FormatId::q4_1: half(out), half(out + 2); break;
+    default: half(out);
   }
 }
 

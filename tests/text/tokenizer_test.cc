@@ -273,6 +273,34 @@ TEST(TokenizerGguf, WhatIsWrongIsNamed) {
   EXPECT_NE(error_of_gguf(twice).find("has id 0 and id 1"), std::string::npos);
 }
 
+// Whatever stands in the place of a value, the result is a tokenizer or an InputError.
+TEST(TokenizerJson, AnyWrongValueIsAnErrorOrAccepted) {
+  const json replacements[] = {nullptr,       true,           -1,     1e300,          "text", "\xFF",
+                               json::array(), json::object(), {1, 2}, {{"type", "x"}}};
+  uint32_t random = 3;
+  const auto next = [&](size_t below) { return (random = random * 1664525 + 1013904223) / 65536 % below; };
+  for (const bool is_gguf : {false, true}) {
+    const json whole = is_gguf ? small_gguf("gpt-2") : small_file();
+    for (int trial = 0; trial < 150; trial++) {
+      json damaged = whole;
+      for (json* at = &damaged;;) {
+        if (at->is_structured() && !at->empty() && (at == &damaged || next(3) > 0)) {
+          auto child = at->begin();
+          std::advance(child, next(std::min<size_t>(at->size(), 20)));
+          at = &*child;
+          continue;
+        }
+        *at = replacements[next(std::size(replacements))];
+        break;
+      }
+      error_of([&] {
+        const auto tokenizer = is_gguf ? Tokenizer::from_gguf(damaged) : Tokenizer::from_json(damaged, nullptr);
+        tokenizer.encode("the corn <|start|> 12", {.parse_special = true});
+      });
+    }
+  }
+}
+
 TEST(ByteLevel, EveryByteComesBack) {
   std::string all;
   for (int byte = 0; byte < 256; byte++) all += static_cast<char>(byte);

@@ -40,7 +40,7 @@ class CpuBackend final : public Backend {
   }
   double measure_read_gbps() override {
     if (!roof_) roof_ = std::make_unique<ReadRoof>(pool_);
-    return roof_->measure_gbps(pool_, cpu_kernels());
+    return roof_->measure_gbps(pool_);
   }
 
  private:

@@ -10,6 +10,7 @@
 
 #include "backends/cpu/activations.h"
 #include "backends/cpu/packed_matrix.h"
+#include "nibble/dispatch_gemm_fp4.h"
 
 namespace nibble {
 
@@ -28,6 +29,19 @@ struct LinearTask {
   bool accumulate = false;
 };
 
+// A strip of dispatch_gemm_fp4: C[m, n] for num_tokens rows (kMaxStripTokens at most) from first_token on, and
+// num_columns columns from first_column on. Rows past M are computed and not stored.
+inline constexpr int kMaxStripTokens = 64;
+inline constexpr int kStripAccumulators =
+    16384;  // floats on the stack: num_tokens * (num_columns, in whole 16) at most
+
+struct GemmFp4Strip {
+  const GemmFp4* gemm;
+  int64_t first_token, first_column, num_columns;
+  int num_tokens;
+  bool decode_first;  // decodes each tile of 64 columns to bytes before its tokens: pays from many tokens on
+};
+
 struct CpuKernels {
   std::string_view name;
 
@@ -35,6 +49,8 @@ struct CpuKernels {
   void (*prepare)(const Activations& x, int64_t first, int64_t last);
 
   void (*linear)(const LinearTask& task);
+
+  void (*gemm_fp4)(const GemmFp4Strip& strip);
 
   // Only reads, with the prefetching of the kernels: the roof. The result keeps the reads alive. size % 512 == 0.
   uint64_t (*read)(const uint8_t* bytes, int64_t size);
@@ -46,5 +62,8 @@ std::span<const CpuKernels* const> supported_cpu_kernels();
 // The best one, or the one that NIBBLE_CPU_KERNELS names (generic, avx2, avx512); throws InputError if this machine
 // does not have it.
 const CpuKernels& cpu_kernels();
+
+// gemm_fp4_on_route with a table of one's choice, for tests and benchmarks.
+GemmStatus gemm_fp4_with(const CpuKernels& kernels, const GemmFp4& gemm, GemmRoute route) noexcept;
 
 }  // namespace nibble

@@ -2,6 +2,7 @@
 // bytes with 4 activations taken from memory.
 #include <immintrin.h>
 
+#include "backends/cpu/gemm_fp4_kernel.h"
 #include "backends/cpu/linear_kernel.h"
 
 namespace nibble {
@@ -39,11 +40,37 @@ struct Avx512 {
   static Floats load_e4m3(const uint8_t* in) {
     return _mm512_cvtph_ps(_mm256_slli_epi16(_mm256_cvtepu8_epi16(load16(in)), 7));
   }
+  static uint32_t largest(const float* x, uint32_t mask) {
+    const __m512i masks = _mm512_set1_epi32(static_cast<int>(mask));
+    const __m512i first = _mm512_and_si512(_mm512_loadu_si512(x), masks);
+    return _mm512_reduce_max_epu32(_mm512_max_epu32(first, _mm512_and_si512(_mm512_loadu_si512(x + 16), masks)));
+  }
+  static int32_t sum(const int32_t* x) { return _mm512_reduce_add_epi32(_mm512_loadu_si512(x)); }
+
+  static void store_half(uint16_t* out, Floats value, int num_columns) {
+    _mm256_mask_storeu_epi16(out, rows(num_columns), _mm512_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT));
+  }
 
   static __m512i broadcast4(const int8_t* bytes) {
     int32_t word;
     __builtin_memcpy(&word, bytes, 4);
     return _mm512_set1_epi32(word);
+  }
+
+  static __m512i table(const NibbleTable& bytes) { return _mm512_broadcast_i32x4(load16(bytes.bytes)); }
+
+  // 64 nibbles each; the index has 6 bits, and the table repeats every 16.
+  static __m512i decode_low(__m512i codes, __m512i table) { return _mm512_permutexvar_epi8(codes, table); }
+  static __m512i decode_high(__m512i codes, __m512i table) {
+    return _mm512_permutexvar_epi8(_mm512_srli_epi32(codes, 4), table);
+  }
+
+  static void decode_group(const uint8_t* lines, int64_t line_stride, uint8_t* out) {
+    for (int i = 0; i < 4; i++) {
+      const __m512i codes = _mm512_loadu_si512(lines + i * line_stride);
+      _mm512_store_si512(out + 2 * i * kLineBytes, decode_low(codes, table(GemmLayout::table)));
+      _mm512_store_si512(out + (2 * i + 1) * kLineBytes, decode_high(codes, table(GemmLayout::table)));
+    }
   }
 
   template <class Layout, int first, int T>
@@ -52,18 +79,17 @@ struct Avx512 {
     for (int t = 0; t < T; t++) {
       high[t] = _mm512_setzero_si512();
       low[t] = _mm512_set1_epi32(Layout::dot_k == kGroup ? x[t].offset : x[t].half_offset[first / 16]);
-      if constexpr (!Layout::is_nibble) low[t] = _mm512_slli_epi32(low[t], 3);  // bytes are offset by 128, not by 16
+      if constexpr (Layout::code_offset == 8 * kOffset) low[t] = _mm512_slli_epi32(low[t], 3);
     }
     const auto multiply = [&](__m512i w, int k) {
       for (int t = 0; t < T; t++) high[t] = _mm512_dpbusd_epi32(high[t], w, broadcast4(x[t].high + first + k));
       for (int t = 0; t < T; t++) low[t] = _mm512_dpbusd_epi32(low[t], w, broadcast4(x[t].low + first + k));
     };
-    const __m512i table = _mm512_broadcast_i32x4(load16(Layout::table.bytes));
     for (int i = 0; i < Layout::dot_k / Layout::line_k; i++) {
       const __m512i codes = _mm512_loadu_si512(lines + i * line_stride);
-      if constexpr (Layout::is_nibble) {  // the index has 6 bits, and the table repeats every 16
-        multiply(_mm512_permutexvar_epi8(codes, table), 8 * i);
-        multiply(_mm512_permutexvar_epi8(_mm512_srli_epi32(codes, 4), table), 8 * i + 4);
+      if constexpr (Layout::is_nibble) {
+        multiply(decode_low(codes, table(Layout::table)), 8 * i);
+        multiply(decode_high(codes, table(Layout::table)), 8 * i + 4);
       } else {
         multiply(codes, 4 * i);
       }
@@ -76,7 +102,7 @@ uint64_t read(const uint8_t* bytes, int64_t size) {
   __m512i sums[8] = {};
   for (int64_t i = 0; i < size; i += 8 * kLineBytes) {
     for (int j = 0; j < 8; j++) {
-      __builtin_prefetch(bytes + i + j * kLineBytes + kPrefetchAhead);
+      __builtin_prefetch(bytes + i + j * kLineBytes + kNear);
       sums[j] = _mm512_xor_si512(sums[j], _mm512_loadu_si512(bytes + i + j * kLineBytes));
     }
   }
@@ -87,7 +113,10 @@ uint64_t read(const uint8_t* bytes, int64_t size) {
 }  // namespace
 
 extern const CpuKernels kAvx512Kernels;
-constinit const CpuKernels kAvx512Kernels = {
-    .name = "avx512", .prepare = prepare, .linear = linear<Avx512>, .read = read};
+constinit const CpuKernels kAvx512Kernels = {.name = "avx512",
+                                             .prepare = prepare<Avx512>,
+                                             .linear = linear<Avx512>,
+                                             .gemm_fp4 = gemm_fp4_strip<Avx512>,
+                                             .read = read};
 
 }  // namespace nibble

@@ -1,4 +1,7 @@
 // Plain C++ for every machine: what the others are measured against, not a fast path.
+#include <algorithm>
+
+#include "backends/cpu/gemm_fp4_kernel.h"
 #include "backends/cpu/linear_kernel.h"
 
 namespace nibble {
@@ -64,6 +67,28 @@ struct Generic {
     return each([&](int r) { return e4m3_to_float(in[r]) * 0x1p-8f; });
   }
 
+  static uint32_t largest(const float* x, uint32_t mask) {
+    uint32_t most = 0;
+    for (int k = 0; k < kGroup; k++) most = std::max(most, std::bit_cast<uint32_t>(x[k]) & mask);
+    return most;
+  }
+  static int32_t sum(const int32_t* x) {
+    int32_t all = 0;
+    for (int k = 0; k < 16; k++) all += x[k];
+    return all;
+  }
+
+  static void store_half(uint16_t* out, const Floats& value, int num_columns) {
+    for (int r = 0; r < num_columns; r++) out[r] = float_to_half(value.lane[r]);
+  }
+
+  static void decode_group(const uint8_t* lines, int64_t line_stride, uint8_t* out) {
+    for (int i = 0; i < 8 * kLineBytes; i++) {
+      const uint8_t byte = lines[i / (2 * kLineBytes) * line_stride + i % kLineBytes];
+      out[i] = GemmLayout::table.bytes[i / kLineBytes % 2 == 0 ? byte & 15 : byte >> 4];
+    }
+  }
+
   template <class Layout, int first, int T>
   static void dot(const uint8_t* lines, int64_t line_stride, const ActivationGroup* x, Ints (&sums)[T]) {
     for (int t = 0; t < T; t++) sums[t] = {};
@@ -75,7 +100,7 @@ struct Generic {
           const int shift = k % Layout::line_k / 4 * 4;
           w[r] = Layout::table.bytes[(bytes[4 * r] >> shift) & 15] - kOffset;
         } else {
-          w[r] = bytes[4 * r] - 128;
+          w[r] = bytes[4 * r] - Layout::code_offset;
         }
       }
       for (int t = 0; t < T; t++) {
@@ -89,7 +114,7 @@ struct Generic {
 uint64_t read(const uint8_t* bytes, int64_t size) {
   uint64_t sums[8] = {};
   for (int64_t i = 0; i < size; i += kLineBytes) {
-    __builtin_prefetch(bytes + i + kPrefetchAhead);
+    __builtin_prefetch(bytes + i + kNear);
     for (int j = 0; j < 8; j++) sums[j] ^= load_unaligned<uint64_t>(bytes + i + 8 * j);
   }
   for (int j = 1; j < 8; j++) sums[0] ^= sums[j];
@@ -99,7 +124,10 @@ uint64_t read(const uint8_t* bytes, int64_t size) {
 }  // namespace
 
 extern const CpuKernels kGenericKernels;
-constinit const CpuKernels kGenericKernels = {
-    .name = "generic", .prepare = prepare, .linear = linear<Generic>, .read = read};
+constinit const CpuKernels kGenericKernels = {.name = "generic",
+                                              .prepare = prepare<Generic>,
+                                              .linear = linear<Generic>,
+                                              .gemm_fp4 = gemm_fp4_strip<Generic>,
+                                              .read = read};
 
 }  // namespace nibble

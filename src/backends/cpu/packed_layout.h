@@ -40,18 +40,13 @@ constexpr NibbleTable integer_table(int zero) {
 
 constexpr ScaleKind scale_kind(FormatId id) {
   switch (id) {
-    case FormatId::mxfp4:
-      return ScaleKind::e8m0;
-    case FormatId::nvfp4:
-      return ScaleKind::e4m3;
-    case FormatId::q4_1:
-      return ScaleKind::half_and_minimum;
+    case FormatId::mxfp4: return ScaleKind::e8m0;
+    case FormatId::nvfp4: return ScaleKind::e4m3;
+    case FormatId::q4_1: return ScaleKind::half_and_minimum;
     case FormatId::f32:
     case FormatId::f16:
-    case FormatId::bf16:
-      return ScaleKind::none;
-    default:
-      return ScaleKind::half;
+    case FormatId::bf16: return ScaleKind::none;
+    default: return ScaleKind::half;
   }
 }
 
@@ -62,7 +57,8 @@ struct PackedLayout {
   static constexpr bool is_nibble = Format::code_bits == 4;
   static constexpr bool is_e2m1 = is_nibble && id != FormatId::q4_0 && id != FormatId::q4_1;
   static constexpr int code_bits = Format::code_bits;
-  static constexpr int line_k = is_nibble ? 8 : 4;  // of the integer formats
+  static constexpr int line_k = is_nibble ? 8 : 4;               // of the integer formats
+  static constexpr int code_offset = is_nibble ? kOffset : 128;  // by which their bytes are too large
   static constexpr int scale_k = Format::group_size;
   static constexpr ScaleKind scale = scale_kind(id);
   static constexpr int scale_line_bytes = kBlockRows * Format::group_scale_bytes;
@@ -70,6 +66,16 @@ struct PackedLayout {
   static constexpr NibbleTable table = is_e2m1 ? e2m1_table() : integer_table(id == FormatId::q4_0 ? 8 : 0);
   // What a sum is multiplied by at the end: E2M1 codes are doubled, and E4M3 scales are read as halves, 2^8 too small.
   static constexpr float factor = (is_e2m1 ? 0.5f : 1.0f) * (scale == ScaleKind::e4m3 ? 256.0f : 1.0f);
+};
+
+// The lines of dispatch_gemm_fp4: 16 columns of 8 k, nibble i of a word is k = i (so the activations are shuffled, not
+// the codes), and a half scale a column.
+using GemmLayout = PackedLayout<Fp4Half<32>>;
+
+// The same after decoding: a byte a weight, doubled, plus kOffset.
+struct DecodedGemmLayout : GemmLayout {
+  static constexpr bool is_nibble = false;
+  static constexpr int line_k = 4;
 };
 
 }  // namespace nibble

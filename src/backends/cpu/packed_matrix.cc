@@ -110,7 +110,8 @@ void pack_block(const CanonicalWeight& w, int64_t e, int64_t b, uint8_t* codes, 
     }
   }
   if constexpr (Layout::scale == ScaleKind::e8m0)
-    std::memset(scales, kE8m0Bias, static_cast<size_t>(round_up(w.K, kGroup) / kGroup * Layout::scale_line_bytes));
+    for (int64_t k = 0; k < w.K; k += kGroup)
+      std::memset(scales + k / kGroup * Layout::scale_line_bytes, kE8m0Bias, Layout::scale_line_bytes);
   for (int r = 0; r < num_rows; r++) {
     pack_scales<Layout>(rows[r], w.K, r, scales);
     row_factors[r] = rows[r].tensor_scale;

@@ -27,23 +27,18 @@ Value Interpreter::evaluate(const Expr& expr, const ScopePointer& scope) {
   budget_.charge(1);
   line_ = expr.line;
   switch (expr.kind) {
-    case ExprKind::literal:
-      return expr.literal;
-    case ExprKind::name:
-      return look_up(expr.name, *scope);
+    case ExprKind::literal: return expr.literal;
+    case ExprKind::name: return look_up(expr.name, *scope);
     case ExprKind::list:
     case ExprKind::tuple:
-    case ExprKind::dict:
-      return evaluate_literal(expr, scope);
+    case ExprKind::dict: return evaluate_literal(expr, scope);
     case ExprKind::attribute:
     case ExprKind::subscript:
     case ExprKind::slice:
     case ExprKind::call:
     case ExprKind::filter:
-    case ExprKind::test:
-      return evaluate_access(expr, scope);
-    default:
-      return evaluate_operator(expr, scope);
+    case ExprKind::test: return evaluate_access(expr, scope);
+    default: return evaluate_operator(expr, scope);
   }
 }
 
@@ -65,34 +60,26 @@ Value Interpreter::evaluate_literal(const Expr& expr, const ScopePointer& scope)
 Value Interpreter::evaluate_access(const Expr& expr, const ScopePointer& scope) {
   const Value value = evaluate(*expr.operands[0], scope);
   switch (expr.kind) {
-    case ExprKind::attribute:
-      return get_attribute(value, expr.name);
-    case ExprKind::subscript:
-      return get_item(value, evaluate(*expr.operands[1], scope), budget_);
+    case ExprKind::attribute: return get_attribute(value, expr.name);
+    case ExprKind::subscript: return get_item(value, evaluate(*expr.operands[1], scope), budget_);
     case ExprKind::slice: {
       Value bounds[3];
       for (int i = 0; i < 3; i++)
         if (expr.operands[i + 1] != nullptr) bounds[i] = evaluate(*expr.operands[i + 1], scope);
       return slice(value, bounds[0], bounds[1], bounds[2], budget_);
     }
-    case ExprKind::call:
-      return call(value, arguments_of(expr, scope));
-    case ExprKind::filter:
-      return apply_filter(*this, expr.name, value, arguments_of(expr, scope));
-    default:
-      return apply_test(*this, expr.name, value, arguments_of(expr, scope));
+    case ExprKind::call: return call(value, arguments_of(expr, scope));
+    case ExprKind::filter: return apply_filter(*this, expr.name, value, arguments_of(expr, scope));
+    default: return apply_test(*this, expr.name, value, arguments_of(expr, scope));
   }
 }
 
 Value Interpreter::evaluate_operator(const Expr& expr, const ScopePointer& scope) {
   const auto operand = [&](size_t i) { return evaluate(*expr.operands[i], scope); };
   switch (expr.kind) {
-    case ExprKind::negate:
-      return negate(operand(0));
-    case ExprKind::plus:
-      return compute("+", 0, operand(0), budget_);
-    case ExprKind::logical_not:
-      return !is_true(operand(0));
+    case ExprKind::negate: return negate(operand(0));
+    case ExprKind::plus: return compute("+", 0, operand(0), budget_);
+    case ExprKind::logical_not: return !is_true(operand(0));
     case ExprKind::logical_and: {
       Value left = operand(0);
       return is_true(left) ? operand(1) : left;

@@ -34,12 +34,9 @@ bool ExpressionParser::take_name(std::string_view name) {
 
 void ExpressionParser::fail_at_token(std::string_view expected) const {
   switch (current().kind) {
-    case TokenKind::end:
-      fail("the template ends, {} expected", expected);
-    case TokenKind::text:
-      fail("text, {} expected", expected);
-    default:
-      fail("'{}', {} expected", current().text, expected);
+    case TokenKind::end: fail("the template ends, {} expected", expected);
+    case TokenKind::text: fail("text, {} expected", expected);
+    default: fail("'{}', {} expected", current().text, expected);
   }
 }
 
@@ -245,8 +242,7 @@ ExprPointer ExpressionParser::primary() {
       expr->literal = number;
       return expr;
     }
-    default:
-      break;
+    default: break;
   }
   if (take_op("(")) {
     expr = tuple();

@@ -29,10 +29,8 @@ bool is_printable(char32_t c) {
     case UTF8PROC_CATEGORY_CO:
     case UTF8PROC_CATEGORY_ZL:
     case UTF8PROC_CATEGORY_ZP:
-    case UTF8PROC_CATEGORY_ZS:
-      return false;
-    default:
-      return true;
+    case UTF8PROC_CATEGORY_ZS: return false;
+    default: return true;
   }
 }
 
@@ -110,27 +108,13 @@ void append_json_text(std::string& out, const std::string& text, bool ensure_asc
     const Utf8Step step = read_utf8(text, at);
     const char32_t c = step.code_point;
     switch (c) {
-      case '"':
-        quoted += "\\\"";
-        break;
-      case '\\':
-        quoted += "\\\\";
-        break;
-      case '\n':
-        quoted += "\\n";
-        break;
-      case '\r':
-        quoted += "\\r";
-        break;
-      case '\t':
-        quoted += "\\t";
-        break;
-      case '\f':
-        quoted += "\\f";
-        break;
-      case '\b':
-        quoted += "\\b";
-        break;
+      case '"': quoted += "\\\""; break;
+      case '\\': quoted += "\\\\"; break;
+      case '\n': quoted += "\\n"; break;
+      case '\r': quoted += "\\r"; break;
+      case '\t': quoted += "\\t"; break;
+      case '\f': quoted += "\\f"; break;
+      case '\b': quoted += "\\b"; break;
       default:
         if (c < 0x20 || (ensure_ascii && c >= 0x7F && c < 0x10000)) {
           quoted += fmt::format("\\u{:04x}", static_cast<uint32_t>(c));

@@ -155,23 +155,12 @@ Interpreter::Flow Interpreter::execute(const Statement& statement, const ScopePo
   budget_.charge(1);
   line_ = statement.line;
   switch (statement.kind) {
-    case StatementKind::text:
-      print(statement.text, out);
-      break;
-    case StatementKind::output:
-      print(to_text(evaluate(*statement.expr, scope), budget_), out);
-      break;
-    case StatementKind::if_:
-      return execute_if(statement, scope, out);
-    case StatementKind::for_:
-      execute_for(statement, evaluate(*statement.expr, scope), 1, scope, out);
-      break;
-    case StatementKind::set:
-      assign(statement.target, evaluate(*statement.expr, scope), *scope);
-      break;
-    case StatementKind::set_block:
-      assign(statement.target, filtered_block(statement, scope), *scope);
-      break;
+    case StatementKind::text: print(statement.text, out); break;
+    case StatementKind::output: print(to_text(evaluate(*statement.expr, scope), budget_), out); break;
+    case StatementKind::if_: return execute_if(statement, scope, out);
+    case StatementKind::for_: execute_for(statement, evaluate(*statement.expr, scope), 1, scope, out); break;
+    case StatementKind::set: assign(statement.target, evaluate(*statement.expr, scope), *scope); break;
+    case StatementKind::set_block: assign(statement.target, filtered_block(statement, scope), *scope); break;
     case StatementKind::macro: {
       const auto macro = std::make_shared<Macro>();
       macro->name = statement.text;
@@ -181,12 +170,8 @@ Interpreter::Flow Interpreter::execute(const Statement& statement, const ScopePo
       scope->names[statement.text] = Value(ObjectPointer(macro));
       break;
     }
-    case StatementKind::call_block:
-      execute_call(statement, scope, out);
-      break;
-    case StatementKind::filter_block:
-      print(to_text(filtered_block(statement, scope), budget_), out);
-      break;
+    case StatementKind::call_block: execute_call(statement, scope, out); break;
+    case StatementKind::filter_block: print(to_text(filtered_block(statement, scope), budget_), out); break;
     case StatementKind::with: {
       const auto inner = std::make_shared<Scope>();
       inner->outer = scope;
@@ -198,10 +183,8 @@ Interpreter::Flow Interpreter::execute(const Statement& statement, const ScopePo
       inner->outer = scope;
       return execute(statement.body, inner, out);
     }
-    case StatementKind::break_:
-      return Flow::break_loop;
-    case StatementKind::continue_:
-      return Flow::continue_loop;
+    case StatementKind::break_: return Flow::break_loop;
+    case StatementKind::continue_: return Flow::continue_loop;
   }
   return Flow::next;
 }

@@ -133,7 +133,7 @@ Value get_item(const Value& value, const Value& key, Budget& budget) {
 
 Value slice(const Value& value, const Value& start, const Value& stop, const Value& step, Budget& budget) {
   if (value.is_undefined()) fail_undefined(value);
-  if (!value.is_list() && !value.is_text()) return undefined(fmt::format("a {} cannot be sliced", type_name(value)));
+  if (!value.is_list() && !value.is_text()) fail("a {} cannot be sliced", type_name(value));
   const auto bound = [](const Value& given, int64_t fallback) {
     return given.is_undefined() || given.is_none() ? fallback : to_integer(given, "a slice");
   };

@@ -15,7 +15,7 @@ Value get_attribute(const Value& value, const std::string& name);
 // value[key]: an entry or element, or else a method or attribute. Undefined if there is neither.
 Value get_item(const Value& value, const Value& key, Budget& budget);
 
-// value[start:stop:step], each undefined or none where nothing stands. Undefined if the value has no parts.
+// value[start:stop:step], each undefined or none where nothing stands.
 Value slice(const Value& value, const Value& start, const Value& stop, const Value& step, Budget& budget);
 
 // What a loop over the value meets: elements, keys of a dict, characters of a string; nothing for undefined.

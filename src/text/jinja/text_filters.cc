@@ -63,23 +63,12 @@ Value escape(Interpreter& interpreter, const Value& input, const Arguments&) {
   std::string text;
   for (const char c : to_text(input, interpreter.budget())) {
     switch (c) {
-      case '&':
-        text += "&amp;";
-        break;
-      case '<':
-        text += "&lt;";
-        break;
-      case '>':
-        text += "&gt;";
-        break;
-      case '"':
-        text += "&#34;";
-        break;
-      case '\'':
-        text += "&#39;";
-        break;
-      default:
-        text += c;
+      case '&': text += "&amp;"; break;
+      case '<': text += "&lt;"; break;
+      case '>': text += "&gt;"; break;
+      case '"': text += "&#34;"; break;
+      case '\'': text += "&#39;"; break;
+      default: text += c;
     }
   }
   interpreter.budget().charge_text(text.size());
@@ -135,6 +124,7 @@ Value tojson(Interpreter& interpreter, const Value& input, const Arguments& argu
 
 Value indent(Interpreter& interpreter, const Value& input, const Arguments& arguments) {
   const auto bound = arguments.bind("indent", {"width", "first", "blank"});
+  if (!input.is_text()) fail("indent: a string expected, not {}", type_name(input));
   std::string margin = "    ";
   if (bound[0].is_text()) {
     margin = bound[0].text();
@@ -160,6 +150,7 @@ Value indent(Interpreter& interpreter, const Value& input, const Arguments& argu
 
 Value truncate(Interpreter& interpreter, const Value& input, const Arguments& arguments) {
   const auto bound = arguments.bind("truncate", {"length", "killwords", "end", "leeway"});
+  if (!input.is_text() && !input.is_undefined()) fail("truncate: a string expected, not {}", type_name(input));
   const int64_t limit = is_given(bound[0]) ? to_integer(bound[0], "truncate") : 255;
   const int64_t leeway = is_given(bound[3]) ? to_integer(bound[3], "truncate") : 5;
   const std::string end = is_given(bound[2]) ? to_text(bound[2], interpreter.budget()) : "...";

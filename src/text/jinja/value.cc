@@ -111,16 +111,13 @@ Value undefined(std::string reason) {
 Value from_json(const nlohmann::ordered_json& json, int nesting) {
   if (nesting > kMaxNesting) fail("the input is nested more than {} deep", kMaxNesting);
   switch (json.type()) {
-    case nlohmann::ordered_json::value_t::boolean:
-      return json.get<bool>();
+    case nlohmann::ordered_json::value_t::boolean: return json.get<bool>();
     case nlohmann::ordered_json::value_t::string: {
       const auto& text = json.get_ref<const std::string&>();
       return is_utf8(text) ? text : replace_invalid_utf8(text);
     }
-    case nlohmann::ordered_json::value_t::number_float:
-      return json.get<double>();
-    case nlohmann::ordered_json::value_t::number_integer:
-      return json.get<int64_t>();
+    case nlohmann::ordered_json::value_t::number_float: return json.get<double>();
+    case nlohmann::ordered_json::value_t::number_integer: return json.get<int64_t>();
     case nlohmann::ordered_json::value_t::number_unsigned:
       if (json.get<uint64_t>() > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
         fail("the input has the number {}, which does not fit a signed 64-bit integer", json.get<uint64_t>());
@@ -137,8 +134,7 @@ Value from_json(const nlohmann::ordered_json& json, int nesting) {
       for (const auto& [key, value] : json.items()) dict.set(key, from_json(value, nesting + 1));
       return dict;
     }
-    default:
-      return None{};
+    default: return None{};
   }
 }
 
