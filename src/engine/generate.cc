@@ -19,12 +19,17 @@ std::string StopFilter::push(std::string_view text) {
   held_ += text;
   size_t end = held_.size();  // what stands before it can be shown
   for (const std::string& stop : stops_) {
+    const size_t at = stop.empty() ? std::string::npos : held_.find(stop);
+    if (at == std::string::npos) continue;
+    stopped_ = true;
+    end = std::min(end, at);
+  }
+  if (stopped_) {
+    held_.resize(end);
+    return std::exchange(held_, {});
+  }
+  for (const std::string& stop : stops_) {
     if (stop.empty()) continue;
-    if (const size_t at = held_.find(stop); at != std::string::npos) {
-      stopped_ = true;
-      end = std::min(end, at);
-      continue;
-    }
     for (size_t length = std::min(stop.size() - 1, held_.size()); length > 0; length--) {
       if (!held_.ends_with(std::string_view(stop).substr(0, length))) continue;
       end = std::min(end, held_.size() - length);
@@ -32,7 +37,7 @@ std::string StopFilter::push(std::string_view text) {
     }
   }
   std::string shown = held_.substr(0, end);
-  held_ = stopped_ ? std::string() : held_.substr(end);
+  held_.erase(0, end);
   return shown;
 }
 

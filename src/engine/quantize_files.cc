@@ -1,5 +1,7 @@
 #include "engine/quantize_files.h"
 
+#include <algorithm>
+
 #include "checkpoint/output_file.h"
 #include "engine/text.h"
 #include "formats/formats.h"
@@ -37,6 +39,10 @@ Json compressed_tensors_config(const std::vector<std::string>& kept) {
               {"format", "mxfp4-pack-quantized"}}}}}};
 }
 
+bool has_vector(const Model& model, std::string_view ending) {
+  return std::ranges::any_of(model.weights.entries(), [&](const WeightEntry& e) { return e.name().ends_with(ending); });
+}
+
 }  // namespace
 
 Json quantized_config(const ModelFiles& files, FormatId format, const std::vector<std::string>& kept) {
@@ -44,6 +50,8 @@ Json quantized_config(const ModelFiles& files, FormatId format, const std::vecto
   Json config;
   if (checkpoint.container == Container::gguf) {
     config = to_hugging_face_config(files.model->config);
+    config["attention_bias"] = has_vector(*files.model, ".self_attn.q_proj.bias");
+    config["mlp_bias"] = has_vector(*files.model, ".mlp.up_proj.bias");
     const std::vector<int32_t> stops = stop_tokens(checkpoint);
     if (!stops.empty()) config["eos_token_id"] = stops.front();
     if (checkpoint.config.contains("tokenizer.ggml.bos_token_id"))

@@ -71,7 +71,9 @@ std::optional<std::string> find_chat_template(const Checkpoint& checkpoint) {
   const nlohmann::json& value = config.at("chat_template");
   if (value.is_string()) return value.get<std::string>();
   for (const nlohmann::json& named : value)  // several by name: the one for conversations is "default"
-    if (named.is_object() && named.value("name", "") == "default") return named.value("template", "");
+    if (const auto it = named.is_object() ? named.find("template") : named.end();
+        it != named.end() && it->is_string() && named.contains("name") && named.at("name") == "default")
+      return it->get<std::string>();
   return {};
 }
 
@@ -91,7 +93,7 @@ std::vector<int32_t> stop_tokens(const Checkpoint& checkpoint) {
 SamplingOptions default_sampling(const Checkpoint& checkpoint) {
   SamplingOptions options;
   const nlohmann::json& config = checkpoint.generation_config;
-  if (!config.is_object() || !config.value("do_sample", false)) return options;
+  if (!config.is_object() || !config.contains("do_sample") || config.at("do_sample") != true) return options;
   const auto number = [&](const char* key, float fallback) {
     return config.contains(key) && config.at(key).is_number() ? config.at(key).get<float>() : fallback;
   };

@@ -187,6 +187,7 @@ DecoderConfig read_gguf(const Checkpoint& checkpoint) {
   read_scaling({reader, "rope.scaling.type", "rope.scaling.factor", "rope.scaling.original_context_length",
                 "rope.scaling.attn_factor", "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow"},
                static_cast<double>(c.max_position_embeddings), rope);
+  rope.attention_factor *= yarn_attention_factor(rope.factor);  // in GGUF files it multiplies YaRN's own
   c.rope = rope;
   c.rotation = make_rotation(rope);
   apply_rope_freqs(checkpoint, c);

@@ -36,6 +36,8 @@ std::string_view rope_scaling_name(RopeScaling scaling) {
   return "unknown";
 }
 
+double yarn_attention_factor(double factor) { return 0.1 * std::log(std::max(factor, 1.0)) + 1; }
+
 Rotation make_rotation(const RopeParameters& p) {
   Rotation rotation;
   double yarn_low = 0, yarn_high = 0;
@@ -49,8 +51,7 @@ Rotation make_rotation(const RopeParameters& p) {
     yarn_low = std::max(yarn_low, 0.0);
     yarn_high = std::min(yarn_high, static_cast<double>(p.rotary_dim - 1));
     if (yarn_low == yarn_high) yarn_high += 0.001;  // a ramp needs a width
-    const double factor = p.attention_factor != 0 ? p.attention_factor : 0.1 * std::log(std::max(p.factor, 1.0)) + 1;
-    rotation.scale = static_cast<float>(factor);
+    rotation.scale = static_cast<float>(p.attention_factor != 0 ? p.attention_factor : yarn_attention_factor(p.factor));
   }
 
   for (int64_t i = 0; i < p.rotary_dim / 2; i++) {

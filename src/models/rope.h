@@ -26,6 +26,9 @@ struct RopeParameters {
 
 std::string_view rope_scaling_name(RopeScaling scaling);
 
+// YaRN's own attention factor, 0.1 ln(factor) + 1.
+double yarn_attention_factor(double factor);
+
 // none    inv_freq[i] = theta^(-2i / rotary_dim)
 // linear  that / factor (arXiv:2306.15595)
 // llama3  wavelengths beyond original / low_freq_factor divided by factor, those below original / high_freq_factor

@@ -61,7 +61,7 @@ struct RmsNormOp {
   int64_t num_heads = 1;
 };
 
-// out = x * wᵀ + bias, or out += that.
+// out = x * wᵀ + bias, or out += that; out does not overlap x.
 struct LinearOp {
   Slice x;
   WeightId w;     // [N, K]

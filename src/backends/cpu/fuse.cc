@@ -68,7 +68,8 @@ std::optional<LinearGroup> linear_group(const Step& step, size_t& i) {
   if (norm != nullptr) {
     // The norm's result stays with the worker that needs it, and the rows that it reads must not change meanwhile.
     const bool keeps_x =
-        std::ranges::none_of(group.linears, [&](const LinearOp& l) { return l.out.overlaps(norm->x); });
+        std::ranges::none_of(group.linears, [&](const LinearOp& l) { return l.out.overlaps(norm->x); }) &&
+        !(group.swiglu && group.swiglu->out.overlaps(norm->x));
     if (!is_dead(step, next, norm->out) || !keeps_x) return {};
   }
   i = next;
@@ -88,7 +89,8 @@ std::optional<RowOp> as_row_op(const Op& op) {
 bool prepares_heads(const RowOp& op, const AttentionOp& a) {
   const int64_t kv_width = a.num_kv_heads * a.head_dim;
   const auto is_q_or_k = [&](const Slice& x, int64_t num_heads) {
-    return x == a.q ? num_heads == a.num_heads : x.width == kv_width && num_heads == a.num_kv_heads;
+    if (x == a.q) return num_heads == a.num_heads;
+    return x.width == kv_width && num_heads == a.num_kv_heads && !x.overlaps(a.q);
   };
   if (const auto* norm = std::get_if<RmsNormOp>(&op))
     return norm->x == norm->out && is_q_or_k(norm->x, norm->num_heads);

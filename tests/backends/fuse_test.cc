@@ -1,0 +1,310 @@
+// What is fused, what must not be, and that neither changes a value.
+#include "backends/cpu/fuse.h"
+
+#include <gtest/gtest.h>
+
+#include "backends/step_program.h"
+
+namespace nibble {
+namespace {
+
+using Names = std::vector<std::string>;
+
+Names groups(const Step& step) {
+  Names names;
+  for (const OpGroup& group : fuse(step)) names.push_back(group_name(group));
+  return names;
+}
+
+// The CPU on 1, 2 and 3 threads against the reference, for the step as it is.
+void expect_reference_values(const StepProgram& program) {
+  const auto expected = program.run(*make_reference_backend(), program.one_run());
+  float largest = 0;
+  for (float value : expected) largest = std::max(largest, std::fabs(value));
+  std::vector<float> first;
+  for (int num_threads : {1, 2, 3}) {
+    const auto values = program.run(*make_cpu_backend(num_threads), program.one_run());
+    ASSERT_EQ(values.size(), expected.size());
+    for (size_t i = 0; i < values.size(); i++)
+      ASSERT_NEAR(values[i], expected[i], 1e-3f * largest) << i << ", " << num_threads << " threads";
+    if (first.empty()) first = values;
+    EXPECT_EQ(values, first) << num_threads << " threads";
+  }
+}
+
+// One layer of a decoder, as the models record it: hidden 40, intermediate 56, 3 heads of 10 over 1 key head.
+struct Layer {
+  StepProgram& p;
+  Slice x, normed, q, k, v, attended, gate, up, hidden;
+  int rotation;
+
+  explicit Layer(StepProgram& program) : p(program) {
+    x = p.random_input("x", 40);
+    normed = p.step.buffer("normed", 40);
+    q = p.step.buffer("q", 30);
+    k = p.step.buffer("k", 10);
+    v = p.step.buffer("v", 10);
+    attended = p.step.buffer("attended", 30);
+    gate = p.step.buffer("gate", 56);
+    up = p.step.buffer("up", 56);
+    hidden = p.step.buffer("hidden", 56);
+    rotation = p.step.rotation({{1.0f, 0.5f, 0.25f, 0.125f, 0.0625f}});
+    p.cache_shape.layers = {{10, 10}};
+  }
+
+  void norm(Slice from, Slice to) { p.step.rms_norm({.x = from, .weight = p.vector(40), .out = to, .eps = 1e-5f}); }
+  void linear(Slice from, Slice to, bool accumulate = false) {
+    p.step.linear({.x = from,
+                   .w = p.matrix(FormatId::bf16, to.width, from.width),
+                   .bias = p.vector(to.width),
+                   .out = to,
+                   .accumulate = accumulate});
+  }
+  void rope(Slice heads, int64_t num_heads) {
+    p.step.rope({.x = heads, .num_heads = num_heads, .head_dim = 10, .rotation = rotation});
+  }
+  void attend() {
+    p.step.attention(
+        {.q = q, .layer = 0, .num_heads = 3, .num_kv_heads = 1, .head_dim = 10, .scale = 0.3f, .out = attended});
+  }
+  void attention_block(bool normalise_heads) {
+    norm(x, normed);
+    linear(normed, q);
+    linear(normed, k);
+    linear(normed, v);
+    if (normalise_heads) {
+      p.step.rms_norm({.x = q, .weight = p.vector(10), .out = q, .eps = 1e-5f, .num_heads = 3});
+      p.step.rms_norm({.x = k, .weight = p.vector(10), .out = k, .eps = 1e-5f, .num_heads = 1});
+    }
+    rope(q, 3);
+    rope(k, 1);
+    p.step.kv_append({.k = k, .v = v, .layer = 0});
+    attend();
+    linear(attended, x, true);
+  }
+  void mlp_block() {
+    norm(x, normed);
+    linear(normed, gate);
+    linear(normed, up);
+    p.step.swiglu({.gate = gate, .up = up, .out = hidden});
+    linear(hidden, x, true);
+  }
+  void output_block() {
+    const Slice last = p.step.buffer("last", 40, Rows::logits);
+    const Slice last_normed = p.step.buffer("last_normed", 40, Rows::logits);
+    p.step.logits = p.step.buffer("logits", 29, Rows::logits);
+    p.step.select_logits({.x = x, .out = last});
+    norm(last, last_normed);
+    linear(last_normed, p.step.logits);
+  }
+};
+
+class Fuse : public testing::TestWithParam<int64_t> {
+ protected:
+  StepProgram p{GetParam()};
+  Layer layer{p};
+
+  void expect_groups(const Names& names) {
+    EXPECT_EQ(groups(p.step), names);
+    expect_reference_values(p);
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(Tokens, Fuse, testing::Values(1, 5, 13));
+
+TEST_P(Fuse, ALlama) {
+  layer.attention_block(false);
+  layer.mlp_block();
+  layer.output_block();
+  expect_groups({"embed", "rms_norm + 3 linears", "rope + rope + kv_append + attention", "linear",
+                 "rms_norm + 2 linears + swiglu", "linear", "select_logits", "rms_norm + linear"});
+}
+
+TEST_P(Fuse, AQwen3) {
+  layer.attention_block(true);
+  layer.mlp_block();
+  layer.output_block();
+  expect_groups({"embed", "rms_norm + 3 linears", "rms_norm + rms_norm + rope + rope + kv_append + attention", "linear",
+                 "rms_norm + 2 linears + swiglu", "linear", "select_logits", "rms_norm + linear"});
+}
+
+TEST_P(Fuse, ANormThatIsReadLaterStandsAlone) {
+  layer.norm(layer.x, layer.normed);
+  layer.linear(layer.normed, layer.q);
+  layer.linear(layer.q, layer.x);
+  layer.linear(layer.normed, layer.x, true);
+  p.step.logits = layer.x;
+  expect_groups({"embed", "rms_norm", "linear", "linear", "linear"});
+}
+
+TEST_P(Fuse, ANormWhosePartIsReadLaterStandsAlone) {
+  layer.norm(layer.x, layer.normed);
+  layer.linear(layer.normed, layer.gate);
+  layer.linear(layer.normed.columns(3, 10), layer.gate, true);
+  p.step.logits = layer.gate;
+  expect_groups({"embed", "rms_norm", "linear", "linear"});
+}
+
+TEST_P(Fuse, ANormThatIsTheResultStandsAlone) {
+  layer.norm(layer.x, layer.normed);
+  layer.linear(layer.normed, layer.q);
+  p.step.logits = layer.normed;
+  expect_groups({"embed", "rms_norm", "linear"});
+}
+
+TEST_P(Fuse, ANormThatIsWrittenAnewBeforeItIsReadMayGo) {
+  layer.norm(layer.x, layer.normed);
+  layer.linear(layer.normed, layer.q);
+  layer.norm(layer.x, layer.normed);
+  layer.linear(layer.normed, layer.q, true);
+  p.step.logits = layer.q;
+  expect_groups({"embed", "rms_norm + linear", "rms_norm + linear"});
+}
+
+TEST_P(Fuse, ALinearThatWritesWhatTheNormReadsIsKeptApart) {
+  layer.norm(layer.x, layer.normed);
+  layer.linear(layer.normed, layer.x, true);
+  p.step.logits = layer.x;
+  expect_groups({"embed", "rms_norm", "linear"});
+}
+
+TEST_P(Fuse, ASwigluThatWritesWhatTheNormReadsIsKeptApart) {
+  const Slice gate = layer.gate.columns(0, 40), up = layer.up.columns(0, 40);
+  layer.norm(layer.x, layer.normed);
+  layer.linear(layer.normed, gate);
+  layer.linear(layer.normed, up);
+  p.step.swiglu({.gate = gate, .up = up, .out = layer.x});
+  p.step.logits = layer.x;
+  expect_groups({"embed", "rms_norm", "2 linears + swiglu"});
+}
+
+TEST_P(Fuse, ANormInPlaceFusesUnlessItIsReadLater) {
+  layer.norm(layer.x, layer.x);
+  layer.linear(layer.x, layer.q);
+  p.step.logits = layer.q;
+  expect_groups({"embed", "rms_norm + linear"});
+  layer.linear(layer.x, layer.q, true);
+  layer.linear(layer.x.columns(0, 30), layer.q, true);
+  expect_groups({"embed", "rms_norm", "linear", "linear", "linear"});
+}
+
+TEST_P(Fuse, LinearsThatWriteTheSameAreKeptApart) {
+  layer.linear(layer.x, layer.q);
+  layer.linear(layer.x, layer.q, true);
+  layer.linear(layer.x, layer.gate.columns(0, 20));
+  layer.linear(layer.x, layer.gate.columns(20, 36));
+  layer.linear(layer.x, layer.gate.columns(10, 20), true);
+  layer.linear(layer.gate, layer.q, true);
+  p.step.logits = layer.q;
+  expect_groups({"embed", "linear", "3 linears", "linear", "linear"});
+}
+
+TEST_P(Fuse, LinearsOfDifferentColumnsAreKeptApart) {
+  layer.linear(layer.x.columns(0, 20), layer.q);
+  layer.linear(layer.x.columns(20, 20), layer.k);
+  layer.linear(layer.k, layer.q, true);
+  p.step.logits = layer.q;
+  expect_groups({"embed", "linear", "linear", "linear"});
+}
+
+TEST_P(Fuse, OnlyTheSwigluOfBothLinearsInTheirOrderJoins) {
+  layer.linear(layer.x, layer.gate);
+  layer.linear(layer.x, layer.up);
+  p.step.swiglu({.gate = layer.up, .up = layer.gate, .out = layer.hidden});
+  p.step.logits = layer.hidden;
+  expect_groups({"embed", "2 linears", "swiglu"});
+}
+
+TEST_P(Fuse, ASwigluAfterThreeLinearsStandsAlone) {
+  layer.linear(layer.x, layer.gate);
+  layer.linear(layer.x, layer.up);
+  layer.linear(layer.x, layer.q);
+  p.step.swiglu({.gate = layer.gate, .up = layer.up, .out = layer.hidden});
+  p.step.logits = layer.hidden;
+  expect_groups({"embed", "3 linears", "swiglu"});
+}
+
+TEST_P(Fuse, ASwigluOfSumsStandsAlone) {
+  p.step.embed({.w = p.matrix(FormatId::f32, 32, 56), .out = layer.gate});
+  layer.linear(layer.x, layer.gate, true);
+  layer.linear(layer.x, layer.up);
+  p.step.swiglu({.gate = layer.gate, .up = layer.up, .out = layer.hidden});
+  p.step.logits = layer.hidden;
+  expect_groups({"embed", "embed", "2 linears", "swiglu"});
+}
+
+TEST_P(Fuse, ASwigluMayWriteOverItsGate) {
+  layer.linear(layer.x, layer.gate);
+  layer.linear(layer.x, layer.up);
+  p.step.swiglu({.gate = layer.gate, .up = layer.up, .out = layer.gate});
+  p.step.logits = layer.gate;
+  expect_groups({"embed", "2 linears + swiglu"});
+}
+
+TEST_P(Fuse, GateAndUpMayBeReadLater) {
+  layer.linear(layer.x, layer.gate);
+  layer.linear(layer.x, layer.up);
+  p.step.swiglu({.gate = layer.gate, .up = layer.up, .out = layer.hidden});
+  p.step.swiglu({.gate = layer.hidden, .up = layer.gate, .out = layer.hidden});
+  p.step.logits = layer.hidden;
+  expect_groups({"embed", "2 linears + swiglu", "swiglu"});
+}
+
+// ---- attention ----
+
+TEST_P(Fuse, HeadsOfAnotherNumberAreKeptApart) {
+  // The norm goes over all of q at once: no head is ready before all are.
+  layer.linear(layer.x, layer.q);
+  layer.linear(layer.x, layer.k);
+  layer.linear(layer.x, layer.v);
+  p.step.rms_norm({.x = layer.q, .weight = p.vector(30), .out = layer.q, .eps = 1e-5f});
+  layer.rope(layer.q, 3);
+  p.step.kv_append({.k = layer.k, .v = layer.v, .layer = 0});
+  layer.attend();
+  p.step.logits = layer.attended;
+  expect_groups({"embed", "3 linears", "rms_norm", "rope + kv_append + attention"});
+}
+
+TEST_P(Fuse, ARotationOfSomeOfTheQueriesIsKeptApart) {
+  // It looks like keys, but the worker that turns it is not the one that needs it.
+  layer.linear(layer.x, layer.q);
+  layer.linear(layer.x, layer.k);
+  layer.linear(layer.x, layer.v);
+  layer.rope(layer.q.columns(10, 10), 1);
+  p.step.kv_append({.k = layer.k, .v = layer.v, .layer = 0});
+  layer.attend();
+  p.step.logits = layer.attended;
+  expect_groups({"embed", "3 linears", "rope", "kv_append + attention"});
+}
+
+TEST_P(Fuse, QueriesMayBeUsedTwice) {
+  layer.linear(layer.x, layer.q);
+  layer.linear(layer.x, layer.k);
+  layer.linear(layer.x, layer.v);
+  layer.rope(layer.q, 3);
+  p.step.kv_append({.k = layer.k, .v = layer.v, .layer = 0});
+  layer.attend();
+  layer.rope(layer.q, 3);
+  layer.linear(layer.attended, layer.x);
+  layer.attend();
+  layer.linear(layer.attended, layer.x, true);
+  layer.linear(layer.q, layer.x, true);
+  p.step.logits = layer.x;
+  expect_groups(
+      {"embed", "3 linears", "rope + kv_append + attention", "rope", "linear", "attention", "linear", "linear"});
+}
+
+TEST_P(Fuse, AnotherLayersAppendIsKeptApart) {
+  p.cache_shape.layers = {{10, 10}, {10, 10}};
+  layer.linear(layer.x, layer.q);
+  layer.linear(layer.x, layer.k);
+  layer.linear(layer.x, layer.v);
+  p.step.kv_append({.k = layer.k, .v = layer.v, .layer = 0});
+  p.step.kv_append({.k = layer.v, .v = layer.k, .layer = 1});
+  layer.attend();
+  p.step.logits = layer.attended;
+  expect_groups({"embed", "3 linears", "kv_append", "kv_append", "attention"});
+}
+
+}  // namespace
+}  // namespace nibble

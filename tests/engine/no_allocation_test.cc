@@ -1,0 +1,82 @@
+// A decode step allocates nothing: the program's allocations are counted.
+#include <atomic>
+#include <cstdlib>
+#include <new>
+
+#include "engine/sampler.h"
+#include "goldens.h"
+
+namespace {
+
+std::atomic<int64_t> num_allocations{0};
+
+void* count_and_allocate(size_t size, size_t alignment) {
+  num_allocations.fetch_add(1, std::memory_order_relaxed);
+  size = (size + alignment - 1) / alignment * alignment;
+  void* memory = std::aligned_alloc(alignment, size == 0 ? alignment : size);
+  if (memory == nullptr) throw std::bad_alloc();
+  return memory;
+}
+
+}  // namespace
+
+void* operator new(size_t size) { return count_and_allocate(size, alignof(std::max_align_t)); }
+void* operator new(size_t size, std::align_val_t alignment) {
+  return count_and_allocate(size, static_cast<size_t>(alignment));
+}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, size_t) noexcept { std::free(memory); }
+void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
+void operator delete(void* memory, size_t, std::align_val_t) noexcept { std::free(memory); }
+
+namespace nibble {
+namespace {
+
+template <class Work>
+int64_t allocations_of(Work work) {
+  const int64_t before = num_allocations;
+  work();
+  return num_allocations - before;
+}
+
+TEST(NoAllocation, TheCounterCounts) {
+  std::vector<double> values;
+  EXPECT_EQ(allocations_of([&] { values.resize(1000); }), 1);
+  EXPECT_EQ(allocations_of([&] { ::operator delete(::operator new(64, std::align_val_t{64}), std::align_val_t{64}); }),
+            1);
+}
+
+TEST(NoAllocation, DecodeAndSampling) {
+  for (const char* name : {"llama-modelopt-nvfp4", "llama-ct-mxfp4", "llama-floats-sharded", "qwen3-bf16"}) {
+    const Golden golden = read_golden(kModels / name);
+    for (int num_threads : {1, 2}) {
+      SCOPED_TRACE(fmt::format("{}, {} threads", name, num_threads));
+      Engine engine = open_engine(golden.model, "cpu", num_threads);
+      Session session(engine);
+      const SamplingOptions options{
+          .repetition_penalty = 1.1f, .temperature = 1, .top_k = 20, .top_p = 0.9f, .seed = 1};
+      Sampler sampler(options, engine.model().config.vocab_size);
+      std::span<const float> logits = session.prefill(golden.prompt);
+      const int64_t count = allocations_of([&] {
+        for (int i = 0; i < 20; i++) {
+          const int32_t token = sampler.sample(logits);
+          sampler.accept(token);
+          logits = session.decode(token);
+        }
+      });
+      EXPECT_EQ(count, 0);
+    }
+  }
+}
+
+TEST(NoAllocation, ASecondPromptOfTheSameLength) {
+  const Golden golden = read_golden(kModels / "llama-gguf-q4_1");
+  Engine engine = open_engine(golden.model, "cpu", 2);
+  Session session(engine);
+  session.prefill(golden.prompt);
+  session.truncate(0);
+  EXPECT_EQ(allocations_of([&] { session.prefill(golden.prompt); }), 0);
+}
+
+}  // namespace
+}  // namespace nibble

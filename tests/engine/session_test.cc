@@ -1,0 +1,164 @@
+#include "engine/session.h"
+
+#include "base/memory.h"
+#include "checkpoint/test_files.h"
+#include "goldens.h"
+
+namespace nibble {
+namespace {
+
+class SessionTest : public testing::Test {
+ protected:
+  const Golden golden = read_golden(kModels / "qwen3-gguf-mxfp4");
+  Engine engine{golden.model, {.backend = {.num_threads = 1}, .max_len = 40, .prefill_block = 5}};
+  Session session{engine};
+  const std::vector<float> all_logits = forward(engine, golden.prompt, 16);
+
+  std::vector<float> row(size_t m) const {
+    return {all_logits.begin() + static_cast<std::ptrdiff_t>(m * 131),
+            all_logits.begin() + static_cast<std::ptrdiff_t>((m + 1) * 131)};
+  }
+  std::vector<float> prefill(std::span<const int32_t> tokens) {
+    const auto logits = session.prefill(tokens);
+    return {logits.begin(), logits.end()};
+  }
+  std::string error(std::vector<int32_t> tokens) {
+    return error_of([&] { session.prefill(tokens); });
+  }
+};
+
+TEST_F(SessionTest, PrefillGivesTheLastTokensLogits) {
+  EXPECT_EQ(session.max_len(), 40);
+  EXPECT_EQ(session.length(), 0);
+  EXPECT_EQ(prefill(std::span(golden.prompt).first(7)), row(6));
+  EXPECT_EQ(session.length(), 7);
+  EXPECT_EQ(prefill(std::span(golden.prompt).subspan(7, 1)), row(7));
+  EXPECT_EQ(prefill(std::span(golden.prompt).subspan(8)), row(15));
+  EXPECT_EQ(session.length(), 16);
+}
+
+TEST_F(SessionTest, DecodeGoesOnFromThePrompt) {
+  prefill(std::span(golden.prompt).first(9));
+  for (size_t i = 9; i < 16; i++) {
+    const auto logits = session.decode(golden.prompt[i]);
+    EXPECT_EQ(std::vector(logits.begin(), logits.end()), row(i));
+  }
+}
+
+TEST_F(SessionTest, TruncateForgets) {
+  prefill(golden.prompt);
+  prefill(std::vector<int32_t>(20, 1));
+  session.truncate(10);
+  EXPECT_EQ(session.length(), 10);
+  EXPECT_EQ(prefill(std::span(golden.prompt).subspan(10)), row(15));
+  session.truncate(100);  // longer than what is there changes nothing
+  EXPECT_EQ(session.length(), 16);
+  session.truncate(0);
+  EXPECT_EQ(prefill(std::span(golden.prompt).first(3)), row(2));
+}
+
+TEST_F(SessionTest, TwoSessionsOfAnEngineDoNotMix) {
+  Session other(engine);
+  other.prefill(std::vector<int32_t>(11, 3));
+  prefill(std::span(golden.prompt).first(12));
+  other.prefill(std::vector<int32_t>(5, 7));
+  EXPECT_EQ(prefill(std::span(golden.prompt).subspan(12)), row(15));
+  EXPECT_EQ(other.length(), 16);
+}
+
+TEST_F(SessionTest, BytesPerTokenGrowWithTheCache) {
+  const int64_t weights = session.decode_step().weight_bytes();
+  EXPECT_GT(weights, 0);
+  EXPECT_EQ(session.bytes_per_token(), weights);
+  prefill(golden.prompt);
+  EXPECT_EQ(session.bytes_per_token(), weights + 16 * 2 * (64 + 64) * 2);  // 16 positions, 2 layers, 2 × 32 halves each
+  EXPECT_EQ(engine.kv_cache_shape().bytes_per_token(), 2 * (64 + 64) * 2);
+}
+
+TEST_F(SessionTest, ErrorsNameBothValues) {
+  expect_parts(error({1, 131}), {"token 131", "vocabulary has 131 tokens"});
+  expect_parts(error({1, -1}), {"token -1", "vocabulary has 131 tokens"});
+  expect_parts(error({}), {"no tokens", "at least 1"});
+  expect_parts(error(std::vector<int32_t>(41, 1)), {"41 tokens", "context of 40", "--ctx", "256"});
+  EXPECT_EQ(session.length(), 0);  // nothing has gone through
+  prefill(std::vector<int32_t>(40, 1));
+  expect_parts(error({1}), {"41 tokens", "context of 40"});
+  std::vector<float> out(131);
+  expect_parts(error_of([&] { session.forward(std::vector<int32_t>(1, 5), 1, out.data()); }),
+               {"41 tokens", "context of 40"});
+}
+
+TEST_F(SessionTest, AContextIsNoLongerThanTheModels) {
+  Engine wide(golden.model, {.backend = {.num_threads = 1}, .max_len = 1 << 20});
+  EXPECT_EQ(Session(wide).max_len(), 256);
+  EXPECT_EQ(wide.kv_cache_shape().max_len, 256);
+}
+
+TEST_F(SessionTest, TheCachesTypeIsAChoice) {
+  EXPECT_EQ(engine.kv_cache_shape().type, KvCacheType::f16);
+  const auto logits = [&](const char* backend, std::optional<KvCacheType> type) {
+    Engine other(golden.model, {.backend = {.name = backend, .num_threads = 1}, .kv_cache_type = type, .max_len = 40});
+    return forward(other, golden.prompt, 16);
+  };
+  const auto exact = logits("reference", {});
+  const double f32 = mean_kl(exact, logits("cpu", KvCacheType::f32), 131);
+  const double f16 = mean_kl(exact, logits("cpu", {}), 131);
+  EXPECT_LT(f32, 1e-5);
+  EXPECT_LT(f16, 3e-5);
+  EXPECT_NE(f32, f16);
+  // The reference rounds to halves on demand too.
+  const double reference_f16 = mean_kl(exact, logits("reference", KvCacheType::f16), 131);
+  EXPECT_GT(reference_f16, 0);
+  EXPECT_LT(reference_f16, 3e-5);
+}
+
+TEST(Engine, UnknownBackendsAreRefusedWithThoseThatThereAre) {
+  expect_parts(error_of([] { make_backend({.name = "tpu"}); }), {"backend tpu", "cpu, reference"});
+  EXPECT_EQ(backend_names(), (std::vector<std::string_view>{"cpu", "reference"}));
+  EXPECT_EQ(make_backend({})->name(), "cpu");
+}
+
+TEST(Engine, ACacheThatDoesNotFitIntoMemoryIsRefusedWithTheNumbers) {
+  // A model that promises 2^28 positions, of which each takes 2 layers × 2 × 44 halves.
+  const TemporaryFolder folder;
+  std::filesystem::copy(kModels / "llama-bf16", folder.path());
+  auto config = nlohmann::json::parse(read_bytes(folder.path() / "config.json"));
+  config["max_position_embeddings"] = 1 << 28;
+  config["num_key_value_heads"] = 2;
+  folder.write("config.json", config.dump());
+  if (available_memory_bytes() > 200'000'000'000) {
+    std::printf("this machine has so much memory that the cache would fit: nothing tested\n");
+    return;
+  }
+  const int64_t needed_mb = ((int64_t{1} << 28) * 2 * 2 * 44 * 4) >> 20;
+  expect_parts(error_of([&] { Engine(folder.path(), {.kv_cache_type = KvCacheType::f32, .max_len = 1 << 28}); }),
+               {folder.path().string(), fmt::format("{} MB of KV cache", needed_mb), "268435456 positions", "--ctx",
+                "available"});
+}
+
+TEST(Engine, ProgressCountsUpToAll) {
+  std::vector<std::pair<int64_t, int64_t>> heard;
+  Engine engine(
+      kModels / "llama-mlx-mxfp4",
+      {.backend = {.num_threads = 1}, .progress = [&](int64_t done, int64_t all) { heard.emplace_back(done, all); }});
+  ASSERT_EQ(heard.size(), engine.model().weights.entries().size());
+  for (size_t i = 1; i < heard.size(); i++) EXPECT_GT(heard[i].first, heard[i - 1].first);
+  EXPECT_EQ(heard.back().first, heard.back().second);
+  EXPECT_EQ(heard.front().second, heard.back().second);
+}
+
+TEST(Engine, TheMemoryPlanIsWhatIsTaken) {
+  Engine engine(kModels / "llama-gguf-q8_0" / "model.gguf",
+                {.backend = {.num_threads = 1}, .max_len = 100, .prefill_block = 6});
+  const MemoryPlan plan = plan_memory(engine.model(), engine.backend(), engine.kv_cache_shape(), 6);
+  EXPECT_EQ(plan.kv_cache_bytes, 100 * 2 * (32 + 32) * 2);
+  // x and normed [96], q and attended [96], k and v [32], gate, up and hidden [96], for 6 tokens; the last row's x and
+  // norm, and its logits.
+  EXPECT_EQ(plan.scratch_bytes, 4 * (6 * (4 * 96 + 2 * 32 + 3 * 96) + 2 * 96 + 131));
+  EXPECT_EQ(plan.largest_weight_bytes, 131 * 96 / 32 * 34);
+  EXPECT_GE(plan.weights_bytes, 2 * 2 * 96 * 96 + 131 * 96);
+  EXPECT_EQ(plan.total(), plan.weights_bytes + plan.kv_cache_bytes + plan.scratch_bytes + plan.largest_weight_bytes);
+}
+
+}  // namespace
+}  // namespace nibble

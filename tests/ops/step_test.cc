@@ -1,0 +1,80 @@
+#include "ops/step.h"
+
+#include <gtest/gtest.h>
+
+#include "ops/backend.h"
+
+namespace nibble {
+namespace {
+
+struct Case {
+  Op op;
+  const char* name;
+  std::vector<Slice> reads, writes;
+};
+
+const Slice kA{0, 0, 8}, kB{1, 4, 4}, kC{2, 0, 8};
+
+TEST(Step, EveryOpsNameAndSlices) {
+  for (const Case& c : {
+           Case{EmbedOp{.w = {0}, .out = kA}, "embed", {}, {kA}},
+           Case{RmsNormOp{.x = kA, .weight = {0}, .out = kB, .eps = 1}, "rms_norm", {kA}, {kB}},
+           Case{RmsNormOp{.x = kA, .weight = {0}, .out = kA, .eps = 1}, "rms_norm", {kA}, {kA}},
+           Case{LinearOp{.x = kA, .w = {0}, .out = kB}, "linear", {kA}, {kB}},
+           Case{LinearOp{.x = kA, .w = {0}, .out = kB, .accumulate = true}, "linear", {kA, kB}, {kB}},
+           Case{RopeOp{.x = kA, .num_heads = 2, .head_dim = 4, .rotation = 0}, "rope", {kA}, {kA}},
+           Case{KvAppendOp{.k = kA, .v = kB, .layer = 0}, "kv_append", {kA, kB}, {}},
+           Case{AttentionOp{
+                    .q = kA, .layer = 0, .num_heads = 2, .num_kv_heads = 1, .head_dim = 4, .scale = 1, .out = kC},
+                "attention",
+                {kA},
+                {kC}},
+           Case{SwigluOp{.gate = kA, .up = kB, .out = kC}, "swiglu", {kA, kB}, {kC}},
+           Case{SelectLogitsOp{.x = kA, .out = kB}, "select_logits", {kA}, {kB}},
+       }) {
+    EXPECT_EQ(op_name(c.op), c.name);
+    EXPECT_EQ(op_slices(c.op).reads, c.reads) << c.name;
+    EXPECT_EQ(op_slices(c.op).writes, c.writes) << c.name;
+  }
+}
+
+TEST(Step, SlicesOverlapWithinABuffer) {
+  const Slice whole{3, 0, 10};
+  EXPECT_EQ(whole.columns(4, 6), (Slice{3, 4, 6}));
+  EXPECT_EQ(whole.columns(4, 6).columns(1, 2), (Slice{3, 5, 2}));
+  EXPECT_TRUE(whole.overlaps(whole.columns(9, 1)));
+  EXPECT_TRUE(whole.columns(2, 4).overlaps(whole.columns(5, 4)));
+  EXPECT_FALSE(whole.columns(2, 3).overlaps(whole.columns(5, 4)));
+  EXPECT_FALSE(whole.columns(5, 4).overlaps(whole.columns(2, 3)));
+  EXPECT_FALSE(whole.overlaps({4, 0, 10}));
+}
+
+TEST(Step, RowsFollowFromTokensAndWantedLogits) {
+  const Step last{.M = 7, .logits_for = LogitsFor::last_token}, all{.M = 7, .logits_for = LogitsFor::all_tokens};
+  EXPECT_EQ(last.num_rows(Rows::tokens), 7);
+  EXPECT_EQ(last.num_rows(Rows::logits), 1);
+  EXPECT_EQ(all.num_rows(Rows::tokens), 7);
+  EXPECT_EQ(all.num_rows(Rows::logits), 7);
+}
+
+TEST(Step, BuffersAndRotationsAreNumbered) {
+  Step step{.M = 1, .logits_for = LogitsFor::last_token};
+  EXPECT_EQ(step.buffer("x", 5), (Slice{0, 0, 5}));
+  EXPECT_EQ(step.buffer("y", 7, Rows::logits), (Slice{1, 0, 7}));
+  EXPECT_EQ(step.buffers[1].name, "y");
+  EXPECT_EQ(step.buffers[1].rows, Rows::logits);
+  EXPECT_EQ(step.rotation({{1.0f}}), 0);
+  EXPECT_EQ(step.rotation({{0.5f}, 2.0f}), 1);
+}
+
+TEST(KvCacheShape, BytesPerToken) {
+  KvCacheShape shape{.layers = {{4, 6}, {10, 2}}, .num_sequences = 3, .max_len = 5, .type = KvCacheType::f16};
+  EXPECT_EQ(shape.bytes_per_token(), 2 * 22);
+  shape.type = KvCacheType::f32;
+  EXPECT_EQ(shape.bytes_per_token(), 4 * 22);
+  EXPECT_EQ(kv_cache_type_name(KvCacheType::f16), "f16");
+  EXPECT_EQ(kv_cache_type_name(KvCacheType::f32), "f32");
+}
+
+}  // namespace
+}  // namespace nibble
