@@ -127,6 +127,7 @@ void report(const BenchArguments& a, const Engine& engine, Backend& backend, con
     json["bytes_per_token"] = decodes.front().bytes_per_token;
     json["roof_gbps"] = decodes.front().roof_gbps;
     json["roof_share"] = decodes.front().roof_share;
+    json["fits_last_level_cache"] = !cache_note(static_cast<double>(decodes.front().bytes_per_token)).empty();
     for (const DecodeResult& r : decodes)
       json["decode"].push_back({{"depth", r.depth},
                                 {"decode_tok_s", r.tok_s},
@@ -147,6 +148,8 @@ void report(const BenchArguments& a, const Engine& engine, Backend& backend, con
     fmt::print("decode at depth {:>6} {:8.1f} tok/s   {} a token, {:.1f} GB/s, {:.0f} % of the roof ({:.1f} GB/s)\n",
                r.depth, r.tok_s, bytes_text(static_cast<double>(r.bytes_per_token)),
                static_cast<double>(r.bytes_per_token) * r.tok_s / 1e9, 100 * r.roof_share, r.roof_gbps);
+  if (const std::string note = cache_note(static_cast<double>(decodes.front().bytes_per_token)); !note.empty())
+    fmt::print("({})\n", note);
   fmt::print("\n{:<40} {:>6} {:>10} {:>10} {:>8}\n", "phase of a step", "count", "µs", "bytes", "GB/s");
   for (const PhaseSum& phase : phases)
     fmt::print("{:<40} {:>6} {:>10.1f} {:>10} {:>8.1f}\n", phase.name, phase.count, us(phase),

@@ -5,6 +5,7 @@
 #include <iterator>
 
 #include "base/error.h"
+#include "base/topology.h"
 
 namespace nibble {
 
@@ -42,6 +43,15 @@ std::unique_ptr<Engine> load_engine(const ModelArguments& a) {
                                                                .progress = progress_bar("loading")});
   fmt::print(stderr, "{}: backend {} ({})\n", a.path, engine->backend().name(), engine->backend().description());
   return engine;
+}
+
+std::string cache_note(double bytes_per_token) {
+  const Topology topology = read_topology();
+  if (topology.caches.empty()) return {};
+  const auto cache = static_cast<double>(topology.caches.back().bytes);
+  if (bytes_per_token >= cache) return {};
+  return fmt::format("these {} fit into the last-level cache ({}), which may be faster than the roof, that of memory",
+                     bytes_text(bytes_per_token), bytes_text(cache));
 }
 
 std::vector<int32_t> parse_tokens(const std::string& text) {

@@ -33,6 +33,10 @@ std::optional<KvCacheType> kv_cache_type(const ModelArguments& arguments);
 // Loads the model, with a progress bar, and says on stderr which backend runs it.
 std::unique_ptr<Engine> load_engine(const ModelArguments& arguments);
 
+// A sentence for reports if what a step reads fits into the machine's last-level cache, so that it may be read faster
+// than the roof; else empty.
+std::string cache_note(double bytes_per_token);
+
 // "1,2,3" as token ids. Throws InputError for anything else.
 std::vector<int32_t> parse_tokens(const std::string& text);
 

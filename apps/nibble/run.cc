@@ -78,6 +78,8 @@ void report(const RunArguments& a, const GenerateResult& r, const Tokenizer* tok
              "measured roof ({:.1f} GB/s)\n",
              r.prompt_tokens, r.tokens.size(), r.prefill_tok_s(), r.decode_tok_s(), bytes_text(r.bytes_per_token),
              r.read_gbps(), 100 * share, roof_gbps);
+  if (const std::string note = cache_note(r.bytes_per_token); share > 1 && !note.empty())
+    fmt::print(stderr, "({})\n", note);
 }
 
 void run(const RunArguments& a) {
