@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "commands.h"
+#include "models/shapes.h"
 
 namespace nibble {
 
@@ -15,6 +16,8 @@ using Clock = std::chrono::steady_clock;
 
 struct BenchArguments {
   ModelArguments model;
+  std::string shape, experts = "nvfp4", rest = "fp4";
+  int64_t layers = 0;
   std::vector<int64_t> prompts = {128}, depths = {0};
   int64_t new_tokens = 64;
   int runs = 5;
@@ -118,7 +121,7 @@ void report(const BenchArguments& a, const Engine& engine, Backend& backend, con
   const auto us = [&](const PhaseSum& phase) { return phase.seconds / static_cast<double>(profiled_steps) * 1e6; };
   if (a.json) {
     nlohmann::ordered_json json;
-    json["model"] = a.model.path;
+    json["model"] = engine.checkpoint().path.string();
     json["architecture"] = engine.model().config.architecture;
     json["backend"] = backend.name();
     json["backend_description"] = backend.description();
@@ -157,12 +160,21 @@ void report(const BenchArguments& a, const Engine& engine, Backend& backend, con
                static_cast<double>(phase.weight_bytes) / std::max(us(phase), 1e-3) / 1e3);
 }
 
+// Of all matrices: the shapes known so far are dense, so `experts` names the FP4 that `rest` may be.
+FormatId random_format(const BenchArguments& a) {
+  if (a.rest == "q8_0") return FormatId::q8_0;
+  if (a.rest == "bf16") return FormatId::bf16;
+  return a.experts == "mxfp4" ? FormatId::mxfp4 : FormatId::nvfp4;
+}
+
 void bench(const BenchArguments& a) {
   ModelArguments model = a.model;
   const int64_t longest =
       std::max(*std::ranges::max_element(a.prompts), *std::ranges::max_element(a.depths) + a.new_tokens);
   model.ctx = std::max(model.ctx, longest);
-  const auto engine = load_engine(model);
+  if (a.shape.empty() == a.model.path.empty()) throw_input_error("bench needs a MODEL or a --shape, one of the two");
+  const auto engine =
+      a.shape.empty() ? load_engine(model) : load_engine(model, random_model(a.shape, a.layers, random_format(a)));
   Session session(*engine);
   if (session.max_len() < longest)
     throw_input_error("{} positions are asked for; the model has {}", longest, session.max_len());
@@ -183,9 +195,22 @@ void add_bench_command(CLI::App& app) {
       "Every figure is the median of --runs, after a warm-up. The read bandwidth is measured before and after each "
       "run,\n"
       "since it drifts; a share is a run's GB/s over the mean of the two.\n\n"
-      "  nibble bench model.gguf --prompt 128,512 --depth 0,2048 --json");
+      "  nibble bench model.gguf --prompt 128,512 --depth 0,2048 --json\n"
+      "  nibble bench --shape llama-3.2-1b");
   auto a = std::make_shared<BenchArguments>();
-  add_model_arguments(*command, a->model);
+  add_model_arguments(*command, a->model)->required(false);
+  std::string shapes;
+  for (std::string_view name : shape_names()) shapes += (shapes.empty() ? "" : ", ") + std::string(name);
+  command->add_option("--shape", a->shape, "Random weights of a published shape instead of MODEL: " + shapes);
+  command->add_option("--layers", a->layers, "With --shape: fewer layers; 0: all")
+      ->check(CLI::Range(int64_t{0}, int64_t{4096}))
+      ->capture_default_str();
+  command->add_option("--experts", a->experts, "With --shape: the FP4 format, nvfp4 or mxfp4")
+      ->check(CLI::IsMember({"nvfp4", "mxfp4"}))
+      ->capture_default_str();
+  command->add_option("--rest", a->rest, "With --shape: matrices outside experts in fp4, q8_0 or bf16")
+      ->check(CLI::IsMember({"fp4", "q8_0", "bf16"}))
+      ->capture_default_str();
   const auto positive = CLI::Range(int64_t{1}, int64_t{1} << 28);
   command->add_option("--prompt", a->prompts, "Prompt lengths for prefill")
       ->delimiter(',')

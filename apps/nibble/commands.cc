@@ -9,8 +9,9 @@
 
 namespace nibble {
 
-void add_model_arguments(CLI::App& command, ModelArguments& a) {
-  command.add_option("MODEL", a.path, "A folder in Hugging Face layout or a .gguf file")->required();
+CLI::Option* add_model_arguments(CLI::App& command, ModelArguments& a) {
+  CLI::Option* model =
+      command.add_option("MODEL", a.path, "A folder in Hugging Face layout or a .gguf file")->required();
   std::string backends;
   for (std::string_view name : backend_names()) backends += (backends.empty() ? "" : ", ") + std::string(name);
   command.add_option("--backend", a.backend, "Where it runs: " + backends + ". Default: the best of this machine")
@@ -27,6 +28,7 @@ void add_model_arguments(CLI::App& command, ModelArguments& a) {
                   "How keys and values are kept: f16 or f32. Default: the backend's")
       ->envname("NIBBLE_KV_CACHE_TYPE")
       ->check(CLI::IsMember({"f16", "f32"}));
+  return model;
 }
 
 BackendOptions backend_options(const ModelArguments& a) { return {.name = a.backend, .num_threads = a.threads}; }
@@ -36,12 +38,15 @@ std::optional<KvCacheType> kv_cache_type(const ModelArguments& a) {
   return a.kv_cache_type == "f32" ? KvCacheType::f32 : KvCacheType::f16;
 }
 
-std::unique_ptr<Engine> load_engine(const ModelArguments& a) {
-  auto engine = std::make_unique<Engine>(a.path, EngineOptions{.backend = backend_options(a),
-                                                               .kv_cache_type = kv_cache_type(a),
-                                                               .max_len = a.ctx,
-                                                               .progress = progress_bar("loading")});
-  fmt::print(stderr, "{}: backend {} ({})\n", a.path, engine->backend().name(), engine->backend().description());
+std::unique_ptr<Engine> load_engine(const ModelArguments& a) { return load_engine(a, open_model(a.path)); }
+
+std::unique_ptr<Engine> load_engine(const ModelArguments& a, ModelFiles files) {
+  const std::string name = files.checkpoint->path.string();
+  auto engine = std::make_unique<Engine>(std::move(files), EngineOptions{.backend = backend_options(a),
+                                                                         .kv_cache_type = kv_cache_type(a),
+                                                                         .max_len = a.ctx,
+                                                                         .progress = progress_bar("loading")});
+  fmt::print(stderr, "{}: backend {} ({})\n", name, engine->backend().name(), engine->backend().description());
   return engine;
 }
 

@@ -25,13 +25,15 @@ struct ModelArguments {
   int64_t ctx = 4096;
   std::string kv_cache_type;
 };
-void add_model_arguments(CLI::App& command, ModelArguments& arguments);
+// Returns the option MODEL, which is required unless the caller says otherwise.
+CLI::Option* add_model_arguments(CLI::App& command, ModelArguments& arguments);
 
 BackendOptions backend_options(const ModelArguments& arguments);
 std::optional<KvCacheType> kv_cache_type(const ModelArguments& arguments);
 
 // Loads the model, with a progress bar, and says on stderr which backend runs it.
 std::unique_ptr<Engine> load_engine(const ModelArguments& arguments);
+std::unique_ptr<Engine> load_engine(const ModelArguments& arguments, ModelFiles files);
 
 // A sentence for reports if what a step reads fits into the machine's last-level cache, so that it may be read faster
 // than the roof; else empty.

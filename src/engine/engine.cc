@@ -4,7 +4,9 @@
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "models/shapes.h"
 #include "weights/importer.h"
+#include "weights/random_source.h"
 
 namespace nibble {
 
@@ -14,6 +16,14 @@ ModelFiles open_model(const std::filesystem::path& path) {
   files.source = make_importer(files.checkpoint);
   files.model = make_model(*files.checkpoint, *files.source);
   check_no_unknown_tensors(files.model->weights);
+  return files;
+}
+
+ModelFiles random_model(const std::string& shape, int64_t num_layers, FormatId format) {
+  ModelFiles files;
+  files.checkpoint = std::make_shared<const Checkpoint>(shape_checkpoint(shape, num_layers));
+  files.source = make_random_source({.format = [format](const MatrixRequest&) { return format; }});
+  files.model = make_model(*files.checkpoint, *files.source);
   return files;
 }
 
@@ -41,15 +51,15 @@ KvCacheShape Engine::kv_cache_shape() const {
           .type = options_.kv_cache_type.value_or(backend_->default_kv_cache_type())};
 }
 
-Engine::Engine(const std::filesystem::path& path, const EngineOptions& options)
-    : options_(options), files_(open_model(path)), backend_(make_backend(options.backend)) {
+Engine::Engine(ModelFiles files, const EngineOptions& options)
+    : options_(options), files_(std::move(files)), backend_(make_backend(options.backend)) {
   const MemoryPlan plan = plan_memory(model(), *backend_, kv_cache_shape(), options_.prefill_block);
   const auto available = static_cast<int64_t>(available_memory_bytes());
   if (available > 0 && plan.total() > available)
     throw_input_error(
         "{}: {} MB needed ({} MB of weights, {} MB of KV cache for {} positions), {} MB of memory available; "
         "a smaller --ctx or a smaller model would fit",
-        path.string(), plan.total() >> 20, plan.weights_bytes >> 20, plan.kv_cache_bytes >> 20,
+        checkpoint().path.string(), plan.total() >> 20, plan.weights_bytes >> 20, plan.kv_cache_bytes >> 20,
         kv_cache_shape().max_len, available >> 20);
 
   const size_t count = model().weights.entries().size();

@@ -23,6 +23,9 @@ struct ModelFiles {
 // Throws InputError for whatever does not fit, unknown tensors among it.
 ModelFiles open_model(const std::filesystem::path& path);
 
+// A published shape (models/shapes.h) with random weights, all matrices in one format.
+ModelFiles random_model(const std::string& shape, int64_t num_layers, FormatId format);
+
 // Bytes that running a model takes.
 struct MemoryPlan {
   int64_t weights_bytes = 0;  // packed
@@ -45,7 +48,8 @@ MemoryPlan plan_memory(const Model& model, const Backend& backend, const KvCache
 class Engine {
  public:
   // Opens the model, checks that it fits into memory, and loads it. Throws InputError or RunError.
-  Engine(const std::filesystem::path& path, const EngineOptions& options);
+  Engine(const std::filesystem::path& path, const EngineOptions& options) : Engine(open_model(path), options) {}
+  Engine(ModelFiles files, const EngineOptions& options);
 
   const Checkpoint& checkpoint() const { return *files_.checkpoint; }
   const Model& model() const { return *files_.model; }

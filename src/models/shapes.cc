@@ -1,0 +1,58 @@
+#include "models/shapes.h"
+
+#include <array>
+
+#include <fmt/ranges.h>
+
+#include "base/error.h"
+
+namespace nibble {
+
+namespace {
+
+struct Shape {
+  std::string_view name;
+  const char* config;  // what the model's reader needs of the published config.json
+};
+
+constexpr std::array kShapes = {
+    Shape{"llama-3.2-1b", R"({"model_type": "llama", "hidden_size": 2048, "intermediate_size": 8192,
+      "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64,
+      "vocab_size": 128256, "max_position_embeddings": 131072, "rms_norm_eps": 1e-5, "tie_word_embeddings": true,
+      "rope_theta": 500000.0, "rope_scaling": {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0,
+      "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}})"},
+    Shape{"llama-3.1-8b", R"({"model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336,
+      "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128,
+      "vocab_size": 128256, "max_position_embeddings": 131072, "rms_norm_eps": 1e-5, "tie_word_embeddings": false,
+      "rope_theta": 500000.0, "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+      "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}})"},
+    Shape{"smollm2-135m", R"({"model_type": "llama", "hidden_size": 576, "intermediate_size": 1536,
+      "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "head_dim": 64,
+      "vocab_size": 49152, "max_position_embeddings": 8192, "rms_norm_eps": 1e-5, "tie_word_embeddings": true,
+      "rope_theta": 100000.0})"},
+    Shape{"qwen3-0.6b", R"({"model_type": "qwen3", "hidden_size": 1024, "intermediate_size": 3072,
+      "num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128,
+      "vocab_size": 151936, "max_position_embeddings": 40960, "rms_norm_eps": 1e-6, "tie_word_embeddings": true,
+      "rope_theta": 1000000.0})"},
+};
+
+}  // namespace
+
+std::vector<std::string_view> shape_names() {
+  std::vector<std::string_view> names;
+  for (const Shape& shape : kShapes) names.push_back(shape.name);
+  return names;
+}
+
+Checkpoint shape_checkpoint(const std::string& name, int64_t num_layers) {
+  for (const Shape& shape : kShapes) {
+    if (shape.name != name) continue;
+    Checkpoint checkpoint{.container = Container::safetensors, .path = name};
+    checkpoint.config = nlohmann::json::parse(shape.config);
+    if (num_layers > 0) checkpoint.config["num_hidden_layers"] = num_layers;
+    return checkpoint;
+  }
+  throw_input_error("--shape {}: known are {}", name, fmt::join(shape_names(), ", "));
+}
+
+}  // namespace nibble
