@@ -3,6 +3,7 @@
 #include "checkpoint/gguf_writer.h"
 #include "checkpoint/test_files.h"
 #include "goldens.h"
+#include "text/chat_template.h"
 
 namespace nibble {
 namespace {
