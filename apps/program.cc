@@ -19,7 +19,7 @@ int run_program(CLI::App& app, int argc, char** argv) {
   });
   try {
     app.parse(argc, argv);
-    if (std::fflush(stdout) != 0)
+    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)
       throw_run_error("the output cannot be written: the disk is full or the reader is gone");
     return 0;
   } catch (const CLI::Success& e) {  // --help, --version

@@ -8,7 +8,11 @@ int main(int argc, char** argv) {
       "stderr. Exit code 0, 1 (failed while working) or 2 (bad arguments or bad input).",
       "nibble"};
   app.set_version_flag("--version", NIBBLE_VERSION);
-  app.require_subcommand(1);
+  app.require_subcommand(0, 1);
+  // Asked here rather than by require_subcommand(1), which would say this of an unknown command too.
+  app.callback([&app] {
+    if (app.get_subcommands().empty()) throw CLI::RequiredError("A subcommand");
+  });
   app.fallthrough(false);
   nibble::add_run_command(app);
   nibble::add_plan_command(app);

@@ -1,0 +1,567 @@
+"""The command nibble as its users meet it: exit codes, messages, stdout and stderr, JSON, files.
+
+    python3 tests/apps/cli_test.py build/release/apps/nibble tests/data
+"""
+
+import json
+import math
+import os
+import pathlib
+import random
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import unittest
+
+NIBBLE, DATA = pathlib.Path(sys.argv[1]).resolve(), pathlib.Path(sys.argv[2]).resolve()
+MODELS = DATA / "models"
+FOLDER, GGUF = MODELS / "llama-bf16", MODELS / "llama-gguf-floats" / "model.gguf"  # both have a tokenizer
+SILENT = MODELS / "llama-ct-mxfp4"  # has none
+TEMPLATE_TEXT = "<|start|>user\nHi<|end|>\n<|start|>assistant\n"
+
+
+def nibble(*arguments, stdin=b"", **environment):
+    """The finished process; stdout and stderr are bytes."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("NIBBLE_")}
+    return subprocess.run([NIBBLE, *map(str, arguments)], input=stdin, capture_output=True, timeout=60,
+                          env=clean | environment)
+
+
+def golden(folder):
+    return json.loads((folder / "golden.json").read_text())
+
+
+def listed(tokens):
+    return ",".join(map(str, tokens))
+
+
+def read_npy(path):
+    """Rows of a float32 .npy file, and its header as a dictionary."""
+    data = path.read_bytes()
+    assert data[:8] == b"\x93NUMPY\x01\x00", data[:8]
+    length, = struct.unpack("<H", data[8:10])
+    header = eval(data[10:10 + length], {"__builtins__": {}})
+    rows, columns = header["shape"]
+    values = struct.unpack(f"<{rows * columns}f", data[10 + length:])
+    return [values[r * columns:(r + 1) * columns] for r in range(rows)], header, 10 + length
+
+
+class Case(unittest.TestCase):
+    def setUp(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="nibble_cli_"))
+        self.addCleanup(shutil.rmtree, self.folder)
+
+    def succeed(self, *arguments, **more):
+        result = nibble(*arguments, **more)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return result
+
+    def report(self, *arguments, **more):
+        return json.loads(self.succeed(*arguments, "--json", **more).stdout)
+
+    def refuse(self, *arguments, says=(), code=2, **more):
+        """Exit code 2, nothing on stdout, and a message on stderr with all of `says`."""
+        result = nibble(*arguments, **more)
+        self.assertEqual((result.returncode, result.stdout), (code, b""), result.stderr)
+        message = result.stderr.decode()
+        for part in says:
+            self.assertIn(str(part), message)
+        return message
+
+    def copy(self, folder):
+        copied = self.folder / folder.name
+        shutil.copytree(folder, copied)
+        return copied
+
+    def write(self, name, contents):
+        path = self.folder / name
+        path.write_bytes(contents if isinstance(contents, bytes) else contents.encode())
+        return path
+
+
+class Arguments(Case):
+    def test_help_and_version_go_to_stdout(self):
+        for arguments in ["--help"], ["run", "--help"], ["--version"]:
+            result = self.succeed(*arguments)
+            self.assertTrue(result.stdout)
+            self.assertEqual(result.stderr, b"")
+        commands = self.succeed("--help").stdout.decode()
+        for command in "run plan bench logits quantize eval tokenize template machine".split():
+            self.assertIn(command, commands)
+            self.assertIn(b"Usage", self.succeed(command, "--help").stdout)
+
+    def test_wrong_arguments_are_refused(self):
+        self.refuse(says=["A subcommand is required"])
+        self.refuse("walk", says=["walk"])
+        self.refuse("run", says=["MODEL"])
+        self.refuse("run", FOLDER, "--tokens", "1", "--speed=9", says=["--speed"])
+        self.refuse("run", FOLDER, "text", "--tokens", "1", says=["--tokens"])
+        self.refuse("run", FOLDER, "--tokens", "1", "--threads", "x", says=["--threads"])
+        self.refuse("run", FOLDER, "--tokens", "1", "--threads", "-1", says=["--threads"])
+        self.refuse("run", FOLDER, "--tokens", "1", "--ctx", "0", says=["--ctx"])
+        self.refuse("run", FOLDER, "--tokens", "1", "--kv-cache-type", "q2", says=["--kv-cache-type", "f16", "f32"])
+        self.refuse("run", FOLDER, "--tokens", "1", "--backend", "tpu", says=["tpu", "cpu, reference"])
+        self.refuse("logits", FOLDER, "--tokens", "1", says=["--out"])
+        self.refuse("quantize", FOLDER, "--out", self.folder / "x", says=["--format"])
+        self.refuse("quantize", FOLDER, "--format", "int4", "--out", self.folder / "x", says=["int4", "nvfp4"])
+
+    def test_tokens_are_parsed_strictly(self):
+        for text, place in [("1,x", 2), ("1,,2", 2), ("1 2", 0), ("1,2,", 4), ("99999999999", 0), ("1;2", 0)]:
+            self.refuse("logits", FOLDER, "--tokens", text, "--out", self.folder / "x.npy",
+                        says=[f"'{text}'", f"at character {place}", "1,2,3"])
+
+    def test_options_have_environment_variables(self):
+        result = self.succeed("logits", FOLDER, "--tokens", "1", "--out", self.folder / "x.npy",
+                              NIBBLE_BACKEND="reference")
+        self.assertIn(b"backend reference", result.stderr)
+        result = self.succeed("logits", FOLDER, "--tokens", "1", "--out", self.folder / "x.npy", NIBBLE_THREADS="1")
+        self.assertIn(b", 1 thread)", result.stderr)
+        self.refuse("run", FOLDER, "--tokens", "1", NIBBLE_CTX="-5", says=["-5"])
+        self.refuse("run", FOLDER, "--tokens", "1,2,3", NIBBLE_CTX="2", says=["3 tokens", "context of 2"])
+
+
+class Run(Case):
+    # The reference backend measures the roof in a quarter of the CPU backend's memory, which takes most of a run here.
+    def answer(self, model, *arguments, **more):
+        return self.report("run", model, "--backend", "reference", *arguments, **more)
+
+    def test_the_golden_tokens(self):
+        for folder in FOLDER, MODELS / "qwen3-modelopt-nvfp4":
+            expected = golden(folder)
+            answer = self.report("run", folder, "--tokens", listed(expected["prompt_tokens"]), "--max-new-tokens", 16)
+            self.assertEqual(answer["tokens"], expected["greedy_tokens"])
+            self.assertEqual(answer["finish_reason"], "length")
+
+    def test_json(self):
+        expected = golden(SILENT)
+        answer = self.report("run", SILENT, "--tokens", listed(expected["prompt_tokens"]), "--max-new-tokens", 4)
+        self.assertEqual(list(answer), ["tokens", "text", "finish_reason", "prefill_tok_s", "decode_tok_s",
+                                        "bytes_per_token", "read_gbps", "roof_gbps", "roof_share"])
+        self.assertIsNone(answer["text"])
+        for key in "prefill_tok_s", "decode_tok_s", "bytes_per_token", "read_gbps", "roof_gbps", "roof_share":
+            self.assertGreater(answer[key], 0)
+        self.assertAlmostEqual(answer["read_gbps"], answer["bytes_per_token"] * answer["decode_tok_s"] / 1e9,
+                               delta=1e-3)
+        self.assertAlmostEqual(answer["roof_share"], answer["read_gbps"] / answer["roof_gbps"], delta=1e-6)
+
+    def test_without_a_tokenizer_the_ids_are_the_answer(self):
+        expected = golden(SILENT)
+        result = self.succeed("run", SILENT, "--tokens", listed(expected["prompt_tokens"]), "--max-new-tokens", 5)
+        self.assertEqual(result.stdout.decode(), listed(expected["greedy_tokens"][:5]) + "\n")
+        for part in "16 + 5 tokens", "prefill", "tok/s", "GB/s", "measured roof":
+            self.assertIn(part, result.stderr.decode())
+        self.refuse("run", SILENT, "Hello", says=[SILENT, "has no tokenizer", "--tokens"])
+        self.refuse("run", SILENT, "--tokens", "1", "--stop", "x", says=["--stop needs a tokenizer"])
+
+    def test_the_text_streams_to_stdout(self):
+        for model in FOLDER, GGUF:
+            result = self.succeed("run", model, "Hi", "--max-new-tokens", 12, "--backend", "reference")
+            answer = self.answer(model, "Hi", "--max-new-tokens", 12)
+            self.assertEqual(result.stdout.decode(), answer["text"] + "\n")
+            self.assertEqual(len(answer["tokens"]), 12)
+
+    def test_the_prompt_comes_from_the_template_or_raw_or_stdin(self):
+        def answer(*arguments, **more):
+            return self.answer(FOLDER, *arguments, "--max-new-tokens", 8, **more)["tokens"]
+
+        chat = json.loads(self.succeed("tokenize", FOLDER, "--special", stdin=TEMPLATE_TEXT.encode()).stdout)
+        expected = answer("--tokens", listed(chat))
+        self.assertEqual(answer("Hi"), expected)
+        self.assertEqual(answer(stdin=b"Hi"), expected)
+        self.assertEqual(answer("--raw", TEMPLATE_TEXT), expected)
+        plain = json.loads(self.succeed("tokenize", FOLDER, stdin=b"Hi").stdout)
+        self.assertEqual(answer("--raw", "Hi"), answer("--tokens", listed(plain)))
+        system = "<|start|>system\nBe brief<|end|>\n" + TEMPLATE_TEXT
+        self.assertEqual(answer("Hi", "--system", "Be brief"), answer("--raw", system))
+
+    def test_stops(self):
+        expected = golden(FOLDER)
+        prompt = ["--tokens", listed(expected["prompt_tokens"]), "--max-new-tokens", 16]
+        whole = self.answer(FOLDER, *prompt)
+        stop = whole["text"][len(whole["text"]) // 2:][:2]
+        answer = self.answer(FOLDER, *prompt, "--stop", "never this", "--stop", stop)
+        self.assertEqual(answer["finish_reason"], "stop")
+        self.assertEqual(answer["text"], whole["text"].split(stop)[0])
+        copied = self.copy(FOLDER)
+        (copied / "generation_config.json").write_text(json.dumps({"eos_token_id": expected["greedy_tokens"][5]}))
+        first = expected["greedy_tokens"].index(expected["greedy_tokens"][5])
+        answer = self.answer(copied, *prompt)
+        self.assertEqual((answer["finish_reason"], answer["tokens"]), ("stop", expected["greedy_tokens"][:first]))
+        self.assertEqual(self.answer(copied, *prompt, "--ignore-eos")["tokens"], expected["greedy_tokens"])
+
+    def test_sampling(self):
+        def answer(*arguments):
+            return self.answer(FOLDER, "--tokens", "1,2,3", "--max-new-tokens", 10, *arguments)["tokens"]
+
+        hot = ["--temperature", 1.5, "--top-k", 40, "--top-p", 0.95, "--min-p", 0.01, "--seed"]
+        first = answer(*hot, 7)
+        self.assertEqual(answer(*hot, 7), first)
+        self.assertNotEqual(answer(*hot, 8), first)
+        self.assertEqual(answer("--temperature", 5, "--top-k", 1), answer())
+        for option, value, limits in [("temperature", -1, "0 to 100"), ("top-p", 2, "0 to 1"),
+                                      ("min-p", -0.5, "0 to 1"), ("repetition-penalty", 0, "0.01 to 100"),
+                                      ("top-k", -2, "from 0")]:
+            self.refuse("run", FOLDER, "--tokens", "1", f"--{option}={value}",
+                        says=[option.replace("-", "_"), f"is {value}", limits])
+
+    def test_the_checkpoint_says_how_to_sample(self):
+        copied = self.copy(FOLDER)
+
+        def answer(config, *arguments):
+            (copied / "generation_config.json").write_text(json.dumps(config))
+            return self.answer(copied, "--tokens", "1,2,3", "--max-new-tokens", 8, *arguments)["tokens"]
+
+        hot = {"do_sample": True, "temperature": 50.0}
+        greedy = answer(hot | {"do_sample": None})
+        self.assertNotEqual(answer(hot), greedy)
+        self.assertEqual(answer(hot, "--temperature", 0), greedy)
+
+    def test_prompts_that_do_not_fit(self):
+        self.refuse("run", FOLDER, "--tokens", "1,341", says=["token 341", "vocabulary has 341 tokens"])
+        self.refuse("run", FOLDER, "--tokens", "-1", says=["token -1"])
+        self.refuse("run", FOLDER, "--tokens", "1,2,3,4", "--ctx", 3, says=["4 tokens", "context of 3", "256"])
+        answer = self.answer(FOLDER, "--tokens", "1,2,3", "--ctx", 6)
+        self.assertEqual((len(answer["tokens"]), answer["finish_reason"]), (4, "length"))
+
+
+class Plan(Case):
+    def test_json(self):
+        plan = self.report("plan", MODELS / "llama-modelopt-nvfp4", "--ctx", 100)
+        self.assertLessEqual({"architecture", "backend", "backend_description", "tensors", "unused_tensors",
+                              "weights_bytes", "kv_cache_bytes", "kv_cache_type", "ctx", "scratch_bytes",
+                              "bytes_per_token", "roof_gbps", "roof_tok_s"}, set(plan))
+        self.assertEqual(plan["architecture"], "llama")
+        self.assertEqual((plan["ctx"], plan["kv_cache_type"]), (100, "f16"))
+        self.assertEqual(plan["kv_cache_bytes"], 100 * 2 * (48 + 48) * 2)
+        tensors = {t["name"]: t for t in plan["tensors"]}
+        down = tensors["model.layers.1.mlp.down_proj"]
+        self.assertEqual((down["shape"], down["format"], down["device"]), ("[96, 112]", "NVFP4", "cpu"))
+        self.assertIn("ModelOpt NVFP4", down["source"])
+        self.assertTrue(all(t["kernel"] and t["bytes"] > 0 for t in plan["tensors"]))
+        self.assertEqual(sum(t["bytes"] for t in plan["tensors"]), plan["weights_bytes"])
+        self.assertIn("model.layers.0.mlp.gate_proj.input_scale", plan["unused_tensors"])
+        reads = plan["weights_bytes"] - tensors["model.embed_tokens"]["bytes"] - sum(
+            t["bytes"] for t in plan["tensors"] if t["source"] == "vector")
+        self.assertEqual(plan["bytes_per_token"], reads)
+
+    def test_table(self):
+        grouped = self.succeed("plan", GGUF, "--backend", "reference").stdout.decode()
+        self.assertIn("model.layers.*.mlp.up_proj", grouped)
+        self.assertNotIn("model.layers.0.", grouped)
+        every = self.succeed("plan", GGUF, "--all", "--backend", "reference").stdout.decode()
+        self.assertIn("model.layers.0.mlp.up_proj", every)
+        self.assertIn("tok/s", every)
+
+    def test_no_weight_is_read(self):
+        copied = self.copy(FOLDER)
+        data = bytearray((copied / "model.safetensors").read_bytes())
+        begin = 8 + struct.unpack("<Q", data[:8])[0]
+        data[begin:] = b"\xff" * (len(data) - begin)
+        (copied / "model.safetensors").write_bytes(data)
+        self.succeed("plan", copied, "--backend", "reference")
+
+
+class Bench(Case):
+    def test_json(self):
+        bench = self.report("bench", FOLDER, "--prompt", "8,20", "--depth", "0,30", "--new-tokens", 4, "--runs", 2)
+        for key in "decode_tok_s", "prefill_tok_s", "bytes_per_token", "roof_gbps", "roof_share":
+            self.assertGreater(bench[key], 0)
+        self.assertEqual([r["depth"] for r in bench["decode"]], [0, 30])
+        self.assertEqual([r["prompt_tokens"] for r in bench["prefill"]], [8, 20])
+        self.assertLess(bench["decode"][0]["bytes_per_token"], bench["decode"][1]["bytes_per_token"])
+        phases = {p["name"]: p for p in bench["phases"]}
+        self.assertEqual(phases["rms_norm + 3 linears"]["count"], 2)
+        self.assertTrue(all(p["us"] > 0 for p in bench["phases"]))
+
+    def test_errors(self):
+        self.refuse("bench", FOLDER, "--depth", 250, "--new-tokens", 20, says=["270 positions", "the model has 256"])
+        self.refuse("bench", FOLDER, "--runs", 0, says=["--runs"])
+
+
+class Logits(Case):
+    def test_they_are_the_golden_ones(self):
+        for folder in FOLDER, MODELS / "llama-gguf-q4_0":
+            model = folder / "model.gguf" if (folder / "model.gguf").exists() else folder
+            out = self.folder / "logits.npy"
+            result = self.succeed("logits", model, "--backend", "reference", "--tokens",
+                                  listed(golden(folder)["prompt_tokens"]), "--out", out)
+            self.assertEqual(result.stdout, b"")
+            self.assertIn(f"{out}: float32 [16, ".encode(), result.stderr)
+            expected, _, _ = read_npy(folder / "golden_logits.npy")
+            rows, header, begin = read_npy(out)
+            self.assertEqual(header, {"descr": "<f4", "fortran_order": False, "shape": (16, len(expected[0]))})
+            self.assertEqual(begin % 64, 0)
+            self.assertLess(max(abs(a - b) for x, y in zip(rows, expected) for a, b in zip(x, y)), 1e-3)
+
+    def test_blocks_and_threads_change_nothing(self):
+        tokens, files = listed(golden(SILENT)["prompt_tokens"]), []
+        for arguments in [], ["--step"], ["--block", 5], ["--threads", 1]:
+            files.append(self.folder / f"{len(files)}.npy")
+            self.succeed("logits", SILENT, "--tokens", tokens, "--out", files[-1], *arguments)
+        self.assertEqual(len({f.read_bytes() for f in files}), 1)
+
+    def test_errors(self):
+        out = self.folder / "out.npy"
+        self.refuse("logits", FOLDER, "--tokens", "1,400", "--out", out, says=["token 400", "341 tokens"])
+        self.refuse("logits", FOLDER, "--tokens", "1", "--out", out, "--step", "--block", 2, says=["--block"])
+        self.refuse("logits", self.folder / "none", "--tokens", "1", "--out", out, says=[self.folder / "none"])
+        self.refuse("logits", FOLDER, "--tokens", "1", "--out", self.folder / "no" / "out.npy", code=1,
+                    says=["no/out.npy", "cannot be written"])
+        self.assertEqual(list(self.folder.iterdir()), [])
+
+
+class Eval(Case):
+    def perplexity(self, model, tokens):
+        out = self.folder / "logits.npy"
+        self.succeed("logits", model, "--tokens", listed(tokens), "--out", out)
+        rows, _, _ = read_npy(out)
+        losses = [math.log(sum(math.exp(x - max(row)) for x in row)) + max(row) - row[following]
+                  for row, following in zip(rows, tokens[1:])]
+        return math.exp(sum(losses) / len(losses))
+
+    def test_perplexity_is_that_of_the_logits(self):
+        tokens = golden(SILENT)["prompt_tokens"] + golden(SILENT)["greedy_tokens"]
+        result = self.report("eval", SILENT, "--tokens", listed(tokens))
+        self.assertEqual(list(result), ["tokens", "perplexity"])
+        self.assertEqual(result["tokens"], 32)
+        self.assertAlmostEqual(result["perplexity"] / self.perplexity(SILENT, tokens), 1, delta=1e-5)
+
+    def test_windows_start_anew(self):
+        tokens = golden(SILENT)["prompt_tokens"]
+        parts = [math.log(self.perplexity(SILENT, tokens[at:at + 8])) for at in (0, 8)]
+        result = self.report("eval", SILENT, "--tokens", listed(tokens), "--window", 8)
+        self.assertAlmostEqual(math.log(result["perplexity"]), sum(parts) / 2, delta=1e-5)
+        fewer = self.report("eval", SILENT, "--tokens", listed(tokens), "--max-tokens", 8)
+        self.assertEqual(fewer["tokens"], 8)
+        self.assertAlmostEqual(math.log(fewer["perplexity"]), parts[0], delta=1e-5)
+
+    def test_against(self):
+        tokens = listed(golden(SILENT)["prompt_tokens"])
+        same = self.report("eval", SILENT, "--tokens", tokens, "--against", SILENT)
+        self.assertEqual(list(same), ["tokens", "perplexity", "against_perplexity", "mean_kl", "p99_kl", "same_best"])
+        self.assertEqual((same["mean_kl"], same["p99_kl"], same["same_best"]), (0, 0, 1))
+        self.assertEqual(same["perplexity"], same["against_perplexity"])
+        other = self.report("eval", SILENT, "--tokens", tokens, "--against", MODELS / "llama-mlx-mxfp4")
+        self.assertGreater(other["mean_kl"], 1)
+        self.assertGreaterEqual(other["p99_kl"], other["mean_kl"])
+        self.assertLess(other["same_best"], 0.5)
+        self.refuse("eval", SILENT, "--tokens", tokens, "--against", FOLDER,
+                    says=["vocabulary of 131", "one of 341", "cannot be compared"])
+
+    def test_text(self):
+        text = self.write("text.txt", "the corn and the flour " * 12)
+        result = self.report("eval", FOLDER, "--text", text)
+        self.assertEqual(result["tokens"], len(json.loads(self.succeed("tokenize", FOLDER,
+                                                                        stdin=text.read_bytes()).stdout)))
+        self.assertIn(b"perplexity", self.succeed("eval", FOLDER, "--text", text).stdout)
+        self.refuse("eval", FOLDER, says=["--text", "--tokens"])
+        self.refuse("eval", SILENT, "--text", text, says=[SILENT, "has no tokenizer"])
+        self.refuse("eval", FOLDER, "--text", self.folder / "none.txt", says=["none.txt", "cannot be opened"])
+        self.refuse("eval", FOLDER, "--tokens", "1", says=["1 tokens", "at least 2"])
+        self.refuse("eval", FOLDER, "--text", self.write("empty.txt", ""), says=["0 tokens", "at least 2"])
+
+
+class Quantize(Case):
+    def test_json_and_what_is_written(self):
+        source = MODELS / "llama-gguf-q8_0" / "model.gguf"
+        for number_format, method in [("nvfp4", "modelopt"), ("mxfp4", "compressed-tensors")]:
+            out = self.folder / number_format
+            report = self.report("quantize", source, "--format", number_format, "--out", out)
+            self.assertEqual(report["out"], str(out))
+            self.assertEqual(set(report["tensors"][0]), {"name", "from", "to", "bytes", "relative_error"})
+            kinds = {t["name"]: t["to"] for t in report["tensors"]}
+            self.assertEqual(kinds["model.layers.0.mlp.up_proj"], number_format.upper())
+            self.assertEqual(kinds["lm_head"], "F16")
+            config = json.loads((out / "config.json").read_text())
+            self.assertEqual(config["quantization_config"]["quant_method"], method)
+            tokens = listed(golden(source.parent)["prompt_tokens"])
+            self.assertLess(self.report("eval", out, "--tokens", tokens, "--against", source)["mean_kl"], 1.5)
+            message = self.refuse("quantize", source, "--format", number_format, "--out", out, says=[out, "already"])
+            self.assertNotIn("Traceback", message)
+
+    def test_table_and_options(self):
+        source = MODELS / "llama-gguf-q4_1" / "model.gguf"
+        table = self.succeed("quantize", source, "--format", "nvfp4", "--out", self.folder / "a", "--all", "--plain",
+                             "--keep", "down_proj", "--keep", r"layers\.0\..*q_proj").stdout.decode()
+        kinds = {line.split()[0]: line.split()[2] for line in table.splitlines()[1:-1]}
+        self.assertEqual(kinds["lm_head"], "NVFP4")
+        self.assertEqual(kinds["model.layers.1.mlp.down_proj"], "F16")
+        self.assertEqual(kinds["model.layers.0.self_attn.q_proj"], "F16")
+        self.assertEqual(kinds["model.layers.1.self_attn.q_proj"], "NVFP4")
+        self.refuse("quantize", source, "--format", "nvfp4", "--out", self.folder / "b", "--keep", "(", says=["("])
+        self.assertFalse((self.folder / "b").exists())
+
+    def test_the_folder_talks_as_the_file_did(self):
+        out = self.folder / "out"
+        self.succeed("quantize", GGUF, "--format", "mxfp4", "--out", out, "--keep", ".")
+        for arguments in (["Hi"], ["--raw", "the corn"]):
+            answers = [self.report("run", model, *arguments, "--max-new-tokens", 6, "--backend", "reference")
+                       for model in (GGUF, out)]
+            self.assertEqual(*(a["text"] for a in answers))
+
+
+class Text(Case):
+    def test_tokenize_as_the_golden_library_does(self):
+        cases = json.loads((DATA / "text" / "tokenizer_golden.json").read_text())["cases"]
+        texts = next(c for c in cases if c["name"] == "gpt2")["texts"]
+        for case in texts[::4]:
+            ids = json.loads(self.succeed("tokenize", FOLDER, "--special", stdin=case["text"].encode()).stdout)
+            self.assertEqual(ids, case["ids"], case["text"])
+
+    def test_there_and_back(self):
+        for text in "the corn and the flour", "", "naïve 日本語 😀\r\n\t", "<|start|>x<|end|>":
+            for model in FOLDER, FOLDER / "tokenizer.json", GGUF:
+                ids = self.succeed("tokenize", model, stdin=text.encode()).stdout
+                self.assertEqual(self.succeed("tokenize", model, "--decode", stdin=ids).stdout.decode(), text)
+
+    def test_options(self):
+        def ids(*arguments):
+            return json.loads(self.succeed("tokenize", FOLDER, *arguments, stdin=b"<|end|>").stdout)
+
+        self.assertEqual(ids("--special"), [330])
+        self.assertEqual(ids("--special", "--bos"), [329, 330])
+        self.assertGreater(len(ids()), 3)
+
+    def test_errors(self):
+        self.refuse("tokenize", SILENT, says=[SILENT, "tokenizer.json"])
+        self.refuse("tokenize", self.write("tokenizer.json", "{}"), says=["model"])
+        self.refuse("tokenize", FOLDER / "tokenizer.json", "--bos", stdin=b"x", says=["beginning"])
+        for stdin, says in [(b"{}", "JSON array"), (b"[1,", "JSON array"), (b"[1, 335000]", "335000 is no token id"),
+                            (b"[-1]", "-1 is no token id"), (b"[1.5]", "1.5 is no token id"),
+                            (b'["a"]', '"a" is no token id')]:
+            self.refuse("tokenize", FOLDER, "--decode", stdin=stdin, says=[says])
+
+    def test_templates_as_jinja_renders_them(self):
+        goldens = json.loads((DATA / "text" / "jinja_golden.json").read_text())
+        messages = self.write("m.json", json.dumps({"messages": [], "variables": goldens["variables"]}))
+        cases = [c for c in goldens["cases"] if "rendered" in c][::8]
+        self.assertGreater(len(cases), 5)
+        for case in cases:
+            template = self.write("t.jinja", case["template"])
+            result = self.succeed("template", template, "--messages", messages)
+            self.assertEqual(result.stdout.decode(), case["rendered"], case["template"])
+
+    def test_a_models_template(self):
+        template = self.write("t.jinja", json.loads((FOLDER / "tokenizer_config.json").read_text())["chat_template"])
+        conversation = {"messages": [{"role": "user", "content": "Hi"}], "add_generation_prompt": True, "tools": None}
+        rendered = self.succeed("template", template, "--messages", self.write("m.json", json.dumps(conversation)))
+        self.assertEqual(rendered.stdout.decode(), TEMPLATE_TEXT)
+
+    def test_template_errors(self):
+        good, conversation = self.write("t.jinja", "x"), self.write("m.json", '{"messages": []}')
+        self.refuse("template", self.write("bad.jinja", "a\n{% if %}"), "--messages", conversation, says=["line 2"])
+        self.refuse("template", self.write("raise.jinja", "{{ raise_exception('no tools') }}"), "--messages",
+                    conversation, says=["no tools", "line 1"])
+        self.refuse("template", self.folder / "none.jinja", "--messages", conversation, says=["none.jinja", "opened"])
+        self.refuse("template", good, "--messages", self.folder / "none.json", says=["none.json", "opened"])
+        for contents in "[]", "{", '{"messages": 3}':
+            self.refuse("template", good, "--messages", self.write("bad.json", contents), says=["bad.json", "messages"])
+        self.refuse("template", good, "--messages",
+                    self.write("bad.json", '{"messages": [], "add_generation_prompt": 1}'),
+                    says=["add_generation_prompt is 1", "true or false"])
+
+
+class Machine(Case):
+    def test_json(self):
+        machine = self.report("machine", "--threads", 1)
+        self.assertLessEqual({"cpu", "cores", "caches", "numa_nodes", "gpus", "backend_description", "memory_bytes",
+                              "roof_gbps"}, set(machine))
+        self.assertGreater(machine["roof_gbps"], 0)
+        self.assertIn("1 thread", machine["backend_description"])
+
+
+class DamagedModels(Case):
+    def attempt(self, model, codes=(2,), says=()):
+        out = self.folder / "out.npy"
+        result = nibble("logits", model, "--backend", "reference", "--tokens", "1,2", "--out", out)
+        self.assertIn(result.returncode, codes, (model, result.stderr))
+        if result.returncode == 0:
+            out.unlink()
+            return
+        self.assertRegex(result.stderr.decode(errors="replace"), r"^nibble: .")
+        for part in says:
+            self.assertIn(str(part), result.stderr.decode())
+        self.assertFalse(out.exists())
+        self.assertEqual([f.name for f in self.folder.iterdir() if f.name.startswith("out")], [])
+
+    def test_missing_files(self):
+        self.attempt(self.folder / "none", says=[self.folder / "none"])
+        self.attempt(self.write("empty.gguf", ""), says=["empty.gguf"])
+        self.attempt(self.folder, says=[self.folder, "config.json"])
+        self.attempt(MODELS / "llama-gguf-q4_0", says=["config.json", "model.gguf"])
+        copied = self.copy(MODELS / "llama-floats-sharded")
+        (copied / "model-00002-of-00003.safetensors").unlink()
+        self.attempt(copied, says=["model-00002-of-00003.safetensors"])
+
+    def test_truncated_files(self):
+        for source in FOLDER / "model.safetensors", GGUF:
+            data = source.read_bytes()
+            for size in [0, 1, 7, 8, 100, 2000, len(data) // 2, len(data) - 64]:
+                if source == GGUF:
+                    model = self.write("model.gguf", data[:size])
+                else:
+                    model = self.folder / FOLDER.name
+                    shutil.rmtree(model, ignore_errors=True)
+                    self.copy(FOLDER)
+                    (model / "model.safetensors").write_bytes(data[:size])
+                self.attempt(model, says=[model])
+
+    def test_garbled_bytes_are_refused_or_harmless(self):
+        draw = random.Random(1)
+        for name in "llama-bf16/model.safetensors", "llama-gguf-q8_0/model.gguf", "llama-ct-nvfp4/config.json":
+            source = MODELS / name
+            data = source.read_bytes()
+            model = self.copy(source.parent)
+            for _ in range(40):
+                garbled = bytearray(data)
+                for _ in range(draw.randrange(1, 4)):
+                    garbled[draw.randrange(min(len(data), 1500))] = draw.randrange(256)
+                (model / source.name).write_bytes(garbled)
+                self.attempt(model / source.name if name.endswith("gguf") else model, codes=(0, 2))
+
+    def test_wrong_configurations_name_both_values(self):
+        copied = self.copy(SILENT)
+        config = json.loads((copied / "config.json").read_text())
+        for changes, says in [
+                ({"hidden_size": 128}, ["[131, 96]", "[131, 128]"]),
+                ({"num_hidden_layers": 3}, ["model.layers.2."]),
+                ({"num_hidden_layers": 0}, ["num_hidden_layers is 0"]),
+                ({"model_type": "gemma"}, ["gemma", "llama, qwen3"]),
+                ({"num_attention_heads": 5}, ["num_key_value_heads is 2", "5 query heads"]),
+                ({"quantization_config": {"quant_method": "gptq"}}, ["gptq", "modelopt"]),
+                ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, ["dynamic", "yarn"])]:
+            (copied / "config.json").write_text(json.dumps(config | changes))
+            self.attempt(copied, says=says)
+        (copied / "config.json").write_text("{")
+        self.attempt(copied, says=["config.json"])
+
+    def test_every_command_refuses_them(self):
+        model = self.write("model.gguf", GGUF.read_bytes()[:5000])
+        out = self.folder / "out"
+        for arguments in (["run", model, "--tokens", "1"], ["plan", model], ["bench", model],
+                          ["eval", model, "--tokens", "1,2"], ["tokenize", model],
+                          ["quantize", model, "--format", "nvfp4", "--out", out]):
+            self.refuse(*arguments, says=[model])
+        self.assertFalse(out.exists())
+
+
+class Output(Case):
+    def test_a_full_disk_is_an_error(self):
+        if not pathlib.Path("/dev/full").exists():
+            return
+        with open("/dev/full", "wb") as full:  # run flushes as it goes: the last flush has nothing left to fail at
+            result = subprocess.run([NIBBLE, "run", SILENT, "--tokens", "1", "--max-new-tokens", "2", "--backend",
+                                     "reference"], stdout=full, stderr=subprocess.PIPE, timeout=60)
+        self.assertEqual(result.returncode, 1)
+        self.assertIn(b"cannot be written", result.stderr)
+
+    def test_no_progress_bar_and_no_colours_beside_a_terminal(self):
+        result = self.succeed("run", SILENT, "--tokens", "1", "--max-new-tokens", "2", "--backend", "reference")
+        for mark in b"\r", b"\x1b":
+            self.assertNotIn(mark, result.stdout + result.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main(argv=[sys.argv[0], *sys.argv[3:]])
