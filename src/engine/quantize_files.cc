@@ -50,8 +50,11 @@ Json quantized_config(const ModelFiles& files, FormatId format, const std::vecto
   Json config;
   if (checkpoint.container == Container::gguf) {
     config = to_hugging_face_config(files.model->config);
-    config["attention_bias"] = has_vector(*files.model, ".self_attn.q_proj.bias");
-    config["mlp_bias"] = has_vector(*files.model, ".mlp.up_proj.bias");
+    // Either stands for all biases of its kind.
+    config["attention_bias"] =
+        has_vector(*files.model, ".self_attn.q_proj.bias") && has_vector(*files.model, ".self_attn.o_proj.bias");
+    config["mlp_bias"] =
+        has_vector(*files.model, ".mlp.up_proj.bias") && has_vector(*files.model, ".mlp.down_proj.bias");
     const std::vector<int32_t> stops = stop_tokens(checkpoint);
     if (!stops.empty()) config["eos_token_id"] = stops.front();
     if (checkpoint.config.contains("tokenizer.ggml.bos_token_id"))

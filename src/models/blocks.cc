@@ -6,11 +6,13 @@ namespace nibble {
 
 namespace {
 
-// A linear with a bias if the checkpoint has one.
-Linear declare_linear(WeightTable& table, TensorName name, int64_t N, int64_t K, int permuted_heads = 0) {
+// A linear with a bias if the checkpoint has one; it must if it is promised.
+Linear declare_linear(WeightTable& table, TensorName name, int64_t N, int64_t K, bool bias_promised,
+                      int permuted_heads = 0) {
   const TensorName bias{name.hf + ".bias", name.gguf + ".bias"};
   const WeightId w = table.matrix({.name = std::move(name), .N = N, .K = K, .gguf_permuted_heads = permuted_heads});
-  return {w, table.vector_if_present({.name = bias, .size = N, .gguf_permuted_heads = permuted_heads})};
+  const VectorRequest request{.name = bias, .size = N, .gguf_permuted_heads = permuted_heads};
+  return {w, bias_promised ? table.vector(request) : table.vector_if_present(request)};
 }
 
 struct LayerNames {
@@ -42,10 +44,12 @@ AttentionWeights declare_attention(WeightTable& table, const DecoderConfig& c, i
   const auto heads = [&](int64_t count) { return style.gguf_permutes_heads ? static_cast<int>(count) : 0; };
   AttentionWeights w;
   w.norm = table.vector({.name = name("input_layernorm.weight", "attn_norm.weight"), .size = c.hidden_size});
-  w.q = declare_linear(table, name("self_attn.q_proj", "attn_q"), q_width, c.hidden_size, heads(c.num_heads));
-  w.k = declare_linear(table, name("self_attn.k_proj", "attn_k"), kv_width, c.hidden_size, heads(c.num_kv_heads));
-  w.v = declare_linear(table, name("self_attn.v_proj", "attn_v"), kv_width, c.hidden_size);
-  w.o = declare_linear(table, name("self_attn.o_proj", "attn_output"), c.hidden_size, q_width);
+  w.q = declare_linear(table, name("self_attn.q_proj", "attn_q"), q_width, c.hidden_size, c.attention_bias,
+                       heads(c.num_heads));
+  w.k = declare_linear(table, name("self_attn.k_proj", "attn_k"), kv_width, c.hidden_size, c.attention_bias,
+                       heads(c.num_kv_heads));
+  w.v = declare_linear(table, name("self_attn.v_proj", "attn_v"), kv_width, c.hidden_size, c.attention_bias);
+  w.o = declare_linear(table, name("self_attn.o_proj", "attn_output"), c.hidden_size, q_width, c.attention_bias);
   if (style.normalise_heads) {
     w.q_norm = table.vector({.name = name("self_attn.q_norm.weight", "attn_q_norm.weight"), .size = c.head_dim});
     w.k_norm = table.vector({.name = name("self_attn.k_norm.weight", "attn_k_norm.weight"), .size = c.head_dim});
@@ -57,9 +61,9 @@ MlpWeights declare_mlp(WeightTable& table, const DecoderConfig& c, int64_t layer
   const LayerNames name(layer);
   MlpWeights w;
   w.norm = table.vector({.name = name("post_attention_layernorm.weight", "ffn_norm.weight"), .size = c.hidden_size});
-  w.gate = declare_linear(table, name("mlp.gate_proj", "ffn_gate"), c.intermediate_size, c.hidden_size);
-  w.up = declare_linear(table, name("mlp.up_proj", "ffn_up"), c.intermediate_size, c.hidden_size);
-  w.down = declare_linear(table, name("mlp.down_proj", "ffn_down"), c.hidden_size, c.intermediate_size);
+  w.gate = declare_linear(table, name("mlp.gate_proj", "ffn_gate"), c.intermediate_size, c.hidden_size, c.mlp_bias);
+  w.up = declare_linear(table, name("mlp.up_proj", "ffn_up"), c.intermediate_size, c.hidden_size, c.mlp_bias);
+  w.down = declare_linear(table, name("mlp.down_proj", "ffn_down"), c.hidden_size, c.intermediate_size, c.mlp_bias);
   return w;
 }
 

@@ -207,6 +207,8 @@ DecoderConfig read_hugging_face(const Checkpoint& checkpoint) {
   c.max_position_embeddings = reader.size("max_position_embeddings", kLargestContext, 2048);
   c.rms_norm_eps = static_cast<float>(reader.number("rms_norm_eps", 1e-6));
   c.tied_embeddings = reader.boolean("tie_word_embeddings", false);
+  c.attention_bias = reader.boolean("attention_bias", false);
+  c.mlp_bias = reader.boolean("mlp_bias", false);
   if (reader.text("hidden_act", "silu") != "silu") reader.reject("hidden_act", "silu is implemented");
   if (reader.boolean("use_sliding_window", false)) reader.reject("use_sliding_window", "false is implemented");
 

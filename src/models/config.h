@@ -49,8 +49,9 @@ struct DecoderConfig {
   int64_t hidden_size, intermediate_size, num_layers, num_heads, num_kv_heads, head_dim, vocab_size;
   int64_t max_position_embeddings;
   float rms_norm_eps;
-  bool tied_embeddings;       // the output matrix is the embedding
-  RopeParameters rope;        // as the configuration has it
+  bool tied_embeddings;                           // the output matrix is the embedding
+  bool attention_bias = false, mlp_bias = false;  // promised by config.json; GGUF files just have biases or not
+  RopeParameters rope;                            // as the configuration has it
   bool rope_is_known = true;  // false: a GGUF file's divisors have changed the rotation beyond those parameters
   Rotation rotation;
 };

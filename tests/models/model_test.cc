@@ -131,6 +131,15 @@ TEST(Model, BiasesAreTakenWhereTheyAre) {
   expect_parts(checkpoint.error(), {"q_proj.bias", "[11]", "[12] expected"});
 }
 
+TEST(Model, BiasesThatAreMissingThoughPromisedAreAnError) {
+  for (const auto& [key, name] :
+       {std::pair{"attention_bias", "self_attn.q_proj.bias"}, {"mlp_bias", "mlp.gate_proj.bias"}}) {
+    TinyCheckpoint checkpoint;
+    checkpoint.checkpoint->config[key] = true;
+    expect_parts(checkpoint.error(), {name});
+  }
+}
+
 // "linear w -> out" and the like, with the buffers' names.
 std::vector<std::string> listing(const Model& model, const Step& step) {
   std::vector<std::string> lines;
