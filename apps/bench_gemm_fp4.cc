@@ -76,18 +76,6 @@ class Bench {
   ReadRoof roof_;
 };
 
-ParallelFor on_pool(WorkerPool& pool) {
-  return {.context = &pool,
-          .run =
-              [](void* context, int num_tasks, void (*task)(void*, int), void* task_context) {
-                std::atomic<int> next{0};
-                static_cast<WorkerPool*>(context)->run([&](int) {
-                  for (int i; (i = next++) < num_tasks;) task(task_context, i);
-                });
-              },
-          .num_threads = pool.num_threads()};
-}
-
 GemmShape parse_shape(const std::string& text, int64_t group_size) {
   long long N = 0, K = 0;
   char end = 0;

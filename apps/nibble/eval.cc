@@ -2,9 +2,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <fstream>
 
 #include "base/error.h"
+#include "base/read_file.h"
 #include "commands.h"
 #include "engine/text.h"
 
@@ -75,9 +75,7 @@ double percentile(std::vector<double> values, double share) {
 std::vector<int32_t> eval_tokens(const EvalArguments& a, const Engine& engine) {
   if (!a.tokens.empty()) return parse_tokens(a.tokens);
   if (a.text.empty()) throw_input_error("eval needs --text FILE or --tokens 1,2,3");
-  std::ifstream file(a.text, std::ios::binary);
-  if (!file) throw_input_error("{}: cannot be opened", a.text);
-  const std::string text{std::istreambuf_iterator<char>(file), {}};
+  const std::string text = read_file(a.text);
   const std::optional<Tokenizer> tokenizer = find_tokenizer(engine.checkpoint());
   if (!tokenizer) throw_input_error("{}: has no tokenizer; give the text as --tokens 1,2,3", a.model.path);
   return tokenizer->encode(text, {.add_bos = tokenizer->adds_bos()});

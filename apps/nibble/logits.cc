@@ -1,9 +1,8 @@
 // nibble logits: the logits after each token of a prompt, as an .npy file.
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
 
-#include "base/error.h"
+#include "checkpoint/output_file.h"
 #include "commands.h"
 
 namespace nibble {
@@ -14,20 +13,13 @@ namespace {
 void write_npy(const std::filesystem::path& path, const std::vector<float>& values, int64_t rows, int64_t columns) {
   std::string header = fmt::format("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}", rows, columns);
   header.append(63 - (10 + header.size()) % 64, ' ').push_back('\n');
-  const std::filesystem::path temporary = path.string() + ".part";
-  {
-    std::ofstream file(temporary, std::ios::binary);
-    const auto length = static_cast<uint16_t>(header.size());
-    file.write("\x93NUMPY\x01\x00", 8).write(reinterpret_cast<const char*>(&length), 2) << header;
-    file.write(reinterpret_cast<const char*>(values.data()),
-               static_cast<std::streamsize>(values.size() * sizeof(float)));
-    file.close();
-    if (!file) {
-      std::filesystem::remove(temporary);
-      throw_run_error("{}: cannot be written", path.string());
-    }
-  }
-  std::filesystem::rename(temporary, path);
+  const auto length = static_cast<uint16_t>(header.size());
+  std::string start("\x93NUMPY\x01\x00", 8);
+  start.append(reinterpret_cast<const char*>(&length), sizeof length).append(header);
+  OutputFile file(path);
+  file.write(0, {reinterpret_cast<const uint8_t*>(start.data()), start.size()});
+  file.write(start.size(), {reinterpret_cast<const uint8_t*>(values.data()), values.size() * sizeof(float)});
+  file.commit();
 }
 
 struct LogitsArguments {

@@ -1,20 +1,14 @@
 // nibble template: what a chat template makes of a conversation.
 #include <cstdio>
-#include <fstream>
 
 #include "base/error.h"
+#include "base/read_file.h"
 #include "commands.h"
 #include "text/chat_template.h"
 
 namespace nibble {
 
 namespace {
-
-std::string read_file(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) throw_input_error("{}: cannot be opened", path);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
 
 struct TemplateArguments {
   std::string source, messages;

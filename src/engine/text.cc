@@ -1,32 +1,20 @@
 #include "engine/text.h"
 
-#include <fstream>
-
 #include "base/error.h"
+#include "base/read_file.h"
+#include "checkpoint/json_file.h"
 
 namespace nibble {
 
 namespace {
 
-std::string read_file(const std::filesystem::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) throw_input_error("{}: cannot be opened", path.string());
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
-nlohmann::json read_json(const std::filesystem::path& path) {
-  nlohmann::json json = nlohmann::json::parse(read_file(path), nullptr, false);
-  if (json.is_discarded()) throw_input_error("{}: is not valid JSON", path.string());
-  return json;
-}
-
 // The file's JSON, or null if there is no such file.
 nlohmann::json read_json_if_present(const std::filesystem::path& path) {
-  return std::filesystem::exists(path) ? read_json(path) : nlohmann::json();
+  return std::filesystem::exists(path) ? read_json_file(path, RepeatedKeys::last_wins) : nlohmann::json();
 }
 
 Tokenizer tokenizer_of_folder(const std::filesystem::path& folder) {
-  return Tokenizer::from_json(read_json(folder / "tokenizer.json"),
+  return Tokenizer::from_json(read_json_file(folder / "tokenizer.json", RepeatedKeys::last_wins),
                               read_json_if_present(folder / "tokenizer_config.json"));
 }
 
@@ -46,7 +34,7 @@ Tokenizer load_tokenizer(const std::filesystem::path& path) {
       throw_input_error("{}: has no tokenizer.json", path.string());
     return tokenizer_of_folder(path);
   }
-  if (path.extension() == ".json") return Tokenizer::from_json(read_json(path), nullptr);
+  if (path.extension() == ".json") return Tokenizer::from_json(read_json_file(path, RepeatedKeys::last_wins), nullptr);
   return Tokenizer::from_gguf(open_checkpoint(path).config);
 }
 

@@ -2,11 +2,13 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <random>
 #include <vector>
 
+#include "base/worker_pool.h"
 #include "formats/e2m1.h"
 #include "formats/f16.h"
 #include "nibble/dispatch_gemm_fp4.h"
@@ -71,6 +73,19 @@ inline GemmElement gemm_element(const GemmFp4& g, int64_t m, int64_t n) {
     out.bound += largest * weights;
   }
   return out;
+}
+
+// Runs the tasks of dispatch_gemm_fp4 on a pool.
+inline ParallelFor on_pool(WorkerPool& pool) {
+  return {.context = &pool,
+          .run =
+              [](void* context, int num_tasks, void (*task)(void*, int), void* task_context) {
+                std::atomic<int> next{0};
+                static_cast<WorkerPool*>(context)->run([&](int) {
+                  for (int i; (i = next++) < num_tasks;) task(task_context, i);
+                });
+              },
+          .num_threads = pool.num_threads()};
 }
 
 }  // namespace nibble

@@ -65,18 +65,6 @@ TEST(GemmFp4, WritesHalvesRoundedToNearest) {
   }
 }
 
-ParallelFor on_pool(WorkerPool& pool) {
-  return {.context = &pool,
-          .run =
-              [](void* context, int num_tasks, void (*task)(void*, int), void* task_context) {
-                std::atomic<int> next{0};
-                static_cast<WorkerPool*>(context)->run([&](int) {
-                  for (int i; (i = next++) < num_tasks;) task(task_context, i);
-                });
-              },
-          .num_threads = pool.num_threads()};
-}
-
 TEST(GemmFp4, GivesTheSameBitsOnAnyNumberOfThreads) {
   for (int64_t M : {1, 5, 130}) {
     const GemmOperands operands({.N = 5000, .K = 72, .group_size = 64}, M, 9);
