@@ -4,7 +4,7 @@ namespace nibble {
 
 LinearKernel choose_linear(int64_t M) {
   if (M <= 1) return LinearKernel::gemv;
-  return M <= 8 ? LinearKernel::batched : LinearKernel::tiles;
+  return M <= kBatchedTokens ? LinearKernel::batched : LinearKernel::tiles;
 }
 
 std::string_view linear_kernel_name(LinearKernel kernel) {

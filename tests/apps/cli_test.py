@@ -272,7 +272,7 @@ class Bench(Case):
         self.assertEqual([r["prompt_tokens"] for r in bench["prefill"]], [8, 20])
         self.assertLess(bench["decode"][0]["bytes_per_token"], bench["decode"][1]["bytes_per_token"])
         phases = {p["name"]: p for p in bench["phases"]}
-        self.assertEqual(phases["rms_norm + 3 linears"]["count"], 2)
+        self.assertEqual(phases["rms_norm + 3 linears (gemv)"]["count"], 2)
         self.assertTrue(all(p["us"] > 0 for p in bench["phases"]))
 
     def test_errors(self):

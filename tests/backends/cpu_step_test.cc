@@ -289,7 +289,7 @@ TEST(CpuStep, PhasesBytesAndProfiling) {
   auto phases = step->phases();
   ASSERT_EQ(phases.size(), 2u);
   EXPECT_EQ(phases[0].name, "embed");
-  EXPECT_EQ(phases[1].name, "rms_norm + linear");
+  EXPECT_EQ(phases[1].name, "rms_norm + linear (gemv)");
   EXPECT_EQ(phases[1].weight_bytes, packed[2]->bytes);
 
   const int32_t token = 3, pos = 0, sequence = 0;

@@ -10,10 +10,11 @@
 #include <cstdint>
 
 #include "backends/cpu/packed_layout.h"
+#include "ops/choose_gemm.h"
 
 namespace nibble {
 
-inline constexpr int kTokenTile = 8;                // tokens whose groups lie together
+inline constexpr int kTokenTile = kBatchedTokens;   // tokens whose groups lie together
 inline constexpr float kLargestActivation = 16256;  // 127 * 128: the largest q
 
 struct ActivationGroup {

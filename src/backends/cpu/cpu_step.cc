@@ -11,6 +11,7 @@
 #include "backends/cpu/float_kernels.h"
 #include "backends/cpu/fuse.h"
 #include "base/memory.h"
+#include "ops/choose_gemm.h"
 
 namespace nibble {
 
@@ -201,7 +202,8 @@ class CpuStep final : public CompiledStep {
     return x;
   }
 
-  void compile(const LinearGroup& group, const std::string& name) {
+  void compile(const LinearGroup& group, const std::string& ops) {
+    const std::string name = fmt::format("{} ({})", ops, linear_kernel_name(choose_linear(matrix(group.x).rows)));
     int64_t bytes = 0;
     for (const LinearOp& op : group.linears) bytes += packed(op.w).bytes;
     auto shares = share_rows(group);
