@@ -62,8 +62,8 @@ TEST_P(Quantize, WhatIsWrittenRunsAndIsClose) {
   EXPECT_EQ(by_name(tensors).at("model.layers.1.mlp.down_proj").bytes,
             GetParam() == FormatId::nvfp4 ? 96 * (48 + 6) : 96 * (48 + 3));
 
-  const auto entries = open_model(out).model->weights.entries();
-  for (const WeightEntry& entry : entries)
+  const ModelFiles written = open_model(out);
+  for (const WeightEntry& entry : written.model->weights.entries())
     if (const auto* matrix = std::get_if<MatrixEntry>(&entry.what))
       EXPECT_EQ(matrix->info.format, matrix->request.name.hf.starts_with("model.layers.") ? GetParam() : FormatId::f16);
   // Every matrix is a tenth off, and the logits are large: not the same model, but recognisably it.
