@@ -18,8 +18,8 @@ void render(const TemplateArguments& a) {
   const auto json = nlohmann::ordered_json::parse(read_file(a.messages), nullptr, false);
   if (!json.is_object() || !json.contains("messages") || !json.at("messages").is_array())
     throw_input_error("{}: a JSON object with an array \"messages\" expected", a.messages);
-  const auto value = [&](const char* key, nlohmann::ordered_json fallback) {
-    return json.contains(key) && !json.at(key).is_null() ? json.at(key) : std::move(fallback);
+  const auto value = [&](const char* key, const nlohmann::ordered_json& fallback) {
+    return json.contains(key) && !json.at(key).is_null() ? json.at(key) : fallback;
   };
   const nlohmann::ordered_json generation = value("add_generation_prompt", false);
   if (!generation.is_boolean())

@@ -39,9 +39,11 @@ MappedFile::~MappedFile() {
 
 void MappedFile::drop(std::span<const uint8_t> part) {
   const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-  const auto begin = (reinterpret_cast<uintptr_t>(part.data()) + page - 1) / page * page;
-  const auto end = reinterpret_cast<uintptr_t>(part.data() + part.size()) / page * page;
-  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+  // Whole pages only: what lies beside `part` may still be wanted.
+  const size_t before = (page - reinterpret_cast<uintptr_t>(part.data()) % page) % page;
+  if (part.size() < before + page) return;
+  const size_t size = (part.size() - before) / page * page;
+  madvise(const_cast<uint8_t*>(part.data()) + before, size, MADV_DONTNEED);
 }
 
 }  // namespace nibble

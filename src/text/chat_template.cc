@@ -35,7 +35,7 @@ struct ChatTemplate::State {
   jinja::Block block;
 };
 
-ChatTemplate::ChatTemplate(std::string source) : state_(std::make_unique<State>()) {
+ChatTemplate::ChatTemplate(std::string_view source) : state_(std::make_unique<State>()) {
   if (source.size() > kMaxSource) {
     throw_input_error("chat template: {} bytes, at most {} expected", source.size(), kMaxSource);
   }

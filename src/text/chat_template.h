@@ -8,6 +8,7 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include <nlohmann/json.hpp>
 
@@ -24,7 +25,7 @@ struct ChatMessages {
 class ChatTemplate {
  public:
   // Throws InputError with the line if `source` is not a valid template.
-  explicit ChatTemplate(std::string source);
+  explicit ChatTemplate(std::string_view source);
   ~ChatTemplate();
   ChatTemplate(ChatTemplate&&) noexcept;
   ChatTemplate& operator=(ChatTemplate&&) noexcept;

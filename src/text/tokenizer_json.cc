@@ -111,7 +111,7 @@ void read_model(const json& model, TokenizerSpec& spec) {
   if (!type.is_null() && type != "BPE") throw_input_error("model: type is {}, \"BPE\" expected", shown(type));
   for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
     const json& value = member(model, key);
-    if (!value.is_null() && value != "") {
+    if (!value.is_null() && value != json("")) {
       throw_input_error("model: {} is {}; byte-level BPE has none", key, shown(value));
     }
   }

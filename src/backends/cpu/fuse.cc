@@ -1,6 +1,7 @@
 #include "backends/cpu/fuse.h"
 
 #include <algorithm>
+#include <stdexcept>
 
 namespace nibble {
 
@@ -124,7 +125,9 @@ std::vector<OpGroup> fuse(const Step& step) {
     } else if (auto attention = attention_group(step, i)) {
       groups.emplace_back(std::move(*attention));
     } else {
-      groups.emplace_back(*as_row_op(step.ops[i++]));
+      const std::optional<RowOp> op = as_row_op(step.ops[i++]);
+      if (!op) throw std::logic_error("a recorded linear's out overlaps its x");
+      groups.emplace_back(*op);
     }
   }
   return groups;

@@ -176,7 +176,7 @@ Value word_count(Interpreter& interpreter, const Value& input, const Arguments&)
 
 Value to_int(Interpreter&, const Value& input, const Arguments& arguments) {
   const auto bound = arguments.bind("int", {"default", "base"});
-  const Value fallback = is_given(bound[0]) ? bound[0] : Value(0);
+  Value fallback = is_given(bound[0]) ? bound[0] : Value(0);
   if (input.is_integer() || input.is_bool()) return to_integer(input, "int");
   const int64_t base = is_given(bound[1]) ? to_integer(bound[1], "int: base") : 10;
   if (base < 2 || base > 36) fail("int: base {}, 2 to 36 expected", base);
