@@ -35,7 +35,7 @@ void read_dense_model(WeightSource& source, const DenseShape& s, bool is_tied) {
     for (float value : decoded(weight)) ASSERT_TRUE(std::isfinite(value));
     source.release(request);
   };
-  const auto read_vector = [&](TensorName name, int64_t size) {
+  const auto read_vector = [&](const TensorName& name, int64_t size) {
     EXPECT_TRUE(source.has_vector(name));
     for (float value : source.read_vector({.name = name, .size = size})) ASSERT_TRUE(std::isfinite(value));
   };
