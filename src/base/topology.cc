@@ -1,5 +1,7 @@
 #include "base/topology.h"
 
+#include <unistd.h>
+
 #include <memory>
 
 #include <hwloc.h>
@@ -19,7 +21,8 @@ Topology read_topology() {
   t.num_processors = hwloc_get_nbobjs_by_type(raw, HWLOC_OBJ_PU);
   t.num_numa_nodes = hwloc_get_nbobjs_by_type(raw, HWLOC_OBJ_NUMANODE);
   const hwloc_obj_t machine = hwloc_get_root_obj(raw);
-  t.memory_bytes = static_cast<int64_t>(machine->total_memory);
+  // Not hwloc's total_memory, which was half of this on a virtual machine of 24 GiB.
+  t.memory_bytes = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE);
   const hwloc_obj_t package = hwloc_get_obj_by_type(raw, HWLOC_OBJ_PACKAGE, 0);
   for (const hwloc_obj_t object : {package, machine})
     if (object != nullptr && t.cpu_name.empty())

@@ -284,13 +284,17 @@ ExprPointer ExpressionParser::postfix(ExprPointer value) {
     } else if (take_op("[")) {
       value = subscript(std::move(value));
     } else if (take_op("(")) {
-      value = make(ExprKind::call, single(std::move(value)));
-      arguments(*value);
-      value = finish(std::move(value));
+      value = call(std::move(value));
     } else {
       return value;
     }
   }
+}
+
+ExprPointer ExpressionParser::call(ExprPointer function) {
+  ExprPointer value = make(ExprKind::call, single(std::move(function)));
+  arguments(*value);
+  return finish(std::move(value));
 }
 
 ExprPointer ExpressionParser::subscript(ExprPointer value) {
@@ -349,9 +353,7 @@ ExprPointer ExpressionParser::filters_and_tests(ExprPointer value) {
     } else if (take_name("is")) {
       value = test(std::move(value));
     } else if (take_op("(")) {
-      value = make(ExprKind::call, single(std::move(value)));
-      arguments(*value);
-      value = finish(std::move(value));
+      value = call(std::move(value));
     } else {
       return value;
     }

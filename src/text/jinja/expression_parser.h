@@ -45,6 +45,7 @@ class ExpressionParser {
   ExprPointer unary(bool with_filters = true);
   ExprPointer primary();
   ExprPointer postfix(ExprPointer value);
+  ExprPointer call(ExprPointer function);  // behind the "("
   ExprPointer subscript(ExprPointer value);
   ExprPointer filters_and_tests(ExprPointer value);
   ExprPointer test(ExprPointer value);
