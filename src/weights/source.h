@@ -19,6 +19,9 @@ struct TensorName {
 struct MatrixRequest {
   TensorName name;
   int64_t E = 1, N = 0, K = 0;
+  // One matrix for each of E experts, E = 1 included. The * in name.hf stands for the expert's number
+  // ("model.layers.3.mlp.experts.*.gate_proj"); a file may hold them one by one, stacked, or gate and up interleaved.
+  bool is_experts = false;
   // GGUF files of the llama architecture hold the rows of q and k so that rotation pairs neighbours: within each of
   // this many heads, row 2i + h of the file is row h * head_dim/2 + i of the model. 0: rows are as they should be.
   int gguf_permuted_heads = 0;
@@ -28,6 +31,9 @@ struct VectorRequest {
   TensorName name;  // with its ending: "model.norm.weight", "output_norm.weight", "….q_proj.bias", "blk.0.attn_q.bias"
   int64_t size = 0;
   int gguf_permuted_heads = 0;  // as above, for the biases of q and k
+  // The biases of E experts, [E, size] values; the * in name.hf as above ("….experts.*.gate_proj.bias").
+  int64_t E = 1;
+  bool is_experts = false;
 };
 
 // What is known of a matrix before its bytes are read.
