@@ -15,6 +15,8 @@ int main(int argc, char** argv) {
   });
   app.fallthrough(false);
   nibble::add_run_command(app);
+  nibble::add_chat_command(app);
+  nibble::add_models_command(app);
   nibble::add_plan_command(app);
   nibble::add_bench_command(app);
   nibble::add_logits_command(app);
