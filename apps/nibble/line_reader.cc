@@ -17,6 +17,8 @@ namespace {
 constexpr std::string_view kQuotes = "\"\"\"";
 constexpr size_t kMaxMessage = size_t{64} << 20;  // bytes; no context holds so many
 
+constexpr size_t kTerminalLine = 4095;  // what Linux holds of a line that is typed
+
 }  // namespace
 
 bool LineReader::wait() const {
@@ -51,6 +53,10 @@ LineReader::Got LineReader::read_line(const char* prompt, std::string& line) {
   if (end == std::string::npos && buffer_.empty()) return Got::end;
   line = buffer_.substr(0, end);
   buffer_.erase(0, end == std::string::npos ? end : end + 1);
+  if (isatty(STDIN_FILENO) == 1 && line.size() >= kTerminalLine)
+    throw_input_error(
+        "a line of {} bytes, where the terminal cuts longer ones; cut it yourself with \\ at the ends, or pipe it in",
+        line.size());
   if (line.ends_with('\r')) line.pop_back();
   return Got::message;
 }

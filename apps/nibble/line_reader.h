@@ -16,7 +16,8 @@ class LineReader {
 
   enum class Got : uint8_t { message, end, interrupted };
 
-  // Waits for the next message. `interrupted`: Ctrl-C came first; what was typed is gone.
+  // Waits for the next message. `interrupted`: Ctrl-C came first; what was typed is gone. Throws InputError for a line
+  // that is longer than 64 MiB, or so long that a terminal may have cut it.
   Got read(std::string& message);
 
  private:

@@ -6,6 +6,8 @@
 #include "commands.h"
 #include "file_tensors.h"
 #include "model_list.h"
+#include "models/architectures.h"
+#include "text/utf8.h"
 #include "weights/importer.h"
 
 namespace nibble {
@@ -56,6 +58,7 @@ ListedModel list_model(const FoundModel& found, const Backend& backend) {
     for (const auto& file : checkpoint->files) listed.bytes += static_cast<int64_t>(file->bytes().size());
     listed.format = stored_types(file_tensors(*checkpoint));
     listed.architecture = architecture_name(*checkpoint);
+    check_architecture(*checkpoint);
     const auto source = make_importer(checkpoint);
     const auto model = make_model(*checkpoint, *source);
     listed.format = format_of(model->weights);
@@ -63,7 +66,7 @@ ListedModel list_model(const FoundModel& found, const Backend& backend) {
     plan_memory(*model, backend, {.layers = model->kv_layers, .max_len = 1}, 1);  // fails if there is no kernel
     listed.status = "ready";
   } catch (const std::exception& error) {
-    listed.why = error.what();
+    listed.why = replace_invalid_utf8(error.what());  // it may quote the file
     if (listed.bytes == 0) listed.bytes = size_of(found.path);
   }
   return listed;

@@ -8,6 +8,7 @@
 #include "base/memory.h"
 #include "commands.h"
 #include "file_tensors.h"
+#include "models/architectures.h"
 #include "weights/importer.h"
 
 namespace nibble {
@@ -214,15 +215,27 @@ void print_plan(const Plan& p, bool all) {
   fmt::print("the roof   {:.1f} GB/s measured now: at most {:.1f} tok/s\n", p.roof_gbps, p.roof_tok_s());
 }
 
+// Empty if the configuration does not say.
+std::string architecture_if_told(const Checkpoint& checkpoint) {
+  try {
+    return architecture_name(checkpoint);
+  } catch (const InputError&) {
+    return {};
+  }
+}
+
 // What the files hold, for a checkpoint that cannot be run.
 void print_files(const Checkpoint& checkpoint, const PlanArguments& a, const char* error) {
   const std::vector<FileTensor> tensors = file_tensors(checkpoint);
-  const std::string architecture = architecture_name(checkpoint);
+  const std::string architecture = architecture_if_told(checkpoint);
   if (a.json) {
-    print_json({{"architecture", architecture}, {"error", error}, {"file_tensors", file_tensors_json(tensors, false)}});
+    print_json({{"architecture", text_or_null(architecture)},
+                {"error", error},
+                {"file_tensors", file_tensors_json(tensors, false)}});
     return;
   }
-  fmt::print("{}: {}, which cannot be run; {} tensors in the files\n\n", a.model.path, architecture, tensors.size());
+  fmt::print("{}: {}, which cannot be run; {} tensors in the files\n\n", a.model.path,
+             architecture.empty() ? "no architecture is named" : architecture, tensors.size());
   struct Group {
     size_t count = 0;
     int64_t bytes = 0;
@@ -253,6 +266,7 @@ void plan(const PlanArguments& a) {
   std::unique_ptr<Model> model;
   std::vector<PlanRow> rows;
   try {
+    check_architecture(*checkpoint);
     source = make_importer(checkpoint);
     model = make_model(*checkpoint, *source);
     check_no_unknown_tensors(model->weights);

@@ -44,7 +44,7 @@ void add_tokenize_command(CLI::App& app) {
       "  echo -n 'Hello' | nibble tokenize model.gguf\n"
       "  echo '[1, 2, 3]' | nibble tokenize model.gguf --decode");
   auto a = std::make_shared<TokenizeArguments>();
-  command->add_option("MODEL", a->path, "Where the tokenizer is")->required();
+  add_model_option(*command, a->path);
   command->add_flag("--bos", a->bos, "Put the beginning-of-text token first");
   command->add_flag("--special", a->special, "Read special tokens in the text as such; without it they are text");
   command->add_flag("--decode", a->decode, "The other way: a JSON array of ids to bytes");

@@ -10,4 +10,7 @@ namespace nibble {
 std::unique_ptr<Model> make_llama(const Checkpoint& checkpoint, WeightSource& source);
 std::unique_ptr<Model> make_qwen3(const Checkpoint& checkpoint, WeightSource& source);
 
+// Throws InputError, as make_model does, if the checkpoint's architecture is not implemented.
+void check_architecture(const Checkpoint& checkpoint);
+
 }  // namespace nibble

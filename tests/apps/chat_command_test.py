@@ -114,8 +114,8 @@ class Piped(Case):
         self.refuse("chat", FOLDER, "PROMPT", says=["PROMPT"])
 
     def test_a_context_that_fills_is_said(self):
-        result = self.succeed("chat", FOLDER, "--backend", "reference", "--ctx", 20, stdin=b"Hi\n")
-        for part in "context of 20 positions is full", "/drop", "/reset", "--ctx", "20 of 20":
+        result = self.succeed("chat", FOLDER, "--backend", "reference", "--ctx", 24, stdin=b"Hi\n")
+        for part in "context of 24 positions is full", "/drop", "/reset", "--ctx", "24 of 24":
             self.assertIn(part, result.stderr.decode())
 
 
@@ -274,6 +274,18 @@ class Terminal(Case):
         self.wait_for("> ")
         self.type("/save " + str(self.folder / "s.json") + "\n")
         self.wait_for("0 messages")
+        self.wait_for("> ")
+        self.type("/exit\n")
+        self.leave()
+
+    def test_a_line_that_the_terminal_cuts_is_refused(self):
+        self.start("--max-new-tokens", 2)
+        self.wait_for("> ")
+        self.type("x" * 5000 + "\n")
+        self.wait_for("the terminal cuts")
+        self.wait_for("> ")
+        self.type("Hi\n")
+        self.wait_for("+ 2 tokens")
         self.wait_for("> ")
         self.type("/exit\n")
         self.leave()

@@ -22,7 +22,7 @@ class Arguments(Case):
             self.assertTrue(result.stdout)
             self.assertEqual(result.stderr, b"")
         commands = self.succeed("--help").stdout.decode()
-        for command in "run plan bench logits quantize eval tokenize template machine".split():
+        for command in "run chat models plan bench logits quantize eval tokenize template machine".split():
             self.assertIn(command, commands)
             self.assertIn(b"Usage", self.succeed(command, "--help").stdout)
 

@@ -106,6 +106,8 @@ class Models(Case):
         self.assertEqual(answer["tokens"], expected["greedy_tokens"][:4])
         self.assertEqual(self.report("eval", SILENT.name, "--tokens", "1,2,3", "--against", "llama-mlx-mxfp4",
                                      "--backend", "reference", **environment)["tokens"], 3)
+        self.assertEqual(self.succeed("tokenize", FOLDER.name, stdin=b"x", **environment).stdout,
+                         self.succeed("tokenize", FOLDER, stdin=b"x").stdout)
         hub = self.home / ".cache" / "huggingface" / "hub"
         self.hub_model(hub, "org", "Name", FOLDER)
         self.assertEqual(self.report("plan", "org/Name", "--backend", "reference", **environment)["architecture"],

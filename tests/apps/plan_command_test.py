@@ -37,7 +37,7 @@ def gguf_tensors(path):
         nonlocal at
         size = take("Q")
         at += size
-        return data[at - size:at].decode()
+        return data[at - size:at].decode(errors="replace")
 
     def value(kind):
         if kind == 8:
@@ -55,8 +55,8 @@ def gguf_tensors(path):
     names = []
     for _ in range(num_tensors):
         names.append((text(), path.name))
-        at += 8 * take("I")
-        at += 12
+        num_dimensions = take("I")
+        at += 8 * num_dimensions + 12
     return sorted(names)
 
 
@@ -152,6 +152,14 @@ class Plan(Case):
         grouped = nibble("plan", copied).stdout.decode()
         self.assertIn("model.layers.*.mlp.up_proj.weight", grouped)
         self.assertFalse(self.check_model(copied))
+        del config["model_type"]
+        (copied / "config.json").write_text(json.dumps(config))
+        self.assertFalse(self.check_model(copied))
+        self.assertIn("no architecture is named", nibble("plan", copied).stdout.decode())
+        # The architecture is what is said first, whatever else is not read.
+        (copied / "config.json").write_text(json.dumps(config | {
+            "model_type": "gemma", "quantization_config": {"quant_method": "gptq"}}))
+        self.assertIn("implemented are", nibble("plan", copied).stderr.decode())
 
     def test_no_weight_is_read(self):
         copied = self.copy(FOLDER)
