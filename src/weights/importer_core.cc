@@ -27,7 +27,9 @@ std::string Importer::where(const Tensor& tensor) const {
 
 const Tensor* Importer::take_if_present(const std::string& name) {
   const Tensor* tensor = checkpoint_->find(name);
-  if (tensor != nullptr) asked_for_.insert(name);
+  if (tensor == nullptr) return nullptr;
+  asked_for_.insert(name);
+  if (recorded_) recorded_->push_back(name);
   return tensor;
 }
 
@@ -156,6 +158,25 @@ CanonicalWeight Importer::read_located(const MatrixRequest& request, const Store
   return weight;
 }
 
+std::vector<std::string> Importer::end_recording() {
+  std::vector<std::string> names = *std::exchange(recorded_, std::nullopt);
+  std::ranges::sort(names);
+  names.erase(std::ranges::unique(names).begin(), names.end());
+  return names;
+}
+
+std::vector<std::string> Importer::tensors_of(const MatrixRequest& request) {
+  recorded_.emplace();
+  locate(request);
+  return end_recording();
+}
+
+std::vector<std::string> Importer::tensors_of(const VectorRequest& request) {
+  recorded_.emplace();
+  take_vector(request, locate_vector(request.name));
+  return end_recording();
+}
+
 void Importer::release(const MatrixRequest& request) { release_located(locate(request)); }
 
 void Importer::release_located(const StoredMatrix& stored) const {
@@ -173,15 +194,16 @@ void Importer::release_located(const StoredMatrix& stored) const {
 std::vector<std::string> Importer::unknown_tensors() const {
   std::vector<std::string> names;
   for (const auto& [name, tensor] : checkpoint_->tensors)
-    if (!asked_for_.contains(name) && !is_unused(tensor)) names.push_back(name);
+    if (!asked_for_.contains(name) && unused_reason(tensor).empty()) names.push_back(name);
   return names;
 }
 
-std::vector<std::string> Importer::unused_tensors() const {
-  std::vector<std::string> names;
+std::vector<UnusedTensor> Importer::unused_tensors() const {
+  std::vector<UnusedTensor> unused;
   for (const auto& [name, tensor] : checkpoint_->tensors)
-    if (!asked_for_.contains(name) && is_unused(tensor)) names.push_back(name);
-  return names;
+    if (const auto reason = unused_reason(tensor); !asked_for_.contains(name) && !reason.empty())
+      unused.push_back({name, reason});
+  return unused;
 }
 
 std::vector<float> Importer::tensor_scales(const MatrixRequest& request, const StoredMatrix& stored) const {

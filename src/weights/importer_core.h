@@ -56,17 +56,19 @@ class Importer : public WeightSource {
   MatrixInfo describe(const MatrixRequest& request) final;
   CanonicalWeight read(const MatrixRequest& request) final;
   std::vector<float> read_vector(const VectorRequest& request) final;
+  std::vector<std::string> tensors_of(const MatrixRequest& request) final;
+  std::vector<std::string> tensors_of(const VectorRequest& request) final;
   void release(const MatrixRequest& request) final;
   std::vector<std::string> unknown_tensors() const final;
-  std::vector<std::string> unused_tensors() const final;
+  std::vector<UnusedTensor> unused_tensors() const final;
 
  protected:
   // The dialect's part. locate asks for tensors with take; load may take bytes as they are (borrow) or write new ones
-  // (own); is_unused knows what is of no use here, whichever the model.
+  // (own); unused_reason knows what is of no use here, whichever the model, and why; empty for everything else.
   virtual StoredMatrix locate(const MatrixRequest& request) = 0;
   virtual CanonicalWeight load(const MatrixRequest& request, const StoredMatrix& stored) const = 0;
   virtual StoredVector locate_vector(const TensorName& name) const = 0;
-  virtual bool is_unused(const Tensor& tensor) const = 0;
+  virtual std::string_view unused_reason(const Tensor& tensor) const = 0;
 
   const Checkpoint& checkpoint() const { return *checkpoint_; }
 
@@ -104,10 +106,12 @@ class Importer : public WeightSource {
   void release_located(const StoredMatrix& stored) const;
   // The tensor of a vector, or one for each expert.
   std::vector<const Tensor*> take_vector(const VectorRequest& request, const StoredVector& stored);
+  std::vector<std::string> end_recording();
   std::vector<float> tensor_scales(const MatrixRequest& request, const StoredMatrix& stored) const;
 
   std::shared_ptr<const Checkpoint> checkpoint_;
   std::set<std::string, std::less<>> asked_for_;
+  std::optional<std::vector<std::string>> recorded_;  // if there, gets each name that is taken
 };
 
 // The row of a GGUF file of the llama architecture that holds row n of the model: see MatrixRequest. 0 heads: n.
@@ -119,6 +123,10 @@ inline int64_t gguf_row(int64_t n, int64_t num_rows, int num_heads) {
 
 // The format whose rows are plain elements of this type. Null optional if there is none.
 std::optional<FormatId> plain_format(DType dtype);
+
+// Why tensors are not used: what both containers have.
+inline constexpr std::string_view kActivationScale = "activation scale; activations are not 4 bits wide here";
+inline constexpr std::string_view kPredictionLayer = "layer that predicts more than the next token";
 
 // One maker a container.
 std::unique_ptr<WeightSource> make_safetensors_importer(std::shared_ptr<const Checkpoint> checkpoint);

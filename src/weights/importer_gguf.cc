@@ -73,7 +73,7 @@ class GgufImporter final : public Importer {
   StoredVector locate_vector(const TensorName& name) const override { return {.tensor = name.gguf}; }
   StoredMatrix locate(const MatrixRequest& request) override;
   CanonicalWeight load(const MatrixRequest& request, const StoredMatrix& stored) const override;
-  bool is_unused(const Tensor& tensor) const override;
+  std::string_view unused_reason(const Tensor& tensor) const override;
 };
 
 StoredMatrix GgufImporter::locate(const MatrixRequest& request) {
@@ -130,9 +130,10 @@ CanonicalWeight GgufImporter::load(const MatrixRequest& request, const StoredMat
 
 // Activation scales, the rotation's frequencies (read with the configuration), and layers that predict more than the
 // next token, which are the last ones of block_count.
-bool GgufImporter::is_unused(const Tensor& tensor) const {
+std::string_view GgufImporter::unused_reason(const Tensor& tensor) const {
   const std::string_view name = tensor.name;
-  if (name.ends_with(".input_scale") || name == "rope_freqs.weight") return true;
+  if (name.ends_with(".input_scale")) return kActivationScale;
+  if (name == "rope_freqs.weight") return "table of the rotation, read with the configuration";
 
   const auto& metadata = checkpoint().config;
   const auto number = [&](const std::string& key) -> int64_t {
@@ -140,12 +141,13 @@ bool GgufImporter::is_unused(const Tensor& tensor) const {
     return it != metadata.end() && it->is_number_integer() ? it->get<int64_t>() : 0;
   };
   const auto architecture = metadata.is_object() ? metadata.find("general.architecture") : metadata.end();
-  if (architecture == metadata.end() || !architecture->is_string()) return false;
+  if (architecture == metadata.end() || !architecture->is_string()) return {};
   const auto prefix = architecture->get<std::string>();
   const int64_t num_predicting = number(prefix + ".nextn_predict_layers");
   int64_t layer = -1;
   if (name.starts_with("blk.")) std::from_chars(name.data() + 4, name.data() + name.size(), layer);
-  return num_predicting > 0 && layer >= number(prefix + ".block_count") - num_predicting;
+  const bool predicts = num_predicting > 0 && layer >= number(prefix + ".block_count") - num_predicting;
+  return predicts ? kPredictionLayer : std::string_view();
 }
 
 }  // namespace

@@ -166,21 +166,26 @@ CanonicalWeight SafetensorsImporter::load_mlx_affine(const MatrixRequest& reques
 
 // Activation scales (ours are not 4 bits wide), tables that the rotation is computed without, layers that predict more
 // than the next token, and an output matrix beside the embedding that it is tied to.
-bool SafetensorsImporter::is_unused(const Tensor& tensor) const {
+std::string_view SafetensorsImporter::unused_reason(const Tensor& tensor) const {
   const std::string_view name = tensor.name;
-  for (std::string_view ending :
-       {".input_scale", ".input_global_scale", ".k_scale", ".v_scale", ".rotary_emb.inv_freq"})
-    if (name.ends_with(ending)) return true;
+  for (std::string_view ending : {".input_scale", ".input_global_scale"})
+    if (name.ends_with(ending)) return kActivationScale;
+  for (std::string_view ending : {".k_scale", ".v_scale"})
+    if (name.ends_with(ending)) return "scale of an 8-bit KV cache, which is not used here";
+  if (name.ends_with(".rotary_emb.inv_freq")) return "table of the rotation, computed anew";
   const auto& config = checkpoint().config;
-  if (!config.is_object()) return false;
+  if (!config.is_object()) return {};
   const auto tied = config.find("tie_word_embeddings");
-  if (name.starts_with("lm_head.") && tied != config.end() && *tied == true) return true;
+  if (name.starts_with("lm_head.") && tied != config.end() && *tied == true)
+    return "output matrix, tied to the embedding";
 
   constexpr std::string_view kLayers = "model.layers.";
   const auto num_layers = config.find("num_hidden_layers");
   int64_t layer = -1;
   if (name.starts_with(kLayers)) std::from_chars(name.data() + kLayers.size(), name.data() + name.size(), layer);
-  return num_layers != config.end() && num_layers->is_number_integer() && layer >= num_layers->get<int64_t>();
+  const bool predicts =
+      num_layers != config.end() && num_layers->is_number_integer() && layer >= num_layers->get<int64_t>();
+  return predicts ? kPredictionLayer : std::string_view();
 }
 
 std::unique_ptr<WeightSource> make_safetensors_importer(std::shared_ptr<const Checkpoint> checkpoint) {

@@ -22,7 +22,7 @@ class SafetensorsImporter final : public Importer {
   StoredMatrix locate(const MatrixRequest& request) override;
   StoredVector locate_vector(const TensorName& name) const override;
   CanonicalWeight load(const MatrixRequest& request, const StoredMatrix& stored) const override;
-  bool is_unused(const Tensor& tensor) const override;
+  std::string_view unused_reason(const Tensor& tensor) const override;
 
  private:
   // A module: its tensors are x.weight and more beside it. name.hf is its name in the file, without a *.

@@ -101,7 +101,9 @@ class RandomSource final : public WeightSource {
   std::vector<float> read_vector(const VectorRequest& request) override;
   void release(const MatrixRequest&) override {}
   std::vector<std::string> unknown_tensors() const override { return {}; }
-  std::vector<std::string> unused_tensors() const override { return {}; }
+  std::vector<std::string> tensors_of(const MatrixRequest&) override { return {}; }
+  std::vector<std::string> tensors_of(const VectorRequest&) override { return {}; }
+  std::vector<UnusedTensor> unused_tensors() const override { return {}; }
 
  private:
   RandomWeights options_;

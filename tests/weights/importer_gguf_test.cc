@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "memory_checkpoint.h"
+#include "weights/importer_core.h"
 
 namespace nibble {
 namespace {
@@ -178,7 +179,7 @@ TEST(ImportGguf, Nvfp4HasATensorScaleForEachExpert) {
   EXPECT_EQ(values[64], 1.6875f * 4.0f);
   EXPECT_EQ(values[79], -3.375f * 4.0f);
   EXPECT_TRUE(source->unknown_tensors().empty());
-  EXPECT_EQ(source->unused_tensors(), std::vector<std::string>{"x.input_scale"});
+  EXPECT_EQ(source->unused_tensors(), (std::vector<UnusedTensor>{{"x.input_scale", kActivationScale}}));
 
   file.add("x.scale", DType::f32, {3}, bytes_of({1.0f, 1.0f, 1.0f}));
   EXPECT_NE(error_of(file, request).find("x.scale: shape [3] in the file, [2] expected"), std::string::npos);
@@ -262,7 +263,9 @@ TEST(ImportGguf, TellsUnknownTensorsFromUnusedOnes) {
   const auto source = file.open();
   EXPECT_EQ(source->unknown_tensors(), std::vector<std::string>{"blk.1.extra.weight"});
   EXPECT_EQ(source->unused_tensors(),
-            (std::vector<std::string>{"blk.0.x.input_scale", "blk.2.nextn.eh_proj.weight", "rope_freqs.weight"}));
+            (std::vector<UnusedTensor>{{"blk.0.x.input_scale", kActivationScale},
+                                       {"blk.2.nextn.eh_proj.weight", kPredictionLayer},
+                                       {"rope_freqs.weight", "table of the rotation, read with the configuration"}}));
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "memory_checkpoint.h"
+#include "weights/importer_core.h"
 
 namespace nibble {
 namespace {
@@ -100,7 +101,7 @@ TEST(ImportModelOpt, TensorScaleMultiplies) {
   for (float& value : expected) value *= 0.25f;
   EXPECT_EQ(decoded(weight), expected);
   EXPECT_TRUE(source->unknown_tensors().empty());
-  EXPECT_EQ(source->unused_tensors(), std::vector<std::string>{"x.input_scale"});
+  EXPECT_EQ(source->unused_tensors(), (std::vector<UnusedTensor>{{"x.input_scale", kActivationScale}}));
 }
 
 TEST(ImportModelOpt, ConfigurationMayBeInItsOwnFile) {
@@ -129,7 +130,7 @@ TEST(ImportCompressedTensors, TensorScaleDivides) {
   EXPECT_EQ(decoded(source->read(matrix("x", 2, 32))), expected);
   EXPECT_EQ(source->describe(matrix("x", 2, 32)).source, "U8 + F8_E4M3 scales (compressed-tensors NVFP4)");
   EXPECT_TRUE(source->unknown_tensors().empty());
-  EXPECT_EQ(source->unused_tensors(), std::vector<std::string>{"x.input_global_scale"});
+  EXPECT_EQ(source->unused_tensors(), (std::vector<UnusedTensor>{{"x.input_global_scale", kActivationScale}}));
 
   file.add("x.weight_global_scale", DType::f32, {1}, bytes_of({0.0f}));
   EXPECT_EQ(error_of(file, matrix("x", 2, 32)),
@@ -298,11 +299,16 @@ TEST(ImportSafetensors, TellsUnknownTensorsFromUnusedOnes) {
   const auto source = file.open();
   source->describe(matrix("x", 2, 32));
   EXPECT_EQ(source->unknown_tensors(), (std::vector<std::string>{"model.extra", "model.layers.1.mlp.extra.weight"}));
-  EXPECT_EQ(
-      source->unused_tensors(),
-      (std::vector<std::string>{"lm_head.weight", "model.layers.0.self_attn.k_proj.k_scale",
-                                "model.layers.0.self_attn.rotary_emb.inv_freq", "model.layers.10.mlp.up_proj.weight",
-                                "model.layers.2.eh_proj.weight", "x.input_scale"}));
+  EXPECT_EQ(source->unused_tensors(),
+            (std::vector<UnusedTensor>{
+                {"lm_head.weight", "output matrix, tied to the embedding"},
+                {"model.layers.0.self_attn.k_proj.k_scale", "scale of an 8-bit KV cache, which is not used here"},
+                {"model.layers.0.self_attn.rotary_emb.inv_freq", "table of the rotation, computed anew"},
+                {"model.layers.10.mlp.up_proj.weight", kPredictionLayer},
+                {"model.layers.2.eh_proj.weight", kPredictionLayer},
+                {"x.input_scale", kActivationScale}}));
+  EXPECT_EQ(source->tensors_of(matrix("x", 2, 32)),
+            (std::vector<std::string>{"x.weight", "x.weight_scale", "x.weight_scale_2"}));
 }
 
 }  // namespace
