@@ -37,21 +37,21 @@ constexpr GgmlType kGgmlTypes[] = {
     {3, "Q4_1", DType::q4_1},
     {4, "Q4_2", {}},
     {5, "Q4_3", {}},
-    {6, "Q5_0", {}},
-    {7, "Q5_1", {}},
+    {6, "Q5_0", DType::q5_0},
+    {7, "Q5_1", DType::q5_1},
     {8, "Q8_0", DType::q8_0},
     {9, "Q8_1", {}},
     {10, "Q2_K", {}},
     {11, "Q3_K", {}},
-    {12, "Q4_K", {}},
-    {13, "Q5_K", {}},
-    {14, "Q6_K", {}},
+    {12, "Q4_K", DType::q4_k},
+    {13, "Q5_K", DType::q5_k},
+    {14, "Q6_K", DType::q6_k},
     {15, "Q8_K", {}},
     {16, "IQ2_XXS", {}},
     {17, "IQ2_XS", {}},
     {18, "IQ3_XXS", {}},
     {19, "IQ1_S", {}},
-    {20, "IQ4_NL", {}},
+    {20, "IQ4_NL", DType::iq4_nl},
     {21, "IQ3_S", {}},
     {22, "IQ2_S", {}},
     {23, "IQ4_XS", {}},
@@ -256,7 +256,7 @@ DType read_tensor_type(Reader& reader, std::string_view what) {
     throw_input_error("{}: {}: type number {} is unknown; the file is damaged, or newer than this program",
                       reader.file(), what, number);
   if (!type->dtype)
-    throw_input_error("{}: {}: type {} is not read; use a file in MXFP4, NVFP4, Q4_0, Q4_1, Q8_0, BF16, F16 or F32",
+    throw_input_error("{}: {}: type {} is not read; use a file in MXFP4, NVFP4, Q4_K, Q5_K, Q6_K, Q8_0 or BF16",
                       reader.file(), what, type->name);
   return *type->dtype;
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <string>
 
 #include "base/error.h"
 #include "base/memory.h"
@@ -70,12 +71,12 @@ void check_weight(const CanonicalWeight& w, std::string_view name, std::string_v
       const auto size = static_cast<size_t>(Format::group_scale_bytes);
       for (size_t i = 0; i < w.scales.size(); i += size) {
         if (Format::is_valid_scale(w.scales.data() + i)) continue;
-        uint32_t bits = 0;
-        std::memcpy(&bits, w.scales.data() + i, size);
+        std::string bytes;  // as a number: the last byte first
+        for (size_t j = size; j-- > 0;) bytes += fmt::format("{:02x}", w.scales[i + j]);
         throw_input_error(
-            "{}: scale {} is 0x{:0{}x}, which is NaN, infinite or negative: not a scale of {}; the file is "
-            "damaged or in another format",
-            name, i / size, bits, 2 * size, Format::name);
+            "{}: scale {} is 0x{}, which is NaN, infinite or negative: not a scale of {}; the file is damaged or in "
+            "another format",
+            name, i / size, bytes, Format::name);
       }
     }
   });

@@ -10,11 +10,6 @@
 
 namespace nibble {
 
-inline constexpr FormatId kAllFormatIds[] = {FormatId::f32,         FormatId::f16,         FormatId::bf16,
-                                             FormatId::q8_0,        FormatId::q4_0,        FormatId::q4_1,
-                                             FormatId::mxfp4,       FormatId::nvfp4,       FormatId::fp4_half_32,
-                                             FormatId::fp4_half_64, FormatId::fp4_half_128};
-
 // One random scale, of a size that keeps sums of a few thousand weights within float32.
 inline void random_scale(FormatId format, std::mt19937& random, uint8_t* out) {
   const auto half = [&](uint8_t* to) {
@@ -24,7 +19,17 @@ inline void random_scale(FormatId format, std::mt19937& random, uint8_t* out) {
   switch (format) {
     case FormatId::mxfp4: *out = static_cast<uint8_t>(118 + random() % 12); break;
     case FormatId::nvfp4: *out = static_cast<uint8_t>(random() % 0x7F); break;
-    case FormatId::q4_1: half(out), half(out + 2); break;
+    case FormatId::q4_1:
+    case FormatId::q5_1: half(out), half(out + 2); break;
+    case FormatId::q4_k:
+    case FormatId::q5_k:
+      half(out), half(out + 2);
+      for (int i = 4; i < kKScaleBytes; i++) out[i] = static_cast<uint8_t>(random());
+      break;
+    case FormatId::q6_k:
+      for (int i = 0; i < 16; i++) out[i] = static_cast<uint8_t>(random());
+      half(out + 16);
+      break;
     default: half(out);
   }
 }

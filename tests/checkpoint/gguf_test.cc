@@ -147,7 +147,9 @@ TEST(Gguf, TensorsThatLie) {
   expect_parts(one(tensor("a", {int64_t{1} << 40, int64_t{1} << 40}, 0, 0)),
                {"tensor a: shape [1099511627776, 1099511627776]"});
   expect_parts(one(tensor("a", {16, 2}, 39, 0)), {"tensor a: shape [2, 16]", "MXFP4", "32"});
-  expect_parts(one(tensor("a", {256}, 12, 0)), {"tensor a: type Q4_K ", "MXFP4"});
+  expect_parts(one(tensor("a", {256}, 10, 0)), {"tensor a: type Q2_K ", "Q4_K"});
+  expect_parts(one(tensor("a", {128, 3}, 14, 0)), {"tensor a: shape [3, 128]", "Q6_K", "blocks of 256"});
+  expect_parts(one(tensor("a", {256}, 12, 0)), {"tensor a: 144 bytes of data", "only 64 bytes"});
   expect_parts(one(tensor("a", {256}, 99, 0)), {"tensor a: type number 99"});
   expect_parts(one(tensor("a", {4}, 24, 8)), {"tensor a: ", "byte 8", "multiple of 32"});
   expect_parts(one(tensor("a", {65}, 24, 0)), {"tensor a: 65 bytes of data from byte 0", "64 bytes"});

@@ -11,21 +11,16 @@
 namespace nibble {
 namespace {
 
-const std::vector<FormatId> kAll = {FormatId::f32,         FormatId::f16,         FormatId::bf16,
-                                    FormatId::q8_0,        FormatId::q4_0,        FormatId::q4_1,
-                                    FormatId::mxfp4,       FormatId::nvfp4,       FormatId::fp4_half_32,
-                                    FormatId::fp4_half_64, FormatId::fp4_half_128};
-
 TEST(VisitFormat, ReachesEveryFormatByItsId) {
   std::set<std::string> names;
-  for (FormatId id : kAll) {
+  for (FormatId id : kAllFormatIds) {
     EXPECT_EQ(visit_format(id, [](auto format) { return decltype(format)::id; }), id);
     int visited = 0;
     visit_format(id, [&](auto) { visited++; });  // void
     EXPECT_EQ(visited, 1);
     names.insert(std::string(format_name(id)));
   }
-  EXPECT_EQ(names.size(), kAll.size());
+  EXPECT_EQ(names.size(), kAllFormatIds.size());
 }
 
 TEST(VisitFormat, AnUnknownNumberIsAnInputError) {
@@ -38,21 +33,18 @@ TEST(Formats, BytesOfARow) {
     FormatId format;
     int64_t K, codes, scales;
   };
-  for (const Case& c : std::initializer_list<Case>{{FormatId::f32, 3, 12, 0},
-                                                   {FormatId::f16, 3, 6, 0},
-                                                   {FormatId::bf16, 3, 6, 0},
-                                                   {FormatId::q8_0, 33, 33, 4},
-                                                   {FormatId::q4_0, 33, 17, 4},
-                                                   {FormatId::q4_1, 33, 17, 8},
-                                                   {FormatId::mxfp4, 32, 16, 1},
-                                                   {FormatId::mxfp4, 33, 17, 2},
-                                                   {FormatId::nvfp4, 1, 1, 1},
-                                                   {FormatId::nvfp4, 17, 9, 2},
-                                                   {FormatId::nvfp4, 2048, 1024, 128},
-                                                   {FormatId::fp4_half_32, 65, 33, 6},
-                                                   {FormatId::fp4_half_64, 65, 33, 4},
-                                                   {FormatId::fp4_half_128, 65, 33, 2},
-                                                   {FormatId::mxfp4, 0, 0, 0}}) {
+  for (const Case& c :
+       std::initializer_list<Case>{{FormatId::f32, 3, 12, 0},          {FormatId::f16, 3, 6, 0},
+                                   {FormatId::bf16, 3, 6, 0},          {FormatId::q8_0, 33, 33, 4},
+                                   {FormatId::q4_0, 33, 17, 4},        {FormatId::q4_1, 33, 17, 8},
+                                   {FormatId::q5_0, 33, 21, 4},        {FormatId::q5_1, 32, 20, 4},
+                                   {FormatId::q4_k, 256, 128, 16},     {FormatId::q5_k, 512, 320, 32},
+                                   {FormatId::q6_k, 257, 193, 36},     {FormatId::iq4_nl, 33, 17, 4},
+                                   {FormatId::mxfp4, 32, 16, 1},       {FormatId::mxfp4, 33, 17, 2},
+                                   {FormatId::nvfp4, 1, 1, 1},         {FormatId::nvfp4, 17, 9, 2},
+                                   {FormatId::nvfp4, 2048, 1024, 128}, {FormatId::fp4_half_32, 65, 33, 6},
+                                   {FormatId::fp4_half_64, 65, 33, 4}, {FormatId::fp4_half_128, 65, 33, 2},
+                                   {FormatId::mxfp4, 0, 0, 0}}) {
     EXPECT_EQ(code_bytes(c.format, c.K), c.codes) << format_name(c.format) << " " << c.K;
     EXPECT_EQ(scale_bytes(c.format, c.K), c.scales) << format_name(c.format) << " " << c.K;
   }

@@ -244,7 +244,8 @@ TEST(ImportGguf, FaultsNameFileTensorAndBothValues) {
             "configuration");
   EXPECT_NE(error_of(file, matrix("w", 2, 64)).find("there is no tensor w.weight"), std::string::npos);
   EXPECT_EQ(error_of(file, matrix("i", 1, 1)),
-            "model: tensor i.weight: type I32 is not read; F32, F16, BF16, Q8_0, Q4_0, Q4_1, MXFP4 and NVFP4 are");
+            "model: tensor i.weight: type I32 is not read; F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, "
+            "Q6_K, IQ4_NL, MXFP4 and NVFP4 are");
   EXPECT_NE(error_of(file, matrix("y", 1, 32)).find("model: tensor y.weight: scale 0 is 0xff"), std::string::npos);
   EXPECT_NE(error_of(file, matrix("z", 1, 48)).find("rows of 48 weights, a multiple of 32 expected"),
             std::string::npos);
