@@ -22,7 +22,7 @@ FormatId affine_format(int bits, int64_t group) {
 }
 
 // Code k of a row, `bits` each from the low end of the bytes on; the row goes on for `size` bytes.
-uint32_t code_at(const uint8_t* row, int64_t size, int bits, int64_t k) {
+uint32_t file_code(const uint8_t* row, int64_t size, int bits, int64_t k) {
   const int64_t bit = k * bits, byte = bit / 8;
   const uint32_t next = byte + 1 < size ? row[byte + 1] : 0;
   return ((row[byte] | next << 8) >> (bit % 8)) & ((1u << bits) - 1);
@@ -85,9 +85,9 @@ CanonicalWeight SafetensorsImporter::load_affine(const MatrixRequest& request, c
     if (bits == 4 || bits == 8)
       std::memcpy(codes, from, static_cast<size_t>(row_codes));
     else if (bits < 4)
-      for (int64_t k = 0; k < request.K; k++) set_nibble(codes, k, code_at(from, file_row, bits, k));
+      for (int64_t k = 0; k < request.K; k++) set_nibble(codes, k, file_code(from, file_row, bits, k));
     else
-      for (int64_t k = 0; k < request.K; k++) codes[k] = static_cast<uint8_t>(code_at(from, file_row, bits, k));
+      for (int64_t k = 0; k < request.K; k++) codes[k] = static_cast<uint8_t>(file_code(from, file_row, bits, k));
     for (int64_t g = 0; g < num_groups; g++) {
       const int64_t i = row * (num_groups / repeated) + g / repeated;
       const float pair[2] = {element(*stored.scales, i), element(*stored.biases, i)};
