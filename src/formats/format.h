@@ -11,6 +11,7 @@
 //   static constexpr bool has_tensor_scale;    // whether each part of a tensor has one more float32 multiplier
 //   static float decode(const uint8_t* codes, const uint8_t* scales, int64_t k);  // weight k of a row, exactly
 //   static bool is_valid_scale(const uint8_t* scale);  // false for NaN and for what the format does not have
+//   static bool is_valid_code(uint8_t code);           // only if a code can be NaN: false for these
 //
 // Multi-byte codes and scales are little-endian. Codes of less than a byte are packed without gaps from the low end,
 // whatever order the file had: bit i of code k is bit k * code_bits + i of the row. So byte j of a row of 4-bit codes
@@ -43,7 +44,15 @@ enum class FormatId : uint8_t {
   nvfp4,
   fp4_half_32,
   fp4_half_64,
-  fp4_half_128
+  fp4_half_128,
+  fp8,
+  fp8_128,
+  affine4_32,
+  affine4_64,
+  affine4_128,
+  affine8_32,
+  affine8_64,
+  affine8_128
 };
 
 // Bytes of the codes of one row of K weights.

@@ -8,10 +8,12 @@
 #include <utility>
 
 #include "base/error.h"
+#include "formats/affine.h"
 #include "formats/bf16.h"
 #include "formats/f16.h"
 #include "formats/f32.h"
 #include "formats/fp4_half.h"
+#include "formats/fp8.h"
 #include "formats/iq4_nl.h"
 #include "formats/mxfp4.h"
 #include "formats/nvfp4.h"
@@ -30,7 +32,8 @@ template <class... Formats>
 struct FormatList {};
 
 using AllFormats = FormatList<F32, F16, Bf16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K, Iq4Nl, Mxfp4, Nvfp4,
-                              Fp4Half<32>, Fp4Half<64>, Fp4Half<128>>;
+                              Fp4Half<32>, Fp4Half<64>, Fp4Half<128>, Fp8, Fp8Scaled, Affine<4, 32>, Affine<4, 64>,
+                              Affine<4, 128>, Affine<8, 32>, Affine<8, 64>, Affine<8, 128>>;
 
 // The ids of a list's formats, in its order.
 template <class... Formats>

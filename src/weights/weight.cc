@@ -1,5 +1,6 @@
 #include "weights/weight.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <string>
@@ -54,7 +55,7 @@ CanonicalWeight concat_rows(std::span<const CanonicalWeight> weights) {
   return all;
 }
 
-void check_weight(const CanonicalWeight& w, std::string_view name) {
+void check_weight(const CanonicalWeight& w, std::string_view name, std::string_view codes_name) {
   const auto expect = [&](std::string_view what, size_t bytes, int64_t row_bytes) {
     const auto expected = static_cast<size_t>(w.E * w.N * row_bytes);
     if (bytes != expected)
@@ -77,6 +78,15 @@ void check_weight(const CanonicalWeight& w, std::string_view name) {
             "another format",
             name, i / size, bytes, Format::name);
       }
+    }
+  });
+  visit_format(w.format, [&](auto format) {
+    using Format = decltype(format);
+    if constexpr (requires { Format::is_valid_code(uint8_t{}); }) {
+      const auto bad = std::ranges::find_if_not(w.codes, Format::is_valid_code);
+      if (bad != w.codes.end())
+        throw_input_error("{}: code {} is 0x{:02x}, which is NaN in {}; the file is damaged",
+                          codes_name.empty() ? name : codes_name, bad - w.codes.begin(), *bad, Format::name);
     }
   });
   for (const Part& part : w.parts)
