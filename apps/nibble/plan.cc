@@ -143,6 +143,7 @@ void print_plan_json(const Plan& p) {
     if (t.used_by.empty())
       json["unused_tensors"].push_back(
           {{"name", t.tensor->name}, {"why", t.unused_because}, {"bytes", t.tensor->bytes.size()}, {"file", t.file}});
+  json["unused_settings"] = p.model.weights.source().unused_settings();
   json["file_tensors"] = file_tensors_json(p.file_tensors, true);
   json["weights_bytes"] = p.memory.weights_bytes;
   json["kv_cache_bytes"] = p.memory.kv_cache_bytes;
@@ -206,6 +207,7 @@ void print_plan(const Plan& p, bool all) {
   fmt::print("backend {} ({})\n\n", p.backend.name(), p.backend.description());
   print_rows(all ? p.rows : grouped(p.rows), p.backend.name());
   print_unused(p.file_tensors, all);
+  for (const std::string& setting : p.model.weights.source().unused_settings()) fmt::print("not used: {}\n", setting);
   const auto text = [](int64_t bytes) { return bytes_text(static_cast<double>(bytes)); };
   fmt::print("\nmemory     {} of weights, {} of KV cache ({} × {} positions), {} of scratch; {} available\n",
              text(p.memory.weights_bytes), text(p.memory.kv_cache_bytes), kv_cache_type_name(p.cache.type),

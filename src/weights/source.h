@@ -77,6 +77,9 @@ class WeightSource {
   // that the file holds. And those that are known and not used (activation scales, prediction layers), with the reason.
   virtual std::vector<std::string> unknown_tensors() const = 0;
   virtual std::vector<UnusedTensor> unused_tensors() const = 0;
+
+  // What the configuration says that is of no use here, such as the format of a KV cache: "{file}: {key} {value}".
+  virtual std::vector<std::string> unused_settings() const { return {}; }
 };
 
 }  // namespace nibble
