@@ -37,9 +37,10 @@ PlanRow row_of(const WeightEntry& entry, const Backend& backend) {
         info.E == 1 ? fmt::format("[{}, {}]", info.N, info.K) : fmt::format("[{}, {}, {}]", info.E, info.N, info.K);
     return {entry.name(), info.source, shape, pack.layout, pack.kernel, format_name(pack.format), 1, pack.bytes};
   }
-  return {
-      entry.name(), "vector", fmt::format("[{}]", std::get<VectorRequest>(entry.what).size), "as it is", "-", "F32", 1,
-      entry.bytes()};
+  const auto& vector = std::get<VectorRequest>(entry.what);
+  const std::string shape =
+      vector.is_experts ? fmt::format("[{}, {}]", vector.E, vector.size) : fmt::format("[{}]", vector.size);
+  return {entry.name(), "vector", shape, "as it is", "-", "F32", 1, entry.bytes()};
 }
 
 std::vector<PlanRow> plan_rows(const WeightTable& table, const Backend& backend, bool all) {
@@ -60,16 +61,16 @@ std::vector<PlanRow> plan_rows(const WeightTable& table, const Backend& backend,
   return rows;
 }
 
-// Bytes of packed weights that one step reads: each linear's matrix, once.
+// Bytes of packed weights that one step reads: each linear's matrix, of experts those that are chosen.
 int64_t step_weight_bytes(const Model& model, const Backend& backend) {
   int64_t bytes = 0;
   const Step step = model.forward(1, LogitsFor::last_token);
-  for (const Op& op : step.ops) {
-    const auto* linear = std::get_if<LinearOp>(&op);
-    if (linear == nullptr) continue;
-    const auto& entry = model.weights.entries()[static_cast<size_t>(linear->w.index)];
-    bytes += row_of(entry, backend).bytes;
-  }
+  for (const Op& op : step.ops)
+    bytes += weight_bytes_read(op, step.M, [&](WeightId id) {
+      const MatrixInfo& info =
+          std::get<MatrixEntry>(model.weights.entries()[static_cast<size_t>(id.index)].what).info;
+      return MatrixSize{info.E, backend.plan_pack(info.format, info.E, info.N, info.K).bytes};
+    });
   return bytes;
 }
 

@@ -73,7 +73,7 @@ std::span<const float> Session::decode(int32_t token) {
 void Session::truncate(int64_t length) { length_ = std::min(length_, length); }
 
 int64_t Session::bytes_per_token() const {
-  return decode_step_->weight_bytes() + cache_->shape.bytes_per_token() * length_;
+  return decode_step_->weight_bytes() + cache_->shape.bytes_read(length_);
 }
 
 }  // namespace nibble

@@ -100,22 +100,33 @@ std::vector<float> Importer::read_vector(const VectorRequest& request) {
   return values;
 }
 
+MatrixRequest Importer::in_file(const MatrixRequest& request) const {
+  const auto& [head_rows, first_row, transposed] = request.hf_heads;
+  if (head_rows == 0 || checkpoint_->container == Container::gguf) return request;
+  return {.name = request.name, .N = request.E * head_rows, .K = transposed ? request.N : request.K};
+}
+
 MatrixInfo Importer::describe(const MatrixRequest& request) {
-  const StoredMatrix stored = locate(request);
+  const MatrixRequest whole = in_file(request);
+  const StoredMatrix stored = locate(whole);
+  const bool is_transposed = whole.hf_heads.head_rows != request.hf_heads.head_rows && request.hf_heads.transposed;
+  const FormatId format = is_transposed ? transposed_format(stored.format) : stored.format;
   const auto [E, N, K] = std::tuple(request.E, request.N, request.K);
-  const int64_t bytes = E * N * (code_bytes(stored.format, K) + scale_bytes(stored.format, K));
-  return {.format = stored.format, .E = E, .N = N, .K = K, .bytes = bytes, .source = stored.source};
+  const int64_t bytes = E * N * (code_bytes(format, K) + scale_bytes(format, K));
+  return {.format = format, .E = E, .N = N, .K = K, .bytes = bytes, .source = stored.source};
 }
 
 CanonicalWeight Importer::read(const MatrixRequest& request) {
-  const StoredMatrix stored = locate(request);
-  CanonicalWeight weight = load(request, stored);
+  const MatrixRequest whole = in_file(request);
+  const StoredMatrix stored = locate(whole);
+  CanonicalWeight weight = load(whole, stored);
   check_weight(weight, where(stored.scales != nullptr ? *stored.scales : *stored.codes));
-  return weight;
+  const bool is_slice = whole.hf_heads.head_rows != request.hf_heads.head_rows;
+  return is_slice ? slice_heads(weight, request) : weight;
 }
 
 void Importer::release(const MatrixRequest& request) {
-  const StoredMatrix stored = locate(request);
+  const StoredMatrix stored = locate(in_file(request));
   for (const Tensor* tensor : {stored.codes, stored.scales}) {
     if (tensor == nullptr || tensor->bytes.empty()) continue;
     const auto is_inside = [&](const std::shared_ptr<const MappedFile>& file) {

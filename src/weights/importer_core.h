@@ -81,6 +81,8 @@ class Importer : public WeightSource {
  private:
   const Tensor& take_vector(const VectorRequest& request);
   std::vector<float> tensor_scales(const MatrixRequest& request, const StoredMatrix& stored) const;
+  // The file's matrix of which the request is a slice by heads, or the request itself.
+  MatrixRequest in_file(const MatrixRequest& request) const;
 
   std::shared_ptr<const Checkpoint> checkpoint_;
   std::set<std::string, std::less<>> asked_for_;
@@ -95,6 +97,11 @@ inline int64_t gguf_row(int64_t n, int64_t num_rows, int num_heads) {
 
 // The format whose rows are plain elements of this type. Null optional if there is none.
 std::optional<FormatId> plain_format(DType dtype);
+
+// E heads of a matrix of E * head_rows rows: see HeadSlice. Transposed weights become floats that hold them exactly: of
+// the format that transposed_format gives.
+CanonicalWeight slice_heads(const CanonicalWeight& weight, const MatrixRequest& request);
+FormatId transposed_format(FormatId format);
 
 // One maker a container.
 std::unique_ptr<WeightSource> make_safetensors_importer(std::shared_ptr<const Checkpoint> checkpoint);
