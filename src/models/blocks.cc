@@ -90,11 +90,7 @@ void mla_block(Step& step, const DecoderConfig& c, const MlaWeights& w, const Sc
     step.linear({.x = s.normed, .w = w.q_b.w, .out = s.q});
   }
   step.rms_norm({.x = latent, .weight = w.kv_a_norm, .out = latent, .eps = kLatentNormEps});
-  step.rope({.x = k_rope,
-             .num_heads = 1,
-             .head_dim = rope,
-             .rotation = rotation,
-             .interleaved = mla.rope_interleave});
+  step.rope({.x = k_rope, .num_heads = 1, .head_dim = rope, .rotation = rotation, .interleaved = mla.rope_interleave});
   step.rope({.x = s.q,
              .num_heads = c.num_heads,
              .head_dim = nope + rope,

@@ -41,8 +41,8 @@ struct MlpWeights {
 struct MoeWeights {
   WeightId norm;
   Linear router;
-  WeightId correction_bias;                  // none in models without
-  Linear gate, up, down;                     // of all experts: [E, N, K], biases [E, N]
+  WeightId correction_bias;                    // none in models without
+  Linear gate, up, down;                       // of all experts: [E, N, K], biases [E, N]
   Linear shared_gate, shared_up, shared_down;  // none in models without a shared expert
 };
 
@@ -51,10 +51,10 @@ struct Scratch {
   Slice x;       // [M, hidden_size], the residual stream
   Slice normed;  // [M, hidden_size]
   Slice q, k, v, attended;
-  Slice gate, up, hidden;                                // [M, intermediate_size]
-  Slice router_logits, experts, expert_weights;          // [M, num_experts], [M, top_k] twice
-  Slice expert_hidden;                                   // [M, top_k * intermediate_size of an expert]
-  Slice q_a, q_a_normed, latent, q_latent, out_latent;   // of MlaWeights; latent is what is cached
+  Slice gate, up, hidden;                               // [M, intermediate_size]
+  Slice router_logits, experts, expert_weights;         // [M, num_experts], [M, top_k] twice
+  Slice expert_hidden;                                  // [M, top_k * intermediate_size of an expert]
+  Slice q_a, q_a_normed, latent, q_latent, out_latent;  // of MlaWeights; latent is what is cached
 };
 Scratch make_scratch(Step& step, const DecoderConfig& c);
 

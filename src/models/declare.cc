@@ -22,8 +22,7 @@ Linear declare_linear(WeightTable& table, TensorName name, int64_t N, int64_t K,
 
 // The same for one linear of each expert.
 Linear declare_experts(WeightTable& table, TensorName name, int64_t E, int64_t N, int64_t K, bool has_bias) {
-  const VectorRequest bias{
-      .name = {name.hf + ".bias", name.gguf + ".bias"}, .size = N, .E = E, .is_experts = true};
+  const VectorRequest bias{.name = {name.hf + ".bias", name.gguf + ".bias"}, .size = N, .E = E, .is_experts = true};
   const WeightId w = table.matrix({.name = std::move(name), .E = E, .N = N, .K = K, .is_experts = true});
   return {w, has_bias ? table.vector(bias) : WeightId{}};
 }
@@ -40,9 +39,8 @@ struct LayerNames {
 };
 
 WeightId declare_mlp_norm(WeightTable& table, const DecoderConfig& c, const LayerNames& name, const LayerStyle& style) {
-  return table.vector(
-      {.name = name("post_attention_layernorm.weight", fmt::format("{}.weight", style.gguf_mlp_norm)),
-       .size = c.hidden_size});
+  return table.vector({.name = name("post_attention_layernorm.weight", fmt::format("{}.weight", style.gguf_mlp_norm)),
+                       .size = c.hidden_size});
 }
 
 }  // namespace
@@ -54,10 +52,8 @@ AttentionWeights declare_attention(WeightTable& table, const DecoderConfig& c, i
   const auto heads = [&](int64_t count) { return style.gguf_permutes_heads ? static_cast<int>(count) : 0; };
   AttentionWeights w;
   w.norm = table.vector({.name = name("input_layernorm.weight", "attn_norm.weight"), .size = c.hidden_size});
-  w.q = declare_linear(table, name("self_attn.q_proj", "attn_q"), q_width, c.hidden_size, bias,
-                       heads(c.num_heads));
-  w.k = declare_linear(table, name("self_attn.k_proj", "attn_k"), kv_width, c.hidden_size, bias,
-                       heads(c.num_kv_heads));
+  w.q = declare_linear(table, name("self_attn.q_proj", "attn_q"), q_width, c.hidden_size, bias, heads(c.num_heads));
+  w.k = declare_linear(table, name("self_attn.k_proj", "attn_k"), kv_width, c.hidden_size, bias, heads(c.num_kv_heads));
   w.v = declare_linear(table, name("self_attn.v_proj", "attn_v"), kv_width, c.hidden_size, bias);
   w.o = declare_linear(table, name("self_attn.o_proj", "attn_output"), c.hidden_size, q_width,
                        promise(c.attention_bias && style.output_bias));
@@ -65,8 +61,7 @@ AttentionWeights declare_attention(WeightTable& table, const DecoderConfig& c, i
     w.q_norm = table.vector({.name = name("self_attn.q_norm.weight", "attn_q_norm.weight"), .size = c.head_dim});
     w.k_norm = table.vector({.name = name("self_attn.k_norm.weight", "attn_k_norm.weight"), .size = c.head_dim});
   }
-  if (style.sinks)
-    w.sinks = table.vector({.name = name("self_attn.sinks", "attn_sinks.weight"), .size = c.num_heads});
+  if (style.sinks) w.sinks = table.vector({.name = name("self_attn.sinks", "attn_sinks.weight"), .size = c.num_heads});
   return w;
 }
 
@@ -88,7 +83,8 @@ MlaWeights declare_mla(WeightTable& table, const DecoderConfig& c, int64_t layer
   }
   w.kv_a = declare_linear(table, name("self_attn.kv_a_proj_with_mqa", "attn_kv_a_mqa"), latent + mla.qk_rope_head_dim,
                           c.hidden_size, bias);
-  w.kv_a_norm = table.vector({.name = name("self_attn.kv_a_layernorm.weight", "attn_kv_a_norm.weight"), .size = latent});
+  w.kv_a_norm =
+      table.vector({.name = name("self_attn.kv_a_layernorm.weight", "attn_kv_a_norm.weight"), .size = latent});
   w.k_b = table.matrix({.name = name("self_attn.kv_b_proj", "attn_k_b"),
                         .E = c.num_heads,
                         .N = latent,
@@ -136,9 +132,11 @@ MoeWeights declare_moe(WeightTable& table, const DecoderConfig& c, int64_t layer
   w.up = experts(style.moe.up, "ffn_up_exps", I, H);
   w.down = experts(style.moe.down, "ffn_down_exps", H, I);
   if (const int64_t shared = moe.shared_intermediate_size; shared > 0) {
-    w.shared_gate = declare_linear(table, name("mlp.shared_experts.gate_proj", "ffn_gate_shexp"), shared, H, Bias::none);
+    w.shared_gate =
+        declare_linear(table, name("mlp.shared_experts.gate_proj", "ffn_gate_shexp"), shared, H, Bias::none);
     w.shared_up = declare_linear(table, name("mlp.shared_experts.up_proj", "ffn_up_shexp"), shared, H, Bias::none);
-    w.shared_down = declare_linear(table, name("mlp.shared_experts.down_proj", "ffn_down_shexp"), H, shared, Bias::none);
+    w.shared_down =
+        declare_linear(table, name("mlp.shared_experts.down_proj", "ffn_down_shexp"), H, shared, Bias::none);
   }
   return w;
 }

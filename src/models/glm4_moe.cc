@@ -13,10 +13,9 @@ std::unique_ptr<Model> make_glm4_moe(const Checkpoint& checkpoint, WeightSource&
   const bool normalise_heads = checkpoint.container == Container::gguf
                                    ? source.has_vector({.hf = {}, .gguf = "blk.0.attn_q_norm.weight"})
                                    : config_reader(checkpoint).boolean("use_qk_norm", false);
-  return std::make_unique<Decoder>(std::move(c), source,
-                                   LayerStyle{.normalise_heads = normalise_heads,
-                                              .output_bias = false,
-                                              .gguf_mlp_norm = "post_attention_norm"});
+  return std::make_unique<Decoder>(
+      std::move(c), source,
+      LayerStyle{.normalise_heads = normalise_heads, .output_bias = false, .gguf_mlp_norm = "post_attention_norm"});
 }
 
 }  // namespace nibble

@@ -18,7 +18,9 @@ std::vector<int64_t> read_windows(const Checkpoint& checkpoint, int64_t num_laye
   const auto kinds = is_gguf ? std::nullopt : reader.texts("layer_types", num_layers);
   std::vector<int64_t> windows;
   for (int64_t l = 0; l < num_layers; l++) {
-    const std::string kind = kinds ? (*kinds)[static_cast<size_t>(l)] : l % 2 == 0 ? "sliding_attention" : "full_attention";
+    const std::string kind = kinds        ? (*kinds)[static_cast<size_t>(l)]
+                             : l % 2 == 0 ? "sliding_attention"
+                                          : "full_attention";
     if (kind != "sliding_attention" && kind != "full_attention")
       reader.reject("layer_types", "sliding_attention and full_attention are implemented");
     windows.push_back(kind == "sliding_attention" ? window : 0);
@@ -42,10 +44,11 @@ std::unique_ptr<Model> make_gpt_oss(const Checkpoint& checkpoint, WeightSource& 
   c.moe->alpha = static_cast<float>(reader.number("swiglu_alpha", 1.702));
   c.moe->limit = static_cast<float>(reader.number("swiglu_limit", 7.0));
   if (!(c.moe->limit > 0)) reader.reject("swiglu_limit", "a positive number expected");
-  return std::make_unique<Decoder>(
-      std::move(c), source,
-      LayerStyle{
-          .sinks = true, .expert_biases = true, .gguf_mlp_norm = "post_attention_norm", .moe = {.router = "mlp.router"}});
+  return std::make_unique<Decoder>(std::move(c), source,
+                                   LayerStyle{.sinks = true,
+                                              .expert_biases = true,
+                                              .gguf_mlp_norm = "post_attention_norm",
+                                              .moe = {.router = "mlp.router"}});
 }
 
 }  // namespace nibble

@@ -10,7 +10,8 @@ namespace {
 
 // The keys of the two containers.
 struct Keys {
-  std::string_view num_experts, top_k, intermediate_size, num_shared, num_dense, num_groups, top_groups, normalise, scale;
+  std::string_view num_experts, top_k, intermediate_size, num_shared, num_dense, num_groups, top_groups, normalise,
+      scale;
 };
 constexpr Keys kHuggingFace = {"n_routed_experts", "num_experts_per_tok",   "moe_intermediate_size",
                                "n_shared_experts", "first_k_dense_replace", "n_group",
@@ -125,8 +126,8 @@ MlaConfig read_mla_config(const Checkpoint& checkpoint, const DecoderConfig& c) 
     mla.rope_interleave = reader.boolean("rope_interleave", true);
   }
   const double mscale = yarn_attention_factor(c.rope.factor, c.rope.mscale_all_dim);
-  mla.scale = static_cast<float>(mscale * mscale /
-                                 std::sqrt(static_cast<double>(mla.qk_nope_head_dim + mla.qk_rope_head_dim)));
+  mla.scale =
+      static_cast<float>(mscale * mscale / std::sqrt(static_cast<double>(mla.qk_nope_head_dim + mla.qk_rope_head_dim)));
   return mla;
 }
 

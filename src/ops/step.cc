@@ -27,21 +27,20 @@ std::string_view op_name(const Op& op) {
 
 OpSlices op_slices(const Op& op) {
   return std::visit(
-      Overloaded{[](const EmbedOp& o) { return OpSlices{{}, {o.out}}; },
-                 [](const RmsNormOp& o) { return OpSlices{{o.x}, {o.out}}; },
-                 [](const LinearOp& o) {
-                   return o.accumulate ? OpSlices{{o.x, o.out}, {o.out}} : OpSlices{{o.x}, {o.out}};
-                 },
-                 [](const RopeOp& o) { return OpSlices{{o.x}, {o.x}}; },
-                 [](const KvAppendOp& o) { return o.v.width > 0 ? OpSlices{{o.k, o.v}, {}} : OpSlices{{o.k}, {}}; },
-                 [](const AttentionOp& o) { return OpSlices{{o.q}, {o.out}}; },
-                 [](const HeadLinearOp& o) { return OpSlices{{o.x}, {o.out}}; },
-                 [](const LatentAttentionOp& o) { return OpSlices{{o.q_latent, o.q}, {o.out}}; },
-                 [](const SwigluOp& o) { return OpSlices{{o.gate, o.up}, {o.out}}; },
-                 [](const RouteOp& o) { return OpSlices{{o.logits}, {o.experts, o.expert_weights}}; },
-                 [](const MoeGateUpOp& o) { return OpSlices{{o.x, o.experts}, {o.out}}; },
-                 [](const MoeDownOp& o) { return OpSlices{{o.x, o.experts, o.expert_weights, o.out}, {o.out}}; },
-                 [](const SelectLogitsOp& o) { return OpSlices{{o.x}, {o.out}}; }},
+      Overloaded{
+          [](const EmbedOp& o) { return OpSlices{{}, {o.out}}; },
+          [](const RmsNormOp& o) { return OpSlices{{o.x}, {o.out}}; },
+          [](const LinearOp& o) { return o.accumulate ? OpSlices{{o.x, o.out}, {o.out}} : OpSlices{{o.x}, {o.out}}; },
+          [](const RopeOp& o) { return OpSlices{{o.x}, {o.x}}; },
+          [](const KvAppendOp& o) { return o.v.width > 0 ? OpSlices{{o.k, o.v}, {}} : OpSlices{{o.k}, {}}; },
+          [](const AttentionOp& o) { return OpSlices{{o.q}, {o.out}}; },
+          [](const HeadLinearOp& o) { return OpSlices{{o.x}, {o.out}}; },
+          [](const LatentAttentionOp& o) { return OpSlices{{o.q_latent, o.q}, {o.out}}; },
+          [](const SwigluOp& o) { return OpSlices{{o.gate, o.up}, {o.out}}; },
+          [](const RouteOp& o) { return OpSlices{{o.logits}, {o.experts, o.expert_weights}}; },
+          [](const MoeGateUpOp& o) { return OpSlices{{o.x, o.experts}, {o.out}}; },
+          [](const MoeDownOp& o) { return OpSlices{{o.x, o.experts, o.expert_weights, o.out}, {o.out}}; },
+          [](const SelectLogitsOp& o) { return OpSlices{{o.x}, {o.out}}; }},
       op);
 }
 

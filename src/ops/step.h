@@ -150,10 +150,10 @@ enum class ExpertActivation : uint8_t { silu, clamped };
 
 // For the j-th chosen expert e of a token: out[j] = activation(x * gate[e]ᵀ + its bias, x * up[e]ᵀ + its bias).
 struct MoeGateUpOp {
-  Slice x;                    // [K]
-  WeightId gate, up;          // [E, N, K]
+  Slice x;                      // [K]
+  WeightId gate, up;            // [E, N, K]
   WeightId gate_bias, up_bias;  // [E, N], or none
-  Slice experts;              // [top_k]
+  Slice experts;                // [top_k]
   ExpertActivation activation = ExpertActivation::silu;
   float alpha = 0, limit = 0;  // of the clamped one
   Slice out;                   // [top_k * N]
@@ -161,9 +161,9 @@ struct MoeGateUpOp {
 
 // out += the sum over the chosen experts of expert_weights[j] * (x[j] * down[e]ᵀ + its bias).
 struct MoeDownOp {
-  Slice x;        // [top_k * K]
-  WeightId down;  // [E, N, K]
-  WeightId bias;  // [E, N], or none
+  Slice x;                        // [top_k * K]
+  WeightId down;                  // [E, N, K]
+  WeightId bias;                  // [E, N], or none
   Slice experts, expert_weights;  // [top_k]
   Slice out;                      // [N]
 };

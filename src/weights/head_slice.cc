@@ -54,6 +54,10 @@ FormatId transposed_format(FormatId format) {
   }
 }
 
+MatrixRequest sliced_matrix(const MatrixRequest& r) {
+  return {.name = r.name, .N = r.E * r.hf_heads.head_rows, .K = r.hf_heads.transposed ? r.N : r.K};
+}
+
 CanonicalWeight slice_heads(const CanonicalWeight& weight, const MatrixRequest& r) {
   const FormatId format = r.hf_heads.transposed ? transposed_format(weight.format) : weight.format;
   const auto all_codes = static_cast<size_t>(r.E * r.N * code_bytes(format, r.K));

@@ -15,6 +15,13 @@
 
 namespace nibble {
 
+// Which rows of a tensor belong to a weight or vector that a file holds together with another (gate with up): row n is
+// first + step * n of each expert's `count`.
+struct RowSelection {
+  int64_t first = 0, step = 1;
+  int64_t count = 0;  // 0: all rows, as they are
+};
+
 // A matrix as a checkpoint stores it: its tensors are found, and have the right types and shapes. No byte is read yet.
 struct StoredMatrix {
   FormatId format;  // of the canonical weight
@@ -23,8 +30,22 @@ struct StoredMatrix {
   const Tensor* biases = nullptr;        // MLX affine only
   const Tensor* tensor_scale = nullptr;  // null: 1
   bool tensor_scale_divides = false;     // the file's value is 1 / tensor_scale
-  std::string source;                    // for MatrixInfo
+  RowSelection rows;
+  bool is_transposed = false;         // [E, K, rows]; plain formats only
+  std::string source;                 // for MatrixInfo
+  std::vector<StoredMatrix> experts;  // not empty: experts that are stored one by one; the tensors above are null then
 };
+
+// A vector as a checkpoint stores it.
+struct StoredVector {
+  std::string tensor;                  // its name
+  bool is_one_by_one = false;          // one for each expert, whose number the * in the name stands for
+  bool are_interleaved_pairs = false;  // of two vectors; this one's elements are first, first + 2, …
+  int64_t first = 0;
+};
+
+// The name with the number of expert e for its *.
+std::string numbered(const std::string& name, int64_t e);
 
 class Importer : public WeightSource {
  public:
@@ -44,7 +65,7 @@ class Importer : public WeightSource {
   // (own); is_unused knows what is of no use here, whichever the model.
   virtual StoredMatrix locate(const MatrixRequest& request) = 0;
   virtual CanonicalWeight load(const MatrixRequest& request, const StoredMatrix& stored) const = 0;
-  virtual const std::string& name_of(const TensorName& name) const = 0;
+  virtual StoredVector locate_vector(const TensorName& name) const = 0;
   virtual bool is_unused(const Tensor& tensor) const = 0;
 
   const Checkpoint& checkpoint() const { return *checkpoint_; }
@@ -54,7 +75,7 @@ class Importer : public WeightSource {
   const Tensor* take_if_present(const std::string& name);
 
   void expect_shape(const Tensor& tensor, std::initializer_list<int64_t> shape) const;
-  // [N, columns], or [E, N, columns] if there are experts.
+  // [N, columns], or [E, N, columns] if there are experts. One expert may be either: some writers drop the 1.
   void expect_columns(const Tensor& tensor, const MatrixRequest& request, int64_t columns) const;
   void expect_dtype(const Tensor& tensor, std::initializer_list<DType> dtypes) const;
   // Throws InputError if rows of K cannot be whole groups.
@@ -79,10 +100,12 @@ class Importer : public WeightSource {
   OwnedWeight own(const MatrixRequest& request, const StoredMatrix& stored) const;
 
  private:
-  const Tensor& take_vector(const VectorRequest& request);
+  CanonicalWeight read_located(const MatrixRequest& request, const StoredMatrix& stored) const;
+  void release_located(const StoredMatrix& stored) const;
+  // The tensor of a vector, or one for each expert.
+  std::vector<const Tensor*> take_vector(const VectorRequest& request, const StoredVector& stored);
   std::vector<float> tensor_scales(const MatrixRequest& request, const StoredMatrix& stored) const;
-  // The file's matrix of which the request is a slice by heads, or the request itself.
-  MatrixRequest in_file(const MatrixRequest& request) const;
+  bool is_slice(const MatrixRequest& request) const;  // of a matrix of the file, by heads
 
   std::shared_ptr<const Checkpoint> checkpoint_;
   std::set<std::string, std::less<>> asked_for_;
@@ -98,9 +121,10 @@ inline int64_t gguf_row(int64_t n, int64_t num_rows, int num_heads) {
 // The format whose rows are plain elements of this type. Null optional if there is none.
 std::optional<FormatId> plain_format(DType dtype);
 
-// E heads of a matrix of E * head_rows rows: see HeadSlice. Transposed weights become floats that hold them exactly: of
-// the format that transposed_format gives.
-CanonicalWeight slice_heads(const CanonicalWeight& weight, const MatrixRequest& request);
+// Slices by heads (HeadSlice): the matrix that the file has, and the slice of it. Transposed weights become floats that
+// hold them exactly, of the format that transposed_format gives.
+MatrixRequest sliced_matrix(const MatrixRequest& slice);
+CanonicalWeight slice_heads(const CanonicalWeight& weight, const MatrixRequest& slice);
 FormatId transposed_format(FormatId format);
 
 // One maker a container.

@@ -70,7 +70,7 @@ class GgufImporter final : public Importer {
   bool has(const TensorName& matrix) const override { return checkpoint().find(matrix.gguf + ".weight") != nullptr; }
 
  protected:
-  const std::string& name_of(const TensorName& name) const override { return name.gguf; }
+  StoredVector locate_vector(const TensorName& name) const override { return {.tensor = name.gguf}; }
   StoredMatrix locate(const MatrixRequest& request) override;
   CanonicalWeight load(const MatrixRequest& request, const StoredMatrix& stored) const override;
   bool is_unused(const Tensor& tensor) const override;

@@ -9,55 +9,39 @@
 //                       x.weight_packed U8 [N, K/2]       x.weight_scale U8 [N, K/32]
 //   MLX                 x.weight U32 [N, K/8]             x.scales U8 [N, K/16 or K/32]
 //   MLX affine          x.weight U32 [N, K*bits/32]       x.scales, x.biases [N, K/group_size]
+#include "weights/importer_safetensors.h"
+
 #include <algorithm>
 #include <charconv>
 
-#include "weights/importer_core.h"
-#include "weights/quantization_config.h"
-
 namespace nibble {
-namespace {
 
-class SafetensorsImporter final : public Importer {
- public:
-  explicit SafetensorsImporter(std::shared_ptr<const Checkpoint> open)
-      : Importer(std::move(open)), config_(read_quantization_config(checkpoint())) {}
+bool SafetensorsImporter::has_module(const std::string& module) const {
+  return checkpoint().find(module + ".weight") != nullptr || checkpoint().find(module + ".weight_packed") != nullptr;
+}
 
-  bool has(const TensorName& matrix) const override {
-    return checkpoint().find(matrix.hf + ".weight") != nullptr ||
-           checkpoint().find(matrix.hf + ".weight_packed") != nullptr;
-  }
+bool SafetensorsImporter::has(const TensorName& matrix) const { return has_module(matrix.hf); }
 
- protected:
-  const std::string& name_of(const TensorName& name) const override { return name.hf; }
+StoredMatrix SafetensorsImporter::locate(const MatrixRequest& request) {
+  return request.is_experts ? locate_experts(request) : locate_module(request);
+}
 
-  StoredMatrix locate(const MatrixRequest& request) override {
-    const std::string& module = request.name.hf;
-    if (checkpoint().find(module + ".weight_packed") != nullptr) return locate_compressed_tensors(request);
-    if (checkpoint().find(module + ".scales") != nullptr) return locate_mlx(request);
-    if (checkpoint().find(module + ".weight_scale") != nullptr) return locate_modelopt(request);
-    return locate_plain(request);
-  }
+StoredVector SafetensorsImporter::locate_vector(const TensorName& name) const {
+  return name.hf.find('*') == std::string::npos ? StoredVector{.tensor = name.hf} : locate_expert_biases(name.hf);
+}
 
-  CanonicalWeight load(const MatrixRequest& request, const StoredMatrix& stored) const override {
-    return stored.biases != nullptr ? load_mlx_affine(request, stored) : borrow(request, stored);
-  }
+StoredMatrix SafetensorsImporter::locate_module(const MatrixRequest& request) {
+  const std::string& module = request.name.hf;
+  if (checkpoint().find(module + ".weight_packed") != nullptr) return locate_compressed_tensors(request);
+  if (checkpoint().find(module + ".scales") != nullptr) return locate_mlx(request);
+  if (checkpoint().find(module + ".weight_scale") != nullptr) return locate_modelopt(request);
+  return locate_plain(request);
+}
 
-  bool is_unused(const Tensor& tensor) const override;
-
- private:
-  StoredMatrix locate_plain(const MatrixRequest& request);
-  StoredMatrix locate_modelopt(const MatrixRequest& request);
-  StoredMatrix locate_compressed_tensors(const MatrixRequest& request);
-  StoredMatrix locate_mlx(const MatrixRequest& request);
-  CanonicalWeight load_mlx_affine(const MatrixRequest& request, const StoredMatrix& stored) const;
-
-  // Throws InputError if the configuration does not know of this tool's tensors, or says that they are not there.
-  void expect_config(const Tensor& codes, const std::string& module, QuantizationTool tool, FormatId format) const;
-  const Tensor& take_tensor_scale(const std::string& name);
-
-  QuantizationConfig config_;
-};
+CanonicalWeight SafetensorsImporter::load(const MatrixRequest& request, const StoredMatrix& stored) const {
+  if (stored.biases != nullptr) return load_mlx_affine(request, stored);
+  return stored.rows.count > 0 || stored.is_transposed ? load_selected(request, stored) : borrow(request, stored);
+}
 
 void SafetensorsImporter::expect_config(const Tensor& codes, const std::string& module, QuantizationTool tool,
                                         FormatId format) const {
@@ -198,8 +182,6 @@ bool SafetensorsImporter::is_unused(const Tensor& tensor) const {
   if (name.starts_with(kLayers)) std::from_chars(name.data() + kLayers.size(), name.data() + name.size(), layer);
   return num_layers != config.end() && num_layers->is_number_integer() && layer >= num_layers->get<int64_t>();
 }
-
-}  // namespace
 
 std::unique_ptr<WeightSource> make_safetensors_importer(std::shared_ptr<const Checkpoint> checkpoint) {
   return std::make_unique<SafetensorsImporter>(std::move(checkpoint));

@@ -109,8 +109,15 @@ void read_method(QuantizationConfig& config, const Json& json) {
   const std::string method = json.value("quant_method", "");
   if (method == "modelopt" || method == "modelopt_fp4") return read_modelopt(config, json);
   if (method == "compressed-tensors") return read_compressed_tensors(config, json);
+  if (method == "mxfp4") {
+    config.tool = QuantizationTool::gpt_oss;
+    config.formats = {FormatId::mxfp4};
+    config.ignored = read_ignored(config, json.value("modules_to_not_convert", Json()));
+    return;
+  }
   throw_input_error(
-      "{}: quant_method \"{}\" is not read; modelopt, compressed-tensors and MLX's own \"quantization\" are",
+      "{}: quant_method \"{}\" is not read; modelopt, compressed-tensors, mxfp4 (gpt-oss) and MLX's own "
+      "\"quantization\" are",
       config.where, method);
 }
 

@@ -14,7 +14,7 @@
 
 namespace nibble {
 
-enum class QuantizationTool : uint8_t { none, modelopt, compressed_tensors, mlx };
+enum class QuantizationTool : uint8_t { none, modelopt, compressed_tensors, mlx, gpt_oss };
 
 // MLX's own integers: weight = code * scale + bias, codes of `bits`, a scale and a bias for each `group_size`.
 struct AffineCodes {

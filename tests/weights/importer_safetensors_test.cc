@@ -244,10 +244,10 @@ TEST(ImportSafetensors, UnknownMethodsFormatsAndModesAreNamed) {
   const auto error = [](const json& config) {
     return input_error([&] { MemoryCheckpoint(Container::safetensors, config).open(); });
   };
-  EXPECT_EQ(
-      error({{"quantization_config", {{"quant_method", "gptq"}}}}),
-      "model/config.json: quantization_config: quant_method \"gptq\" is not read; modelopt, compressed-tensors and "
-      "MLX's own \"quantization\" are");
+  EXPECT_EQ(error({{"quantization_config", {{"quant_method", "gptq"}}}}),
+            "model/config.json: quantization_config: quant_method \"gptq\" is not read; modelopt, compressed-tensors, "
+            "mxfp4 (gpt-oss) and "
+            "MLX's own \"quantization\" are");
   EXPECT_EQ(error({{"quantization_config", {{"quant_method", "modelopt"}, {"quant_algo", "FP8"}}}}),
             "model/config.json: quantization_config: ModelOpt's quant_algo \"FP8\" is not read; NVFP4 is");
   EXPECT_EQ(error({{"quantization_config", {{"quant_method", "compressed-tensors"}, {"format", "int-quantized"}}}}),

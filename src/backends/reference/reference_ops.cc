@@ -172,8 +172,7 @@ void exclude_groups(std::vector<double>& choice, int64_t num_groups, int64_t top
 
 void route(Matrix logits, const float* correction_bias, const RouteOp& op, Matrix experts, Matrix expert_weights) {
   for (int64_t m = 0; m < logits.rows; m++) {
-    const std::vector<double> scores =
-        router_scores({logits.row(m), static_cast<size_t>(logits.width)}, op.scores);
+    const std::vector<double> scores = router_scores({logits.row(m), static_cast<size_t>(logits.width)}, op.scores);
     std::vector<double> choice = scores;
     if (correction_bias != nullptr)
       for (size_t e = 0; e < choice.size(); e++) choice[e] += correction_bias[e];

@@ -1,0 +1,52 @@
+// The importer of Hugging Face folders. It is one class in several files, by dialect: each knows how its tensors are
+// called and what they mean, and nothing of the others. importer_safetensors.cc tells the dialects apart.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "weights/importer_core.h"
+#include "weights/quantization_config.h"
+
+namespace nibble {
+
+class SafetensorsImporter final : public Importer {
+ public:
+  explicit SafetensorsImporter(std::shared_ptr<const Checkpoint> open)
+      : Importer(std::move(open)), config_(read_quantization_config(checkpoint())) {}
+
+  bool has(const TensorName& matrix) const override;
+
+ protected:
+  StoredMatrix locate(const MatrixRequest& request) override;
+  StoredVector locate_vector(const TensorName& name) const override;
+  CanonicalWeight load(const MatrixRequest& request, const StoredMatrix& stored) const override;
+  bool is_unused(const Tensor& tensor) const override;
+
+ private:
+  // A module: its tensors are x.weight and more beside it. name.hf is its name in the file, without a *.
+  StoredMatrix locate_module(const MatrixRequest& request);
+  StoredMatrix locate_plain(const MatrixRequest& request);
+  StoredMatrix locate_modelopt(const MatrixRequest& request);
+  StoredMatrix locate_compressed_tensors(const MatrixRequest& request);
+  StoredMatrix locate_mlx(const MatrixRequest& request);
+  CanonicalWeight load_mlx_affine(const MatrixRequest& request, const StoredMatrix& stored) const;
+  bool has_module(const std::string& module) const;
+
+  // importer_experts.cc
+  StoredMatrix locate_experts(const MatrixRequest& request);
+  StoredMatrix locate_one_by_one(const MatrixRequest& request);
+  StoredMatrix locate_fused(const MatrixRequest& request, const std::string& tensor, const RowSelection& rows);
+  StoredMatrix locate_gpt_oss(const MatrixRequest& request, const std::string& tensor, const RowSelection& rows);
+  StoredVector locate_expert_biases(const std::string& name) const;
+  CanonicalWeight load_selected(const MatrixRequest& request, const StoredMatrix& stored) const;
+
+  // Throws InputError if the configuration does not know of this tool's tensors, or says that they are not there.
+  void expect_config(const Tensor& codes, const std::string& module, QuantizationTool tool, FormatId format) const;
+  const Tensor& take_tensor_scale(const std::string& name);
+
+  QuantizationConfig config_;
+};
+
+}  // namespace nibble
