@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
 #include <numeric>
 #include <vector>
 
@@ -135,7 +134,7 @@ std::vector<size_t> largest_of(std::span<const double> values, int64_t count) {
   std::vector<size_t> order(values.size());
   std::iota(order.begin(), order.end(), size_t{0});
   const auto key = [&](size_t i) { return std::isnan(values[i]) ? -INFINITY : values[i]; };
-  std::ranges::stable_sort(order, std::greater{}, key);
+  std::ranges::sort(order, [&](size_t a, size_t b) { return key(a) != key(b) ? key(a) > key(b) : a < b; });
   order.resize(static_cast<size_t>(count));
   return order;
 }
