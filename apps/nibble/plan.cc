@@ -93,15 +93,15 @@ std::vector<PlanRow> grouped(const std::vector<PlanRow>& rows) {
   return groups;
 }
 
-// Bytes of packed weights that one step reads: each linear's matrix, once.
+// Bytes of packed weights that one step reads: each linear's matrix, of experts those that are chosen.
 int64_t step_weight_bytes(const Model& model, const std::vector<PlanRow>& rows) {
   int64_t bytes = 0;
   const Step step = model.forward(1, LogitsFor::last_token);
-  for (const Op& op : step.ops) {
-    const auto* linear = std::get_if<LinearOp>(&op);
-    if (linear == nullptr) continue;
-    bytes += rows[static_cast<size_t>(linear->w.index)].bytes;
-  }
+  for (const Op& op : step.ops)
+    bytes += weight_bytes_read(op, step.M, [&](WeightId id) {
+      const auto i = static_cast<size_t>(id.index);
+      return MatrixSize{std::get<MatrixEntry>(model.weights.entries()[i].what).info.E, rows[i].bytes};
+    });
   return bytes;
 }
 

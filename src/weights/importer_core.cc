@@ -133,14 +133,21 @@ std::vector<float> Importer::read_vector(const VectorRequest& request) {
   return values;
 }
 
+bool Importer::is_slice(const MatrixRequest& request) const {
+  return request.hf_heads.head_rows > 0 && checkpoint_->container == Container::safetensors;
+}
+
 MatrixInfo Importer::describe(const MatrixRequest& request) {
-  const StoredMatrix stored = locate(request);
+  const StoredMatrix stored = locate(is_slice(request) ? sliced_matrix(request) : request);
+  const bool is_transposed = is_slice(request) && request.hf_heads.transposed;
+  const FormatId format = is_transposed ? transposed_format(stored.format) : stored.format;
   const auto [E, N, K] = std::tuple(request.E, request.N, request.K);
-  const int64_t bytes = E * N * (code_bytes(stored.format, K) + scale_bytes(stored.format, K));
-  return {.format = stored.format, .E = E, .N = N, .K = K, .bytes = bytes, .source = stored.source};
+  const int64_t bytes = E * N * (code_bytes(format, K) + scale_bytes(format, K));
+  return {.format = format, .E = E, .N = N, .K = K, .bytes = bytes, .source = stored.source};
 }
 
 CanonicalWeight Importer::read(const MatrixRequest& request) {
+  if (is_slice(request)) return slice_heads(read(sliced_matrix(request)), request);
   const StoredMatrix stored = locate(request);
   if (stored.experts.empty()) return read_located(request, stored);
 
@@ -173,7 +180,7 @@ std::vector<std::string> Importer::end_recording() {
 
 std::vector<std::string> Importer::tensors_of(const MatrixRequest& request) {
   recorded_.emplace();
-  locate(request);
+  locate(is_slice(request) ? sliced_matrix(request) : request);
   return end_recording();
 }
 
@@ -183,7 +190,9 @@ std::vector<std::string> Importer::tensors_of(const VectorRequest& request) {
   return end_recording();
 }
 
-void Importer::release(const MatrixRequest& request) { release_located(locate(request)); }
+void Importer::release(const MatrixRequest& request) {
+  release_located(locate(is_slice(request) ? sliced_matrix(request) : request));
+}
 
 void Importer::release_located(const StoredMatrix& stored) const {
   for (const StoredMatrix& expert : stored.experts) release_located(expert);

@@ -112,6 +112,7 @@ class Importer : public WeightSource {
   std::vector<const Tensor*> take_vector(const VectorRequest& request, const StoredVector& stored);
   std::vector<std::string> end_recording();
   std::vector<float> tensor_scales(const MatrixRequest& request, const StoredMatrix& stored) const;
+  bool is_slice(const MatrixRequest& request) const;  // of a matrix of the file, by heads
 
   std::shared_ptr<const Checkpoint> checkpoint_;
   std::set<std::string, std::less<>> asked_for_;
@@ -134,6 +135,12 @@ std::optional<FormatId> plain_format(DType dtype);
 // Why tensors are not used: what both containers have.
 inline constexpr std::string_view kActivationScale = "activation scale; activations are not 4 bits wide here";
 inline constexpr std::string_view kPredictionLayer = "layer that predicts more than the next token";
+
+// Slices by heads (HeadSlice): the matrix that the file has, and the slice of it. Transposed weights become floats that
+// hold them exactly, of the format that transposed_format gives.
+MatrixRequest sliced_matrix(const MatrixRequest& slice);
+CanonicalWeight slice_heads(const CanonicalWeight& weight, const MatrixRequest& slice);
+FormatId transposed_format(FormatId format);
 
 // One maker a container.
 std::unique_ptr<WeightSource> make_safetensors_importer(std::shared_ptr<const Checkpoint> checkpoint);

@@ -152,7 +152,7 @@ CanonicalWeight RandomSource::read(const MatrixRequest& r) {
 std::vector<float> RandomSource::read_vector(const VectorRequest& request) {
   Random random = random_for(options_.seed, request.name.hf);
   const float middle = request.name.hf.ends_with("norm.weight") ? 1.0f : 0.0f;
-  std::vector<float> values(static_cast<size_t>(request.size));
+  std::vector<float> values(static_cast<size_t>(request.E * request.size));
   for (float& value : values) value = middle + 0.125f * random.signed_unit();
   return values;
 }

@@ -15,7 +15,8 @@ const std::string& WeightEntry::name() const {
 
 int64_t WeightEntry::bytes() const {
   if (const auto* matrix = std::get_if<MatrixEntry>(&what)) return matrix->info.bytes;
-  return std::get<VectorRequest>(what).size * static_cast<int64_t>(sizeof(float));
+  const auto& vector = std::get<VectorRequest>(what);
+  return vector.E * vector.size * static_cast<int64_t>(sizeof(float));
 }
 
 WeightId WeightTable::matrix(MatrixRequest request) {
