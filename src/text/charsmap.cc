@@ -38,8 +38,9 @@ Charsmap::Match Charsmap::find(std::string_view text, bool first) const {
     if (node >= units_.size()) break;
     const size_t begin = units_[node] & ~(1u << 31);
     if (begin >= replacements_.size()) break;
-    const size_t end = std::min(replacements_.find('\0', begin), replacements_.size());
-    match = {std::string_view(replacements_).substr(begin, end - begin), i + 1};
+    constexpr size_t kMaxReplacement = 1024;  // without it, a blob without ends would be searched for every character
+    const auto rest = std::string_view(replacements_).substr(begin, kMaxReplacement);
+    match = {rest.substr(0, rest.find('\0')), i + 1};
     if (first) break;
   }
   return match;

@@ -12,6 +12,15 @@ namespace nibble {
 
 namespace {
 
+constexpr size_t kMaxSteps = 64;  // published files have up to 8
+
+// Replacements come from a file, and a chain of them could double a text with every step.
+void check_growth(size_t num_bytes, size_t max_bytes) {
+  if (num_bytes > max_bytes)
+    throw_input_error("normalizer: the replacements make more than {} bytes of a text, which no published ones do",
+                      max_bytes);
+}
+
 std::string unicode_form(std::string_view text, int options) {
   utf8proc_uint8_t* mapped = nullptr;
   const utf8proc_ssize_t size =
@@ -75,13 +84,14 @@ std::string_view strip_right(std::string_view text) {
   return text;
 }
 
-std::string replace_matches(std::string_view text, const Regex& regex, std::string_view content) {
+std::string replace_matches(std::string_view text, const Regex& regex, std::string_view content, size_t max_bytes) {
   std::string out;
   Regex::Search search(regex);
   size_t done = 0, begin, end;
   for (size_t from = 0; from <= text.size() && search.find(text, from, begin, end);) {
     out.append(text, done, begin - done);
     out += content;
+    check_growth(out.size(), max_bytes);
     done = from = end;
     if (begin < end) continue;
     if (end == text.size()) break;
@@ -92,7 +102,7 @@ std::string replace_matches(std::string_view text, const Regex& regex, std::stri
 
 // The Hugging Face library looks up whole graphemes of less than 6 bytes, then single characters; what begins with a
 // key is replaced whole.
-std::string apply_by_grapheme(std::string_view text, const Charsmap& charsmap) {
+std::string apply_by_grapheme(std::string_view text, const Charsmap& charsmap, size_t max_bytes) {
   std::string out;
   out.reserve(text.size());
   for (size_t begin = 0; begin < text.size();) {
@@ -112,6 +122,7 @@ std::string apply_by_grapheme(std::string_view text, const Charsmap& charsmap) {
     if (grapheme.size() < 6) {
       if (const auto match = charsmap.shortest(grapheme); match.num_bytes > 0) {
         out += match.replacement;
+        check_growth(out.size(), max_bytes);
         continue;
       }
     }
@@ -119,6 +130,7 @@ std::string apply_by_grapheme(std::string_view text, const Charsmap& charsmap) {
       const std::string_view character = grapheme.substr(at, read_utf8(grapheme, at).num_bytes);
       const auto match = charsmap.shortest(character);
       out += match.num_bytes > 0 ? match.replacement : character;
+      check_growth(out.size(), max_bytes);
       at += character.size();
     }
   }
@@ -126,7 +138,7 @@ std::string apply_by_grapheme(std::string_view text, const Charsmap& charsmap) {
 }
 
 std::string apply_sentencepiece(std::string_view text, const Charsmap& charsmap, const AddedTokenMatcher& kept,
-                                const SpaceRules& rules) {
+                                const SpaceRules& rules, size_t max_bytes) {
   const std::string_view space = rules.escape ? kSpaceSymbol : " ";
   const auto next = [&](std::string_view rest) -> std::pair<std::string_view, size_t> {
     if (const size_t size = kept.longest_at(rest); size > 0) return {rest.substr(0, size), size};
@@ -154,6 +166,7 @@ std::string apply_sentencepiece(std::string_view text, const Charsmap& charsmap,
         out += c;
       }
     }
+    check_growth(out.size(), max_bytes);
     if (!piece.empty()) after_space = rules.remove_extra && piece.ends_with(' ');
   }
   while (rules.remove_extra && out.ends_with(space)) out.resize(out.size() - space.size());
@@ -172,19 +185,21 @@ bool is_ascii(std::string_view text) {
 
 }  // namespace
 
-std::string replace_all(std::string_view text, std::string_view pattern, std::string_view content) {
+std::string replace_all(std::string_view text, std::string_view pattern, std::string_view content, size_t max_bytes) {
   std::string out;
   out.reserve(text.size());
   size_t done = 0;
   for (size_t at; !pattern.empty() && (at = text.find(pattern, done)) != std::string_view::npos;) {
     out.append(text, done, at - done);
     out += content;
+    check_growth(out.size(), max_bytes);
     done = at + pattern.size();
   }
   return out.append(text, done);
 }
 
 Normalizer::Normalizer(const NormalizerSpec& spec) {
+  if (spec.size() > kMaxSteps) throw_input_error("normalizer: {} steps, at most {} expected", spec.size(), kMaxSteps);
   for (const NormalizerStep& step : spec) {
     CompiledStep compiled{step, {}, {}, {}};
     if (step.kind == NormalizerKind::replace && !step.is_literal) compiled.regex.emplace_back(step.text);
@@ -196,7 +211,7 @@ Normalizer::Normalizer(const NormalizerSpec& spec) {
   }
 }
 
-std::string Normalizer::apply_step(const CompiledStep& compiled, std::string_view text) {
+std::string Normalizer::apply_step(const CompiledStep& compiled, std::string_view text, size_t max_bytes) {
   const NormalizerStep& step = compiled.step;
   switch (step.kind) {
     case NormalizerKind::nfc: return unicode_form(text, UTF8PROC_COMPOSE);
@@ -212,16 +227,18 @@ std::string Normalizer::apply_step(const CompiledStep& compiled, std::string_vie
     case NormalizerKind::strip_right: return std::string(strip_right(text));
     case NormalizerKind::prepend: return text.empty() ? std::string() : step.text + std::string(text);
     case NormalizerKind::replace:
-      return step.is_literal ? replace_all(text, step.text, step.content)
-                             : replace_matches(text, compiled.regex[0], step.content);
+      return step.is_literal ? replace_all(text, step.text, step.content, max_bytes)
+                             : replace_matches(text, compiled.regex[0], step.content, max_bytes);
     case NormalizerKind::nmt: return map_characters(text, append_nmt);
-    case NormalizerKind::precompiled: return apply_by_grapheme(text, compiled.charsmap);
-    case NormalizerKind::sentencepiece: return apply_sentencepiece(text, compiled.charsmap, compiled.kept, step.spaces);
+    case NormalizerKind::precompiled: return apply_by_grapheme(text, compiled.charsmap, max_bytes);
+    case NormalizerKind::sentencepiece:
+      return apply_sentencepiece(text, compiled.charsmap, compiled.kept, step.spaces, max_bytes);
   }
   return {};
 }
 
 std::string_view Normalizer::apply(std::string_view text, std::deque<std::string>& storage) const {
+  const size_t max_bytes = 64 * text.size() + 65536;  // Unicode's own forms make up to 18 characters of one
   for (const CompiledStep& compiled : steps_) {
     const NormalizerKind kind = compiled.step.kind;
     const bool changes_nothing = (kind == NormalizerKind::nfc && is_composed(text)) ||
@@ -229,7 +246,8 @@ std::string_view Normalizer::apply(std::string_view text, std::deque<std::string
                                    kind == NormalizerKind::nfkd || kind == NormalizerKind::strip_accents) &&
                                   is_ascii(text));
     if (changes_nothing) continue;
-    text = storage.emplace_back(apply_step(compiled, text));
+    text = storage.emplace_back(apply_step(compiled, text, max_bytes));
+    check_growth(text.size(), max_bytes);
     if (!is_utf8(text)) text = storage.emplace_back(replace_invalid_utf8(text));  // a charsmap may hold anything
   }
   return text;

@@ -51,7 +51,8 @@ struct NormalizerStep {
 using NormalizerSpec = std::vector<NormalizerStep>;
 
 // `text` with `content` for each `pattern` in it, from left to right.
-std::string replace_all(std::string_view text, std::string_view pattern, std::string_view content);
+// Throws InputError if the result would have more than `max_bytes`.
+std::string replace_all(std::string_view text, std::string_view pattern, std::string_view content, size_t max_bytes);
 
 class Normalizer {
  public:
@@ -69,7 +70,7 @@ class Normalizer {
     Charsmap charsmap;
     AddedTokenMatcher kept;
   };
-  static std::string apply_step(const CompiledStep& step, std::string_view text);
+  static std::string apply_step(const CompiledStep& step, std::string_view text, size_t max_bytes);
 
   std::vector<CompiledStep> steps_;
 };

@@ -75,7 +75,7 @@ std::string decoded_token(std::string_view text, const DecoderSpec& decoder) {
   if (decoder.byte_fallback)
     if (const auto byte = byte_of_token(text)) return {static_cast<char>(*byte)};
   std::string decoded(text);
-  for (const auto& [from, to] : decoder.replacements) decoded = replace_all(decoded, from, to);
+  for (const auto& [from, to] : decoder.replacements) decoded = replace_all(decoded, from, to, 16 * text.size() + 256);
   return decoded;
 }
 

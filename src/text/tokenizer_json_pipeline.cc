@@ -180,6 +180,9 @@ void read_decoder(const json& node, DecoderSpec& decoder, bool& is_fused, int ne
     const auto [text, is_literal] = read_pattern(node, where);
     if (!is_literal) throw_input_error("{}: pattern '{}' is a Regex; only a String is supported", where, text);
     decoder.replacements.emplace_back(text, text_member(node, "content", where));
+    constexpr size_t kMaxReplacements = 64;  // each is a pass over every token
+    if (decoder.replacements.size() > kMaxReplacements)
+      throw_input_error("decoder: more than {} replacements; published files have up to 2", kMaxReplacements);
   } else if (type == "Strip") {
     read_strip(node, is_fused, decoder);
   } else {

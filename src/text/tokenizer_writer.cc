@@ -212,7 +212,8 @@ json write_tokenizer_json(const TokenizerSpec& spec) {
   json added = json::array();
   for (const AddedToken& token : spec.added_tokens) {
     // A loader would normalize a verbatim token once more; it finds the raw text instead.
-    const std::string content = token.is_verbatim ? replace_all(token.content, kSpaceSymbol, " ") : token.content;
+    const std::string content =
+        token.is_verbatim ? replace_all(token.content, kSpaceSymbol, " ", SIZE_MAX) : token.content;
     added.push_back({{"id", token.id},
                      {"content", content},
                      {"single_word", token.single_word},
