@@ -8,6 +8,7 @@
 #include "answer_arguments.h"
 #include "base/error.h"
 #include "base/read_file.h"
+#include "checkpoint/json_file.h"
 #include "checkpoint/output_file.h"
 #include "engine/text.h"
 #include "line_reader.h"
@@ -201,7 +202,9 @@ void Chat::save(const std::string& file) const {
 }
 
 void Chat::load(const std::string& file) {
-  const auto json = ordered_json::parse(read_file(file), nullptr, false);
+  const std::string text = read_file(file);
+  check_json(text, file, RepeatedKeys::last_wins);
+  const auto json = ordered_json::parse(text);
   if (!json.is_object() || !json.contains("messages"))
     throw_input_error("/load: {}: a JSON object with a list \"messages\" expected, as /save writes it", file);
   conversation_.set_messages(json.at("messages"));
