@@ -93,15 +93,15 @@ std::vector<PlanRow> grouped(const std::vector<PlanRow>& rows) {
   return groups;
 }
 
-// Bytes of packed weights that one step reads: each linear's matrix, once.
+// Bytes of packed weights that one step reads: each linear's matrix, of experts those that are chosen.
 int64_t step_weight_bytes(const Model& model, const std::vector<PlanRow>& rows) {
   int64_t bytes = 0;
   const Step step = model.forward(1, LogitsFor::last_token);
-  for (const Op& op : step.ops) {
-    const auto* linear = std::get_if<LinearOp>(&op);
-    if (linear == nullptr) continue;
-    bytes += rows[static_cast<size_t>(linear->w.index)].bytes;
-  }
+  for (const Op& op : step.ops)
+    bytes += weight_bytes_read(op, step.M, [&](WeightId id) {
+      const auto i = static_cast<size_t>(id.index);
+      return MatrixSize{std::get<MatrixEntry>(model.weights.entries()[i].what).info.E, rows[i].bytes};
+    });
   return bytes;
 }
 
@@ -143,6 +143,7 @@ void print_plan_json(const Plan& p) {
     if (t.used_by.empty())
       json["unused_tensors"].push_back(
           {{"name", t.tensor->name}, {"why", t.unused_because}, {"bytes", t.tensor->bytes.size()}, {"file", t.file}});
+  json["unused_settings"] = p.model.weights.source().unused_settings();
   json["file_tensors"] = file_tensors_json(p.file_tensors, true);
   json["weights_bytes"] = p.memory.weights_bytes;
   json["kv_cache_bytes"] = p.memory.kv_cache_bytes;
@@ -206,6 +207,7 @@ void print_plan(const Plan& p, bool all) {
   fmt::print("backend {} ({})\n\n", p.backend.name(), p.backend.description());
   print_rows(all ? p.rows : grouped(p.rows), p.backend.name());
   print_unused(p.file_tensors, all);
+  for (const std::string& setting : p.model.weights.source().unused_settings()) fmt::print("not used: {}\n", setting);
   const auto text = [](int64_t bytes) { return bytes_text(static_cast<double>(bytes)); };
   fmt::print("\nmemory     {} of weights, {} of KV cache ({} × {} positions), {} of scratch; {} available\n",
              text(p.memory.weights_bytes), text(p.memory.kv_cache_bytes), kv_cache_type_name(p.cache.type),

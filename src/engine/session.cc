@@ -82,7 +82,7 @@ int64_t Session::keep_prefix(std::span<const int32_t> prompt) {
 }
 
 int64_t Session::bytes_per_token() const {
-  return decode_step_->weight_bytes() + cache_->shape.bytes_per_token() * length_;
+  return decode_step_->weight_bytes() + cache_->shape.bytes_read(length_);
 }
 
 }  // namespace nibble

@@ -13,9 +13,24 @@ nlohmann::json read_json_if_present(const std::filesystem::path& path) {
   return std::filesystem::exists(path) ? read_json_file(path, RepeatedKeys::last_wins) : nlohmann::json();
 }
 
+bool has_tokenizer(const std::filesystem::path& folder) {
+  return std::filesystem::exists(folder / "tokenizer.json") || std::filesystem::exists(folder / "tokenizer.model");
+}
+
+Tokenizer tokenizer_of_sentencepiece(const std::filesystem::path& path, const nlohmann::json& config) {
+  try {
+    return Tokenizer::from_sentencepiece(read_file(path), config);
+  } catch (const InputError& error) {
+    throw_input_error("{}: {}", path.string(), error.what());
+  }
+}
+
+// tokenizer.json goes before tokenizer.model: it says all that the model says, and more.
 Tokenizer tokenizer_of_folder(const std::filesystem::path& folder) {
-  return Tokenizer::from_json(read_json_file(folder / "tokenizer.json", RepeatedKeys::last_wins),
-                              read_json_if_present(folder / "tokenizer_config.json"));
+  const nlohmann::json config = read_json_if_present(folder / "tokenizer_config.json");
+  if (!std::filesystem::exists(folder / "tokenizer.json"))
+    return tokenizer_of_sentencepiece(folder / "tokenizer.model", config);
+  return Tokenizer::from_json(read_json_file(folder / "tokenizer.json", RepeatedKeys::last_wins), config);
 }
 
 // Adds the id, or the ids of the list, under `key`.
@@ -30,10 +45,10 @@ void add_ids(const nlohmann::json& object, const char* key, std::vector<int32_t>
 
 Tokenizer load_tokenizer(const std::filesystem::path& path) {
   if (std::filesystem::is_directory(path)) {
-    if (!std::filesystem::exists(path / "tokenizer.json"))
-      throw_input_error("{}: has no tokenizer.json", path.string());
+    if (!has_tokenizer(path)) throw_input_error("{}: has no tokenizer.json and no tokenizer.model", path.string());
     return tokenizer_of_folder(path);
   }
+  if (path.extension() == ".model") return tokenizer_of_sentencepiece(path, nullptr);
   if (path.extension() == ".json") return Tokenizer::from_json(read_json_file(path, RepeatedKeys::last_wins), nullptr);
   return Tokenizer::from_gguf(open_checkpoint(path).config);
 }
@@ -43,7 +58,7 @@ std::optional<Tokenizer> find_tokenizer(const Checkpoint& checkpoint) {
     if (!checkpoint.config.contains("tokenizer.ggml.model")) return {};
     return Tokenizer::from_gguf(checkpoint.config);
   }
-  if (!std::filesystem::exists(checkpoint.path / "tokenizer.json")) return {};
+  if (!has_tokenizer(checkpoint.path)) return {};
   return tokenizer_of_folder(checkpoint.path);
 }
 

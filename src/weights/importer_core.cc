@@ -21,6 +21,12 @@ std::optional<FormatId> plain_format(DType dtype) {
   }
 }
 
+float element(const Tensor& tensor, int64_t i) {
+  if (tensor.dtype == DType::f8_e8m0) return e8m0_to_float(tensor.bytes[static_cast<size_t>(i)]);
+  return visit_format(*plain_format(tensor.dtype),
+                      [&](auto format) { return format.decode(tensor.bytes.data(), nullptr, i); });
+}
+
 std::string Importer::where(const Tensor& tensor) const {
   return fmt::format("{}: tensor {}", checkpoint_->path.string(), tensor.name);
 }
@@ -127,14 +133,21 @@ std::vector<float> Importer::read_vector(const VectorRequest& request) {
   return values;
 }
 
+bool Importer::is_slice(const MatrixRequest& request) const {
+  return request.hf_heads.head_rows > 0 && checkpoint_->container == Container::safetensors;
+}
+
 MatrixInfo Importer::describe(const MatrixRequest& request) {
-  const StoredMatrix stored = locate(request);
+  const StoredMatrix stored = locate(is_slice(request) ? sliced_matrix(request) : request);
+  const bool is_transposed = is_slice(request) && request.hf_heads.transposed;
+  const FormatId format = is_transposed ? transposed_format(stored.format) : stored.format;
   const auto [E, N, K] = std::tuple(request.E, request.N, request.K);
-  const int64_t bytes = E * N * (code_bytes(stored.format, K) + scale_bytes(stored.format, K));
-  return {.format = stored.format, .E = E, .N = N, .K = K, .bytes = bytes, .source = stored.source};
+  const int64_t bytes = E * N * (code_bytes(format, K) + scale_bytes(format, K));
+  return {.format = format, .E = E, .N = N, .K = K, .bytes = bytes, .source = stored.source};
 }
 
 CanonicalWeight Importer::read(const MatrixRequest& request) {
+  if (is_slice(request)) return slice_heads(read(sliced_matrix(request)), request);
   const StoredMatrix stored = locate(request);
   if (stored.experts.empty()) return read_located(request, stored);
 
@@ -154,7 +167,7 @@ CanonicalWeight Importer::read(const MatrixRequest& request) {
 
 CanonicalWeight Importer::read_located(const MatrixRequest& request, const StoredMatrix& stored) const {
   CanonicalWeight weight = load(request, stored);
-  check_weight(weight, where(stored.scales != nullptr ? *stored.scales : *stored.codes));
+  check_weight(weight, where(stored.scales != nullptr ? *stored.scales : *stored.codes), where(*stored.codes));
   return weight;
 }
 
@@ -167,7 +180,7 @@ std::vector<std::string> Importer::end_recording() {
 
 std::vector<std::string> Importer::tensors_of(const MatrixRequest& request) {
   recorded_.emplace();
-  locate(request);
+  locate(is_slice(request) ? sliced_matrix(request) : request);
   return end_recording();
 }
 
@@ -177,7 +190,9 @@ std::vector<std::string> Importer::tensors_of(const VectorRequest& request) {
   return end_recording();
 }
 
-void Importer::release(const MatrixRequest& request) { release_located(locate(request)); }
+void Importer::release(const MatrixRequest& request) {
+  release_located(locate(is_slice(request) ? sliced_matrix(request) : request));
+}
 
 void Importer::release_located(const StoredMatrix& stored) const {
   for (const StoredMatrix& expert : stored.experts) release_located(expert);
@@ -211,11 +226,12 @@ std::vector<float> Importer::tensor_scales(const MatrixRequest& request, const S
   if (stored.tensor_scale == nullptr) return scales;
   const Tensor& tensor = *stored.tensor_scale;
   for (size_t e = 0; e < scales.size(); e++) {
-    const float value = load_unaligned<float>(tensor.bytes.data() + (tensor.bytes.size() > sizeof(float) ? 4 * e : 0));
+    const float value =
+        element(tensor, dtype_bytes(tensor.dtype, 1) == std::ssize(tensor.bytes) ? 0 : static_cast<int64_t>(e));
     const bool is_good = std::isfinite(value) && (stored.tensor_scale_divides ? value > 0.0f : value >= 0.0f);
     if (!is_good)
       fail(tensor, "tensor scale {} is {}, a positive finite number expected; the file is damaged", e, value);
-    scales[e] = stored.tensor_scale_divides ? 1.0f / value : value;
+    scales[e] = stored.tensor_scale_divides ? 1.0f / value : value * stored.tensor_scale_unit;
     if (!std::isfinite(scales[e]))
       fail(tensor, "tensor scale {} is {}, too small to divide by; the file is damaged", e, value);
   }

@@ -28,8 +28,12 @@ struct StoredMatrix {
   const Tensor* codes = nullptr;
   const Tensor* scales = nullptr;        // null: there are none, or they lie between the codes (GGUF)
   const Tensor* biases = nullptr;        // MLX affine only
+  int code_bits = 0;                     // MLX affine only
+  int64_t scale_rows = 1;                // rows, and weights of a row, that share a scale in the file, where the
+  int64_t scale_columns = 0;             // format has other groups: FP8 and MLX affine; else 0
   const Tensor* tensor_scale = nullptr;  // null: 1
   bool tensor_scale_divides = false;     // the file's value is 1 / tensor_scale
+  float tensor_scale_unit = 1.0f;        // what the file's value is a multiple of
   RowSelection rows;
   bool is_transposed = false;         // [E, K, rows]; plain formats only
   std::string source;                 // for MatrixInfo
@@ -108,6 +112,7 @@ class Importer : public WeightSource {
   std::vector<const Tensor*> take_vector(const VectorRequest& request, const StoredVector& stored);
   std::vector<std::string> end_recording();
   std::vector<float> tensor_scales(const MatrixRequest& request, const StoredMatrix& stored) const;
+  bool is_slice(const MatrixRequest& request) const;  // of a matrix of the file, by heads
 
   std::shared_ptr<const Checkpoint> checkpoint_;
   std::set<std::string, std::less<>> asked_for_;
@@ -121,12 +126,21 @@ inline int64_t gguf_row(int64_t n, int64_t num_rows, int num_heads) {
   return head * head_dim + row % (head_dim / 2) * 2 + row / (head_dim / 2);
 }
 
+// Element i of a tensor of F32, F16, BF16 or F8_E8M0.
+float element(const Tensor& tensor, int64_t i);
+
 // The format whose rows are plain elements of this type. Null optional if there is none.
 std::optional<FormatId> plain_format(DType dtype);
 
 // Why tensors are not used: what both containers have.
 inline constexpr std::string_view kActivationScale = "activation scale; activations are not 4 bits wide here";
 inline constexpr std::string_view kPredictionLayer = "layer that predicts more than the next token";
+
+// Slices by heads (HeadSlice): the matrix that the file has, and the slice of it. Transposed weights become floats that
+// hold them exactly, of the format that transposed_format gives.
+MatrixRequest sliced_matrix(const MatrixRequest& slice);
+CanonicalWeight slice_heads(const CanonicalWeight& weight, const MatrixRequest& slice);
+FormatId transposed_format(FormatId format);
 
 // One maker a container.
 std::unique_ptr<WeightSource> make_safetensors_importer(std::shared_ptr<const Checkpoint> checkpoint);

@@ -17,6 +17,14 @@ struct TensorName {
   std::string hf, gguf;
 };
 
+// One matrix for each of E heads, of which Hugging Face files hold one below the other, with other things between: a head
+// has head_rows rows, of which those from first_row on are wanted, or their transposition. GGUF files hold them as
+// [E, N, K] by themselves. No head_rows: this is another matrix.
+struct HeadSlice {
+  int64_t head_rows = 0, first_row = 0;
+  bool transposed = false;
+};
+
 struct MatrixRequest {
   TensorName name;
   int64_t E = 1, N = 0, K = 0;
@@ -26,6 +34,7 @@ struct MatrixRequest {
   // GGUF files of the llama architecture hold the rows of q and k so that rotation pairs neighbours: within each of
   // this many heads, row 2i + h of the file is row h * head_dim/2 + i of the model. 0: rows are as they should be.
   int gguf_permuted_heads = 0;
+  HeadSlice hf_heads = {};
 };
 
 struct VectorRequest {
@@ -77,6 +86,9 @@ class WeightSource {
   // that the file holds. And those that are known and not used (activation scales, prediction layers), with the reason.
   virtual std::vector<std::string> unknown_tensors() const = 0;
   virtual std::vector<UnusedTensor> unused_tensors() const = 0;
+
+  // What the configuration says that is of no use here, such as the format of a KV cache: "{file}: {key} {value}".
+  virtual std::vector<std::string> unused_settings() const { return {}; }
 };
 
 }  // namespace nibble

@@ -64,9 +64,9 @@ class Plan(Case):
     def test_json(self):
         plan = self.report("plan", MODELS / "llama-modelopt-nvfp4", "--ctx", 100)
         self.assertEqual(
-            list(plan), ["architecture", "backend", "backend_description", "tensors", "unused_tensors", "file_tensors",
-                         "weights_bytes", "kv_cache_bytes", "kv_cache_type", "ctx", "scratch_bytes", "available_bytes",
-                         "bytes_per_token", "kv_bytes_per_position", "roof_gbps", "roof_tok_s"])
+            list(plan), ["architecture", "backend", "backend_description", "tensors", "unused_tensors",
+                         "unused_settings", "file_tensors", "weights_bytes", "kv_cache_bytes", "kv_cache_type", "ctx",
+                         "scratch_bytes", "available_bytes", "bytes_per_token", "kv_bytes_per_position", "roof_gbps", "roof_tok_s"])
         self.assertEqual(plan["architecture"], "llama")
         self.assertEqual((plan["ctx"], plan["kv_cache_type"]), (100, "f16"))
         self.assertEqual(plan["kv_cache_bytes"], 100 * 2 * (48 + 48) * 2)
