@@ -238,17 +238,6 @@ uint64_t metadata_alignment(const Json& metadata, std::string_view file) {
   return alignment;
 }
 
-// A model in several files: each is whole in itself, but has only some of the tensors.
-void check_not_split(const Json& metadata, std::string_view file) {
-  const auto count = metadata.find("split.count"), number = metadata.find("split.no");
-  if (count == metadata.end() || !count->is_number_integer() || count->get<int64_t>() <= 1) return;
-  const int64_t part = number != metadata.end() && number->is_number_integer() ? number->get<int64_t>() + 1 : 0;
-  throw_input_error(
-      "{}: is part {} of a model in {} files; only whole models are read: join them with "
-      "llama-gguf-split --merge",
-      file, part, count->get<int64_t>());
-}
-
 DType read_tensor_type(Reader& reader, std::string_view what) {
   const auto number = reader.read<uint32_t>(what);
   const auto* type = std::ranges::find(kGgmlTypes, number, &GgmlType::number);
@@ -316,7 +305,6 @@ GgufContents parse_gguf(std::span<const uint8_t> bytes, std::string_view file) {
   Reader reader(bytes, file);
   const auto [num_tensors, num_entries] = read_header(bytes, reader);
   GgufContents contents{.metadata = MetadataReader(reader).read(num_entries), .tensors = {}};
-  check_not_split(contents.metadata, file);
 
   reader.check_count(num_tensors, "tensors", kMinTensorBytes);
   std::vector<Announced> infos;

@@ -155,11 +155,7 @@ StoredMatrix GgufImporter::locate(const MatrixRequest& request) {
          "type {} is not read; F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K, IQ4_NL, "
          "MXFP4 and NVFP4 are",
          dtype_name(weight.dtype));
-  // One expert: some writers drop a dimension of 1.
-  if (request.is_experts && (request.E > 1 || weight.shape.size() == 3))
-    expect_shape(weight, {request.E, request.N, request.K});
-  else
-    expect_columns(weight, request, request.K);
+  expect_columns(weight, request, request.K);
   expect_whole_groups(weight, request.K, dtype_block(weight.dtype).elements);
   expect_pairs(weight, request.N, request.gguf_permuted_heads);
 

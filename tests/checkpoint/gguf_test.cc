@@ -163,18 +163,15 @@ TEST(Gguf, TensorsThatLie) {
   expect_parts(two(tensor("a", {3}, 24, 0) + tensor("a", {1}, 24, 32)), {"tensor a: is there twice"});
 }
 
-TEST(Gguf, OnePartOfSeveralIsRefused) {
-  const auto part = [](uint16_t number, uint16_t count) {
-    return header(0, 2) + entry("split.no", GgufType::u16, raw(number)) +
-           entry("split.count", GgufType::u16, raw(count));
-  };
-  expect_parts(fault(part(1, 3)), {"is part 2 of a model in 3 files", "llama-gguf-split --merge"});
-  EXPECT_EQ(parse_gguf(as_bytes(part(0, 1)), "m").metadata.size(), 2u);
-}
-
 TEST(Gguf, TypeNumbers) {
   EXPECT_EQ(ggml_type(DType::f32), 0u);
   EXPECT_EQ(ggml_type(DType::bf16), 30u);
+  EXPECT_EQ(ggml_type(DType::q5_0), 6u);
+  EXPECT_EQ(ggml_type(DType::q5_1), 7u);
+  EXPECT_EQ(ggml_type(DType::q4_k), 12u);
+  EXPECT_EQ(ggml_type(DType::q5_k), 13u);
+  EXPECT_EQ(ggml_type(DType::q6_k), 14u);
+  EXPECT_EQ(ggml_type(DType::iq4_nl), 20u);
   EXPECT_EQ(ggml_type(DType::mxfp4), 39u);
   EXPECT_EQ(ggml_type(DType::nvfp4), 40u);
   EXPECT_EQ(ggml_type(DType::u8), std::nullopt);

@@ -56,6 +56,20 @@ TEST_P(GoldenTest, ReferenceGivesTheLogits) {
   EXPECT_EQ(greedy_tokens(engine, golden), golden.greedy);
 }
 
+// Whether the backend packs one of the model's matrices in another format than the file has.
+bool converts(Engine& engine) {
+  return std::ranges::any_of(engine.model().weights.entries(), [&](const WeightEntry& entry) {
+    const auto* matrix = std::get_if<MatrixEntry>(&entry.what);
+    if (matrix == nullptr) return false;
+    const MatrixInfo& info = matrix->info;
+    return engine.backend().plan_pack(info.format, info.E, info.N, info.K).format != info.format;
+  });
+}
+
+// A half-precision cache and 15-bit activations give up to 4e-6. Q8_0 for what has no kernel is a relative error of
+// about 0.5 % in each weight, of random sign: up to XXX measured with logits as spread as these.
+constexpr double kLargestKl = 3e-5, kLargestKlConverted = 2e-3;
+
 TEST_P(GoldenTest, CpuGivesTheTokensInBlocksOfAnySize) {
   const Golden& golden = GetParam();
   Engine engine = open_engine(golden.model, "cpu", 2);
@@ -64,7 +78,7 @@ TEST_P(GoldenTest, CpuGivesTheTokensInBlocksOfAnySize) {
   ASSERT_EQ(logits.size(), golden.logits.size());
   const double kl = mean_kl(golden.logits, logits, logits.size() / golden.prompt.size());
   RecordProperty("mean_kl", fmt::format("{:.2e}", kl));
-  EXPECT_LT(kl, 3e-5);  // a half-precision cache and 15-bit activations give up to 4e-6
+  EXPECT_LT(kl, converts(engine) ? kLargestKlConverted : kLargestKl);
   for (int64_t block : {1, 7}) EXPECT_EQ(forward(engine, golden.prompt, block), logits) << "blocks of " << block;
   EXPECT_EQ(greedy_tokens(engine, golden), golden.greedy);
 }
