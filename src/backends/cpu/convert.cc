@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "backends/cpu/packed_layout.h"
 #include "formats/encode.h"
@@ -16,6 +17,17 @@ constexpr int kMostQ8Bits = 6;  // of a source that becomes Q8_0
 constexpr int kLargestExponent = 21;
 constexpr int kLeastExponent = -100;  // of the factor: it stays a normal number, with the tensor scale too
 
+// Divides the values by a power of two, which it returns.
+float take_power_of_two(std::span<float> values) {
+  float largest = 0.0f;
+  for (float value : values) largest = std::max(largest, std::fabs(value));
+  if (largest == 0.0f || !std::isfinite(largest)) return 1.0f;
+  const int exponent = std::max(std::ilogb(largest) - kLargestExponent, kLeastExponent);
+  const float inverse = std::ldexp(1.0f, -exponent);
+  for (float& value : values) value *= inverse;
+  return std::ldexp(1.0f, exponent);
+}
+
 }  // namespace
 
 FormatId kernel_format(FormatId format) {
@@ -29,22 +41,24 @@ RowConverter::RowConverter(FormatId from, int64_t K)
     : from_(from), to_(kernel_format(from)), values_(static_cast<size_t>(K)) {}
 
 CanonicalRow RowConverter::convert(const CanonicalRow& row, uint8_t* codes, uint8_t* scales) {
-  visit_format(from_, [&](auto format) {
-    for (size_t k = 0; k < values_.size(); k++)
-      values_[k] = format.decode(row.codes, row.scales, static_cast<int64_t>(k));
-  });
-  float factor = row.tensor_scale;
-  if (to_ == FormatId::q8_0) {
-    float largest = 0.0f;
-    for (float value : values_) largest = std::max(largest, std::fabs(value));
-    if (largest > 0.0f && std::isfinite(largest)) {
-      const int exponent = std::max(std::ilogb(largest) - kLargestExponent, kLeastExponent);
-      for (float& value : values_) value = std::ldexp(value, -exponent);
-      factor = std::ldexp(factor, exponent);
+  const auto K = static_cast<int64_t>(values_.size());
+  const bool is_exact = visit_format(from_, [&](auto format) {
+    using Format = decltype(format);
+    if constexpr (requires { Format::decode_integer(row.codes, K); }) {
+      static_assert(Format::group_size == Q8_0::group_size && Format::group_scale_bytes == Q8_0::group_scale_bytes);
+      for (int64_t k = 0; k < K; k++) codes[k] = static_cast<uint8_t>(Format::decode_integer(row.codes, k));
+      std::memcpy(scales, row.scales, static_cast<size_t>(scale_bytes<Format>(K)));
+      return true;
+    } else {
+      for (int64_t k = 0; k < K; k++) values_[static_cast<size_t>(k)] = format.decode(row.codes, row.scales, k);
+      return false;
     }
-  }
+  });
+  if (is_exact) return {codes, scales, row.tensor_scale};
+
+  const float factor = to_ == FormatId::q8_0 ? take_power_of_two(values_) : 1.0f;
   encode_row(to_, values_, 1.0f, ScaleSearch::best, codes, scales);
-  return {codes, scales, factor};
+  return {codes, scales, row.tensor_scale * factor};
 }
 
 }  // namespace nibble

@@ -4,10 +4,12 @@
 // them (Q6_K) has, and a matrix of 8 bits is half as long to read as one of 16. An 8-bit source's own steps are as large
 // as Q8_0's, so that a second rounding would double its error: it becomes BF16, as everything else does.
 //
+// Formats whose weights are int8 times a half (Q5_0, IQ4_NL) are exact in Q8_0: it takes their integers and scales.
+//
 // A tensor scale stays apart, as the row's factor: multiplied in before the rounding it could only add one, and the codes
-// of E4M3 are exact in BF16 without it. The factor also takes a power of two out of a Q8_0 row, so that the scales of
-// its groups are large halves: as they are, those of weights below 0.008 would be subnormal and lose up to all their
-// bits.
+// of E4M3 are exact in BF16 without it. The factor also takes a power of two out of a Q8_0 row that is rounded, so that
+// the scales of its groups are large halves: as they are, those of weights below 0.008 would be subnormal and lose up to
+// all their bits.
 #pragma once
 
 #include <vector>
