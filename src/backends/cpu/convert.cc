@@ -23,9 +23,14 @@ int factor_exponent(float largest, int wanted) {
   return largest > 0.0f && std::isfinite(largest) ? std::max(std::ilogb(largest) - wanted, kLeastExponent) : 0;
 }
 
-void store_half(float value, uint8_t* bytes) {
-  const uint16_t half = float_to_half(value);
-  std::memcpy(bytes, &half, sizeof half);
+// Divides the values by a power of two, so that the largest becomes 2^wanted to 2^(wanted + 1). Returns the divisor.
+float take_power_of_two(std::span<float> values, int wanted) {
+  float largest = 0.0f;
+  for (float value : values) largest = std::max(largest, std::fabs(value));
+  const int exponent = factor_exponent(largest, wanted);
+  const float inverse = std::ldexp(1.0f, -exponent);
+  for (float& value : values) value *= inverse;
+  return std::ldexp(1.0f, exponent);
 }
 
 // Affine<4, …> is Q4_1 with float32 scales, and maybe longer groups.
@@ -37,9 +42,12 @@ CanonicalRow affine_to_q4_1(const CanonicalRow& row, int64_t K, uint8_t* codes, 
     for (int64_t i : {0, 1}) largest = std::max(largest, std::fabs(number(g, i)));
   const int exponent = factor_exponent(largest, kLargestExponent);
   std::memcpy(codes, row.codes, static_cast<size_t>(code_bytes<Format>(K)));
-  for (int64_t g = 0; g < scale_bytes<Q4_1>(K) / 4; g++)
-    for (int64_t i : {0, 1})
-      store_half(std::ldexp(number(g * Q4_1::group_size / Format::group_size, i), -exponent), scales + g * 4 + i * 2);
+  for (int64_t g = 0; g < scale_bytes<Q4_1>(K) / 4; g++) {
+    for (int64_t i : {0, 1}) {
+      const uint16_t half = float_to_half(std::ldexp(number(g * Q4_1::group_size / Format::group_size, i), -exponent));
+      std::memcpy(scales + g * 4 + i * 2, &half, sizeof half);
+    }
+  }
   return {codes, scales, std::ldexp(row.tensor_scale, exponent)};
 }
 
@@ -65,15 +73,23 @@ CanonicalRow RowConverter::convert(const CanonicalRow& row, uint8_t* codes, uint
     case FormatId::affine4_128: return affine_to_q4_1<Affine<4, 128>>(row, K, codes, scales);
     default: break;
   }
-  visit_format(from_, [&](auto format) {
-    for (int64_t k = 0; k < K; k++) values_[static_cast<size_t>(k)] = format.decode(row.codes, row.scales, k);
+  const bool is_exact = visit_format(from_, [&](auto format) {
+    using Format = decltype(format);
+    if constexpr (requires { Format::decode_integer(row.codes, K); }) {
+      static_assert(Format::group_size == Q8_0::group_size && Format::group_scale_bytes == Q8_0::group_scale_bytes);
+      for (int64_t k = 0; k < K; k++) codes[k] = static_cast<uint8_t>(Format::decode_integer(row.codes, k));
+      std::memcpy(scales, row.scales, static_cast<size_t>(scale_bytes<Format>(K)));
+      return true;
+    } else {
+      for (int64_t k = 0; k < K; k++) values_[static_cast<size_t>(k)] = format.decode(row.codes, row.scales, k);
+      return false;
+    }
   });
-  float largest = 0.0f;
-  for (float value : values_) largest = std::max(largest, std::fabs(value));
-  const int exponent = factor_exponent(largest, to_ == FormatId::q8_0 ? kLargestQ8Exponent : kLargestExponent);
-  for (float& value : values_) value = std::ldexp(value, -exponent);
+  if (is_exact) return {codes, scales, row.tensor_scale};
+
+  const float factor = take_power_of_two(values_, to_ == FormatId::q8_0 ? kLargestQ8Exponent : kLargestExponent);
   encode_row(to_, values_, 1.0f, ScaleSearch::best, codes, scales);
-  return {codes, scales, std::ldexp(row.tensor_scale, exponent)};
+  return {codes, scales, row.tensor_scale * factor};
 }
 
 }  // namespace nibble

@@ -5,9 +5,11 @@
 // what the finest of them (Q6_K) has, and a matrix of 8 bits is half as long to read as one of 16. An 8-bit source's own
 // steps are as large as Q8_0's, so that a second rounding would double its error: it becomes F16.
 //
+// Formats whose weights are int8 times a half (Q5_0, IQ4_NL) are exact in Q8_0: it takes their integers and scales.
+//
 // A tensor scale stays apart, as the row's factor: multiplied in before the rounding it could only add one, and the codes
-// of E4M3 are exact in F16 without it. The factor also takes a power of two out of a row, so that its halves are large:
-// as they are, those below 2^-14 would be subnormal and lose up to all their bits.
+// of E4M3 are exact in F16 without it. The factor also takes a power of two out of a row that is rounded, so that its
+// halves are large: as they are, those below 2^-14 would be subnormal and lose up to all their bits.
 #pragma once
 
 #include <vector>
