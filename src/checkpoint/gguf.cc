@@ -17,7 +17,7 @@ using Json = nlohmann::json;
 constexpr std::string_view kMagic = "GGUF";
 constexpr uint64_t kMaxKeyBytes = 65535;            // the format's own; kept for tensors' names too
 constexpr int kMaxArrayDepth = 4;                   // known files nest none
-constexpr uint64_t kMaxValues = uint64_t{1} << 24;  // of metadata, 16 bytes each; a vocabulary of 262144 has about 1e6
+constexpr uint64_t kMaxValues = uint64_t{1} << 23;  // of metadata, up to 64 bytes each; a vocabulary of 262144 has 1e6
 
 // Fewest bytes that a thing of each kind takes: a count that would need more than the file has is a lie, and is found
 // before anything is allocated for it.
@@ -241,12 +241,12 @@ uint64_t metadata_alignment(const Json& metadata, std::string_view file) {
 // A model in several files: each is whole in itself, but has only some of the tensors.
 void check_not_split(const Json& metadata, std::string_view file) {
   const auto count = metadata.find("split.count"), number = metadata.find("split.no");
-  if (count == metadata.end() || !count->is_number_integer() || count->get<int64_t>() <= 1) return;
-  const int64_t part = number != metadata.end() && number->is_number_integer() ? number->get<int64_t>() + 1 : 0;
+  if (count == metadata.end() || !count->is_number_integer() || *count <= 1) return;
+  const uint64_t part = number != metadata.end() && number->is_number_integer() ? number->get<uint64_t>() + 1 : 0;
   throw_input_error(
       "{}: is part {} of a model in {} files; only whole models are read: join them with "
       "llama-gguf-split --merge",
-      file, part, count->get<int64_t>());
+      file, part, count->get<uint64_t>());
 }
 
 DType read_tensor_type(Reader& reader, std::string_view what) {

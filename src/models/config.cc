@@ -10,7 +10,7 @@ namespace nibble {
 namespace {
 
 // Beyond these no model exists; a file that says so is damaged, and products of them still fit an int64.
-constexpr int64_t kLargestWidth = 1 << 20, kLargestVocabulary = 1 << 24, kLargestContext = 1 << 28, kMostLayers = 4096,
+constexpr int64_t kLargestWidth = 1 << 20, kLargestVocabulary = 1 << 24, kLargestContext = 1 << 28, kMostLayers = 1024,
                   kMostHeads = 4096;
 
 std::string file_of(const Checkpoint& checkpoint) {
@@ -154,11 +154,25 @@ void apply_rope_freqs(const Checkpoint& checkpoint, DecoderConfig& c) {
 
 void check_heads(const ConfigReader& reader, const DecoderConfig& c, std::string_view kv_key, int64_t rotary_dim,
                  std::string_view rotary_key) {
+  if (c.num_heads * c.head_dim > kLargestWidth)
+    reader.reject(rotary_key, fmt::format("{} heads of {} are wider than {}, the most that is read", c.num_heads,
+                                          c.head_dim, kLargestWidth));
   if (c.num_heads % c.num_kv_heads != 0)
     reader.reject(kv_key, fmt::format("a divisor of the {} query heads expected", c.num_heads));
   if (rotary_dim % 2 != 0 || rotary_dim > c.head_dim)
     reader.reject(rotary_key,
                   fmt::format("an even rotary size up to the head's {} expected, it is {}", c.head_dim, rotary_dim));
+}
+
+// What the file's doubles became: they may have overflowed a float, or each other.
+void check_numbers(const std::string& file, const DecoderConfig& c) {
+  if (!(c.rms_norm_eps >= 0 && c.rms_norm_eps <= 1))
+    throw_input_error("{}: the epsilon of the norms is {}, a number from 0 to 1 expected", file, c.rms_norm_eps);
+  if (!(c.rope.theta > 1)) throw_input_error("{}: the rope's theta is {}, more than 1 expected", file, c.rope.theta);
+  for (const float frequency : c.rotation.inv_freq)
+    if (!std::isfinite(frequency * c.rotation.scale))
+      throw_input_error("{}: the rope's parameters make a frequency {} and a scale {}, finite numbers expected", file,
+                        frequency, c.rotation.scale);
 }
 
 DecoderConfig read_gguf(const Checkpoint& checkpoint) {
@@ -278,7 +292,9 @@ nlohmann::ordered_json to_hugging_face_config(const DecoderConfig& c) {
 }
 
 DecoderConfig read_decoder_config(const Checkpoint& checkpoint) {
-  return checkpoint.container == Container::gguf ? read_gguf(checkpoint) : read_hugging_face(checkpoint);
+  DecoderConfig c = checkpoint.container == Container::gguf ? read_gguf(checkpoint) : read_hugging_face(checkpoint);
+  check_numbers(file_of(checkpoint), c);
+  return c;
 }
 
 }  // namespace nibble
