@@ -1,7 +1,6 @@
 #include "weights/quantization_config.h"
 
 #include <algorithm>
-#include <cctype>
 
 #include "base/error.h"
 #include "formats/mxfp4.h"
@@ -12,38 +11,25 @@ namespace {
 
 using Json = nlohmann::json;
 
-// A name of a module, in which * stands for anything, as a regular expression.
-std::string regex_of_glob(std::string_view glob) {
-  std::string regex;
-  for (char c : glob) {
-    if (c == '*')
-      regex += ".*";
-    else if (std::isalnum(static_cast<unsigned char>(c)) || c == '_')
-      regex += c;
-    else
-      regex += std::string("\\") + c;
-  }
-  return regex + "$";
+std::vector<ModulePattern> read_ignored(const QuantizationConfig& config, const Json& list) {
+  std::vector<ModulePattern> patterns;
+  for (const auto& entry : list) patterns.emplace_back(entry.get<std::string>(), config.where);
+  return patterns;
 }
 
-// "re:…" is a regular expression that must match from the start of the name on.
-std::vector<std::regex> read_ignored(const QuantizationConfig& config, const Json& list) {
-  std::vector<std::regex> patterns;
-  if (list.is_null()) return patterns;
-  for (const auto& entry : list) {
-    const auto text = entry.get<std::string>();
-    try {
-      patterns.emplace_back(text.starts_with("re:") ? text.substr(3) : regex_of_glob(text));
-    } catch (const std::regex_error& error) {
-      throw_input_error("{}: the pattern {} is not a regular expression: {}", config.where, text, error.what());
-    }
-  }
-  return patterns;
+// A number that counts bits or weights, or `fallback` without one.
+int small_number(const QuantizationConfig& config, const Json& json, const char* key, int fallback) {
+  if (!json.is_object() || !json.contains(key)) return fallback;
+  const Json& value = json[key];
+  if (!value.is_number_integer() || value < 1 || value > 1 << 20)
+    throw_input_error("{}: {} is {}, a whole number from 1 to {} expected", config.where, key,
+                      value.dump().substr(0, 80), 1 << 20);
+  return value.get<int>();
 }
 
 void expect_group_size(const QuantizationConfig& config, const Json& weights, FormatId format) {
   const int expected = format == FormatId::nvfp4 ? Nvfp4::group_size : Mxfp4::group_size;
-  const int found = weights.is_object() && weights.contains("group_size") ? weights["group_size"].get<int>() : expected;
+  const int found = small_number(config, weights, "group_size", expected);
   if (found != expected)
     throw_input_error("{}: group_size {}, {} expected for {}", config.where, found, expected,
                       format == FormatId::nvfp4 ? Nvfp4::name : Mxfp4::name);
@@ -86,8 +72,8 @@ MlxModule read_mlx_module(const QuantizationConfig& config, const Json& json, co
   if (json.is_boolean() && !json.get<bool>()) return {};
   const Json& own = json.is_object() ? json : defaults;
   const std::string mode = own.value("mode", "affine");
-  const int bits = own.value("bits", defaults.value("bits", 4));
-  const int group_size = own.value("group_size", defaults.value("group_size", 64));
+  const int bits = small_number(config, own, "bits", small_number(config, defaults, "bits", 4));
+  const int group_size = small_number(config, own, "group_size", small_number(config, defaults, "group_size", 64));
   if (mode == "mxfp4" && bits == 4 && group_size == Mxfp4::group_size) return {.format = FormatId::mxfp4};
   if (mode == "nvfp4" && bits == 4 && group_size == Nvfp4::group_size) return {.format = FormatId::nvfp4};
   if (mode == "affine" && (bits == 4 || bits == 8) && group_size > 0 && group_size % 32 == 0)
@@ -117,9 +103,7 @@ void read_method(QuantizationConfig& config, const Json& json) {
 }  // namespace
 
 bool QuantizationConfig::ignores(const std::string& module) const {
-  return std::ranges::any_of(ignored, [&](const std::regex& pattern) {
-    return std::regex_search(module, pattern, std::regex_constants::match_continuous);
-  });
+  return std::ranges::any_of(ignored, [&](const ModulePattern& pattern) { return pattern.matches(module); });
 }
 
 MlxModule QuantizationConfig::mlx_module(const std::string& module) const {

@@ -4,13 +4,13 @@
 
 #include <map>
 #include <optional>
-#include <regex>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "checkpoint/checkpoint.h"
 #include "formats/format.h"
+#include "weights/module_pattern.h"
 
 namespace nibble {
 
@@ -29,10 +29,10 @@ struct MlxModule {
 
 struct QuantizationConfig {
   QuantizationTool tool = QuantizationTool::none;
-  std::string where = "config.json";  // file and key, for messages
-  std::vector<FormatId> formats;      // ModelOpt, compressed-tensors: what quantized modules may have
-  std::vector<std::regex> ignored;    // ModelOpt, compressed-tensors: modules left as they were
-  MlxModule mlx_default;              // MLX: modules that mlx_modules does not name
+  std::string where = "config.json";   // file and key, for messages
+  std::vector<FormatId> formats;       // ModelOpt, compressed-tensors: what quantized modules may have
+  std::vector<ModulePattern> ignored;  // ModelOpt, compressed-tensors: modules left as they were
+  MlxModule mlx_default;               // MLX: modules that mlx_modules does not name
   std::map<std::string, MlxModule> mlx_modules;
 
   bool ignores(const std::string& module) const;
