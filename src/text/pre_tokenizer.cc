@@ -1,5 +1,6 @@
 #include "text/pre_tokenizer.h"
 
+#include "base/error.h"
 #include "text/utf8.h"
 
 namespace nibble {
@@ -46,6 +47,10 @@ class Cutter {
 
 PreTokenizer::PreTokenizer(const PreTokenizerSpec& spec)
     : add_prefix_space_(spec.add_prefix_space), prefix_step_(spec.prefix_step) {
+  constexpr size_t kMaxSteps =
+      64;  // each costs a pass over the text and a compiled pattern; published files have up to 4
+  if (spec.steps.size() > kMaxSteps)
+    throw_input_error("pre_tokenizer: {} steps, at most {} expected", spec.steps.size(), kMaxSteps);
   for (const SplitStep& step : spec.steps) steps_.push_back({Regex(step.pattern), step.behavior, step.invert});
 }
 
