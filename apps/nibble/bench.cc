@@ -160,11 +160,10 @@ void report(const BenchArguments& a, const Engine& engine, Backend& backend, con
                static_cast<double>(phase.weight_bytes) / std::max(us(phase), 1e-3) / 1e3);
 }
 
-// Of all matrices: the shapes known so far are dense, so `experts` names the FP4 that `rest` may be.
-FormatId random_format(const BenchArguments& a) {
-  if (a.rest == "q8_0") return FormatId::q8_0;
-  if (a.rest == "bf16") return FormatId::bf16;
-  return a.experts == "mxfp4" ? FormatId::mxfp4 : FormatId::nvfp4;
+// `experts` names the FP4 that `rest` may be, too.
+RandomFormats random_formats(const BenchArguments& a) {
+  const FormatId fp4 = a.experts == "mxfp4" ? FormatId::mxfp4 : FormatId::nvfp4;
+  return {fp4, a.rest == "q8_0" ? FormatId::q8_0 : a.rest == "bf16" ? FormatId::bf16 : fp4};
 }
 
 void bench(const BenchArguments& a) {
@@ -174,7 +173,7 @@ void bench(const BenchArguments& a) {
   model.ctx = std::max(model.ctx, longest);
   if (a.shape.empty() == a.model.path.empty()) throw_input_error("bench needs a MODEL or a --shape, one of the two");
   const auto engine =
-      a.shape.empty() ? load_engine(model) : load_engine(model, random_model(a.shape, a.layers, random_format(a)));
+      a.shape.empty() ? load_engine(model) : load_engine(model, random_model(a.shape, a.layers, random_formats(a)));
   Session session(*engine);
   if (session.max_len() < longest)
     throw_input_error("{} positions are asked for; the model has {}", longest, session.max_len());

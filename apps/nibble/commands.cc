@@ -6,12 +6,19 @@
 
 #include "base/error.h"
 #include "base/topology.h"
+#include "model_list.h"
 
 namespace nibble {
 
+CLI::Option* add_model_option(CLI::App& command, std::string& path) {
+  return command
+      .add_option("MODEL", path, "A folder in Hugging Face layout, a .gguf file, or a name that `nibble models` lists")
+      ->transform([](const std::string& name) { return model_path(name).string(); })
+      ->required();
+}
+
 CLI::Option* add_model_arguments(CLI::App& command, ModelArguments& a) {
-  CLI::Option* model =
-      command.add_option("MODEL", a.path, "A folder in Hugging Face layout or a .gguf file")->required();
+  CLI::Option* model = add_model_option(command, a.path);
   std::string backends;
   for (std::string_view name : backend_names()) backends += (backends.empty() ? "" : ", ") + std::string(name);
   command.add_option("--backend", a.backend, "Where it runs: " + backends + ". Default: the best of this machine")

@@ -8,6 +8,8 @@
 namespace nibble {
 
 void add_run_command(CLI::App& app);
+void add_chat_command(CLI::App& app);
+void add_models_command(CLI::App& app);
 void add_plan_command(CLI::App& app);
 void add_bench_command(CLI::App& app);
 void add_logits_command(CLI::App& app);
@@ -25,6 +27,10 @@ struct ModelArguments {
   int64_t ctx = 4096;
   std::string kv_cache_type;
 };
+
+// The option MODEL: a path, or a name that `nibble models` lists, which becomes its path. Required.
+CLI::Option* add_model_option(CLI::App& command, std::string& path);
+
 // Returns the option MODEL, which is required unless the caller says otherwise.
 CLI::Option* add_model_arguments(CLI::App& command, ModelArguments& arguments);
 

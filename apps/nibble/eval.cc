@@ -7,6 +7,7 @@
 #include "base/read_file.h"
 #include "commands.h"
 #include "engine/text.h"
+#include "model_list.h"
 
 namespace nibble {
 
@@ -163,7 +164,8 @@ void add_eval_command(CLI::App& app) {
   add_model_arguments(*command, a->model);
   CLI::Option* text = command->add_option("--text", a->text, "The text");
   command->add_option("--tokens", a->tokens, "Token ids instead of a text, as in 1,2,3")->excludes(text);
-  command->add_option("--against", a->against, "Another model of the same vocabulary");
+  command->add_option("--against", a->against, "Another model of the same vocabulary")
+      ->transform([](const std::string& name) { return model_path(name).string(); });
   command->add_option("--window", a->window, "Tokens of a window")
       ->check(CLI::Range(int64_t{2}, int64_t{1} << 28))
       ->capture_default_str();

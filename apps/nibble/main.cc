@@ -3,9 +3,10 @@
 int main(int argc, char** argv) {
   CLI::App app{
       "Decodes 4-bit-float (E2M1: MXFP4, NVFP4) language models at the speed of memory.\n"
-      "MODEL is a folder in Hugging Face layout or a .gguf file. What you asked for goes to stdout, everything else "
-      "to\n"
-      "stderr. Exit code 0, 1 (failed while working) or 2 (bad arguments or bad input).",
+      "MODEL is a folder in Hugging Face layout, a .gguf file, or a name that `nibble models` lists. What you asked "
+      "for\n"
+      "goes to stdout, everything else to stderr. Exit code 0, 1 (failed while working) or 2 (bad arguments or bad "
+      "input).",
       "nibble"};
   app.set_version_flag("--version", NIBBLE_VERSION);
   app.require_subcommand(0, 1);
@@ -15,6 +16,8 @@ int main(int argc, char** argv) {
   });
   app.fallthrough(false);
   nibble::add_run_command(app);
+  nibble::add_chat_command(app);
+  nibble::add_models_command(app);
   nibble::add_plan_command(app);
   nibble::add_bench_command(app);
   nibble::add_logits_command(app);

@@ -57,7 +57,7 @@ void add_quantize_command(CLI::App& app) {
       "errors over the root of the squares.\n\n"
       "  nibble quantize model.gguf --format nvfp4 --out models/model-nvfp4");
   auto a = std::make_shared<QuantizeArguments>();
-  command->add_option("MODEL", a->path, "A folder in Hugging Face layout or a .gguf file")->required();
+  add_model_option(*command, a->path);
   command->add_option("--format", a->format, "nvfp4 or mxfp4")->required()->check(CLI::IsMember({"nvfp4", "mxfp4"}));
   command->add_option("--out", a->out, "The folder to write; it must not hold a model yet")->required();
   command->add_flag("--all", a->all, "The output matrix too; the embedding, of which a step reads one row, stays");

@@ -12,14 +12,15 @@ namespace {
 
 struct TokenizeArguments {
   std::string path;
-  bool bos = false, special = false, decode = false;
+  bool bos = false, eos = false, special = false, decode = false;
 };
 
 void tokenize(const TokenizeArguments& a) {
   const Tokenizer tokenizer = load_tokenizer(a.path);
   const std::string input = read_stdin();
   if (!a.decode) {
-    const std::vector<int32_t> ids = tokenizer.encode(input, {.add_bos = a.bos, .parse_special = a.special});
+    const std::vector<int32_t> ids =
+        tokenizer.encode(input, {.add_bos = a.bos, .add_eos = a.eos, .parse_special = a.special});
     fmt::print("{}\n", nlohmann::json(ids).dump());
     return;
   }
@@ -42,12 +43,14 @@ void tokenize(const TokenizeArguments& a) {
 void add_tokenize_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand("tokenize", "Turn the bytes on stdin into token ids, or ids into bytes");
   command->footer(
-      "MODEL may hold nothing but a tokenizer: a folder with tokenizer.json, that file itself, or a .gguf file.\n\n"
+      "MODEL may hold nothing but a tokenizer: a folder with tokenizer.json or tokenizer.model, one of these files, or a "
+      ".gguf file.\n\n"
       "  echo -n 'Hello' | nibble tokenize model.gguf\n"
       "  echo '[1, 2, 3]' | nibble tokenize model.gguf --decode");
   auto a = std::make_shared<TokenizeArguments>();
-  command->add_option("MODEL", a->path, "Where the tokenizer is")->required();
-  command->add_flag("--bos", a->bos, "Put the beginning-of-text token first");
+  add_model_option(*command, a->path);
+  command->add_flag("--bos", a->bos, "Put the model's beginning-of-text tokens first");
+  command->add_flag("--eos", a->eos, "Put its end-of-text tokens last");
   command->add_flag("--special", a->special, "Read special tokens in the text as such; without it they are text");
   command->add_flag("--decode", a->decode, "The other way: a JSON array of ids to bytes");
   command->callback([a] { tokenize(*a); });

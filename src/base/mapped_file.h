@@ -16,12 +16,14 @@ class MappedFile {
   MappedFile& operator=(const MappedFile&) = delete;
 
   std::span<const uint8_t> bytes() const { return {data_, size_}; }
+  const std::filesystem::path& path() const { return path_; }
 
   // Tells the system that `part` of bytes() is not needed again soon, so that a loaded tensor does not stay twice in
   // memory. Its contents stay readable.
   static void drop(std::span<const uint8_t> part);
 
  private:
+  std::filesystem::path path_;
   const uint8_t* data_ = nullptr;
   size_t size_ = 0;
 };

@@ -20,10 +20,13 @@ ModelFiles open_model(const std::filesystem::path& path) {
   return files;
 }
 
-ModelFiles random_model(const std::string& shape, int64_t num_layers, FormatId format) {
+ModelFiles random_model(const std::string& shape, int64_t num_layers, RandomFormats formats) {
   ModelFiles files;
   files.checkpoint = std::make_shared<const Checkpoint>(shape_checkpoint(shape, num_layers));
-  files.source = make_random_source({.format = [format](const MatrixRequest&) { return format; }});
+  files.source = make_random_source({.format = [formats](const MatrixRequest& request) {
+    if (request.hf_heads.transposed || request.name.gguf.ends_with("ffn_gate_inp")) return FormatId::bf16;
+    return request.is_experts && request.hf_heads.head_rows == 0 ? formats.experts : formats.rest;
+  }});
   files.model = make_model(*files.checkpoint, *files.source);
   return files;
 }

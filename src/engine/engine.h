@@ -23,8 +23,12 @@ struct ModelFiles {
 // Throws InputError for whatever does not fit, unknown tensors among it.
 ModelFiles open_model(const std::filesystem::path& path);
 
-// A published shape (models/shapes.h) with random weights, all matrices in one format.
-ModelFiles random_model(const std::string& shape, int64_t num_layers, FormatId format);
+// A published shape (models/shapes.h) with random weights: experts in one format, the other matrices in another; routers,
+// and what a checkpoint's importer would transpose, in bfloat16.
+struct RandomFormats {
+  FormatId experts, rest;
+};
+ModelFiles random_model(const std::string& shape, int64_t num_layers, RandomFormats formats);
 
 // Bytes that running a model takes.
 struct MemoryPlan {

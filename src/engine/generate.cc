@@ -14,6 +14,14 @@ double seconds_since(Clock::time_point start) { return std::chrono::duration<dou
 
 }  // namespace
 
+std::string_view finish_reason_name(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::stop: return "stop";
+    case FinishReason::length: return "length";
+    default: return "interrupted";
+  }
+}
+
 std::string StopFilter::push(std::string_view text) {
   if (stopped_) return {};
   held_ += text;
@@ -56,13 +64,21 @@ GenerateResult generate(Session& session, std::span<const int32_t> prompt, const
   };
 
   auto start = Clock::now();
-  std::span<const float> logits = session.prefill(prompt);
+  std::span<const float> logits = session.prefill(prompt, options.stop);
   result.prefill_seconds = seconds_since(start);
+  if (logits.empty()) {
+    result.finish_reason = FinishReason::interrupted;
+    return result;
+  }
 
   Sampler sampler(options.sampling, static_cast<int64_t>(logits.size()));
-  for (int32_t token : prompt) sampler.accept(token);
+  for (int32_t token : session.tokens()) sampler.accept(token);
   start = Clock::now();
   while (static_cast<int64_t>(result.tokens.size()) < options.max_new_tokens) {
+    if (options.stop != nullptr && *options.stop) {
+      result.finish_reason = FinishReason::interrupted;
+      break;
+    }
     const int32_t token = sampler.sample(logits);
     if (std::ranges::find(options.stop_tokens, token) != options.stop_tokens.end()) {
       result.finish_reason = FinishReason::stop;

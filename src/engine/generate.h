@@ -1,6 +1,7 @@
 // From a prompt to an answer: prefill, then one step for each token until something stops it.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <string>
 #include <string_view>
@@ -15,11 +16,14 @@ namespace nibble {
 struct GenerateOptions {
   SamplingOptions sampling;
   int64_t max_new_tokens = 512;
-  std::vector<int32_t> stop_tokens;     // end the answer, and are not part of its text
-  std::vector<std::string> stop_texts;  // the same for text; needs a tokenizer
+  std::vector<int32_t> stop_tokens;         // end the answer, and are not part of its text
+  std::vector<std::string> stop_texts;      // the same for text; needs a tokenizer
+  const std::atomic<bool>* stop = nullptr;  // ends the answer once it is set, from another thread or a signal
 };
 
-enum class FinishReason : uint8_t { stop, length };
+enum class FinishReason : uint8_t { stop, length, interrupted };
+
+std::string_view finish_reason_name(FinishReason reason);  // "stop"
 
 struct GenerateResult {
   std::vector<int32_t> tokens;  // generated, without the stop token
@@ -36,7 +40,7 @@ struct GenerateResult {
   double read_gbps() const { return bytes_per_token * decode_tok_s() / 1e9; }
 };
 
-// Extends `session` by the prompt and the answer. `on_text` hears each piece of text, whole UTF-8 sequences only, as
+// Extends `session` by the prompt and the answer; what is in its cache already comes before the prompt. `on_text` hears each piece of text, whole UTF-8 sequences only, as
 // soon as it cannot be the beginning of a stop text; `tokenizer` may be null. The answer also ends, for length, where
 // the context does.
 GenerateResult generate(Session& session, std::span<const int32_t> prompt, const GenerateOptions& options,

@@ -21,6 +21,9 @@ struct LanguageModel::State {
 
   const Tokenizer* tokenizer_or_null() const { return tokenizer ? &*tokenizer : nullptr; }
 
+  Answer complete(std::span<const int32_t> tokens, std::vector<int32_t> stops, const Sampling& s,
+                  const OnText& on_text);
+
   Engine engine;
   Session session;
   std::optional<Tokenizer> tokenizer;
@@ -36,7 +39,8 @@ LanguageModel& LanguageModel::operator=(LanguageModel&&) noexcept = default;
 LanguageModel::Answer LanguageModel::chat(std::string_view message, const Sampling& sampling, const OnText& on_text) {
   const Tokenizer& tokenizer = state_->need_tokenizer();
   const auto messages = nlohmann::ordered_json::array({{{"role", "user"}, {"content", message}}});
-  return complete(chat_prompt(state_->engine.checkpoint(), tokenizer, messages, {}), sampling, on_text);
+  return state_->complete(chat_prompt(state_->engine.checkpoint(), tokenizer, messages, {}).tokens,
+                          chat_stop_tokens(state_->engine.checkpoint(), tokenizer), sampling, on_text);
 }
 
 LanguageModel::Answer LanguageModel::complete(std::string_view text, const Sampling& sampling, const OnText& on_text) {
@@ -44,10 +48,15 @@ LanguageModel::Answer LanguageModel::complete(std::string_view text, const Sampl
   return complete(tokenizer.encode(text, {.add_bos = tokenizer.adds_bos()}), sampling, on_text);
 }
 
-LanguageModel::Answer LanguageModel::complete(std::span<const int32_t> tokens, const Sampling& s,
+LanguageModel::Answer LanguageModel::complete(std::span<const int32_t> tokens, const Sampling& sampling,
                                               const OnText& on_text) {
-  state_->session.truncate(0);
-  GenerateResult r = generate(state_->session, tokens,
+  return state_->complete(tokens, stop_tokens(state_->engine.checkpoint()), sampling, on_text);
+}
+
+LanguageModel::Answer LanguageModel::State::complete(std::span<const int32_t> tokens, std::vector<int32_t> stops,
+                                                     const Sampling& s, const OnText& on_text) {
+  session.truncate(0);
+  GenerateResult r = generate(session, tokens,
                               {.sampling = {.repetition_penalty = s.repetition_penalty,
                                             .temperature = s.temperature,
                                             .top_k = s.top_k,
@@ -55,8 +64,8 @@ LanguageModel::Answer LanguageModel::complete(std::span<const int32_t> tokens, c
                                             .min_p = s.min_p,
                                             .seed = s.seed},
                                .max_new_tokens = s.max_new_tokens,
-                               .stop_tokens = stop_tokens(state_->engine.checkpoint())},
-                              state_->tokenizer_or_null(), on_text);
+                               .stop_tokens = std::move(stops)},
+                              tokenizer_or_null(), on_text);
   return {.text = std::move(r.text),
           .tokens = std::move(r.tokens),
           .stopped = r.finish_reason == FinishReason::stop,

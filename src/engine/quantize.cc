@@ -66,6 +66,10 @@ class Quantizer {
       : files_(std::move(files)),
         options_(options),
         pool_(options.num_threads > 0 ? options.num_threads : default_num_threads()) {
+    const DecoderConfig& c = files_.model->config;
+    if (c.moe || c.mla)
+      throw_input_error("{}: {} has experts or latent attention; only dense models are quantised",
+                        files_.checkpoint->path.string(), c.architecture);
     for (const std::string& pattern : options.keep) keep_.emplace_back(pattern);
     choose();
   }

@@ -1,6 +1,7 @@
 #include "engine/session.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "base/error.h"
@@ -13,7 +14,8 @@ Session::Session(Engine& engine)
       decode_step_(engine.compile(engine.model().forward(1, LogitsFor::last_token))),
       pos_(1),
       sequence_(1),
-      logits_(static_cast<size_t>(engine.model().config.vocab_size)) {}
+      logits_(static_cast<size_t>(engine.model().config.vocab_size)),
+      tokens_(static_cast<size_t>(max_len())) {}
 
 CompiledStep& Session::step(int64_t M, LogitsFor logits_for) {
   if (M == 1) return *decode_step_;  // the logits of the last token are those of all
@@ -41,16 +43,21 @@ void Session::run(CompiledStep& step, std::span<const int32_t> tokens, std::span
   }
   std::iota(pos_.begin(), pos_.begin() + static_cast<std::ptrdiff_t>(tokens.size()), static_cast<int32_t>(length_));
   step.run({tokens, std::span(pos_).first(tokens.size()), std::span(sequence_).first(tokens.size())}, *cache_, logits);
+  std::ranges::copy(tokens, tokens_.begin() + length_);
   length_ += static_cast<int64_t>(tokens.size());
 }
 
-std::span<const float> Session::prefill(std::span<const int32_t> tokens) {
+std::span<const float> Session::prefill(std::span<const int32_t> tokens, const std::atomic<bool>* stop) {
   check(tokens);
   while (!tokens.empty()) {
+    if (stop != nullptr && *stop) return {};
     const size_t count = std::min(tokens.size(), static_cast<size_t>(engine_.options().prefill_block));
     run(step(static_cast<int64_t>(count), LogitsFor::last_token), tokens.first(count), logits_);
     tokens = tokens.subspan(count);
   }
+  if (std::ranges::all_of(logits_, [](float logit) { return std::isnan(logit); }))
+    throw_input_error("{}: all logits after the prompt are NaN; the weights are damaged",
+                      engine_.checkpoint().path.string());
   return logits_;
 }
 
@@ -72,8 +79,12 @@ std::span<const float> Session::decode(int32_t token) {
 
 void Session::truncate(int64_t length) { length_ = std::min(length_, length); }
 
-int64_t Session::bytes_per_token() const {
-  return decode_step_->weight_bytes() + cache_->shape.bytes_per_token() * length_;
+int64_t Session::keep_prefix(std::span<const int32_t> prompt) {
+  const auto differ = std::ranges::mismatch(tokens(), prompt.first(prompt.empty() ? 0 : prompt.size() - 1));
+  truncate(differ.in2 - prompt.begin());
+  return length_;
 }
+
+int64_t Session::bytes_per_token() const { return decode_step_->weight_bytes() + cache_->shape.bytes_read(length_); }
 
 }  // namespace nibble

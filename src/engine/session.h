@@ -1,6 +1,7 @@
 // One sequence being decoded: its cache, and the compiled steps that extend it.
 #pragma once
 
+#include <atomic>
 #include <map>
 #include <memory>
 #include <span>
@@ -20,8 +21,9 @@ class Session {
   int64_t max_len() const { return cache_->shape.max_len; }
 
   // Puts a prompt through, in blocks, and returns the logits [vocab_size] after its last token, valid until the next
-  // call. Throws InputError if the tokens do not fit the vocabulary or the context; at least one token.
-  std::span<const float> prefill(std::span<const int32_t> tokens);
+  // call. Throws InputError if the tokens do not fit the vocabulary or the context; at least one token. Once `stop` is
+  // set, it ends after a block, and returns nothing if tokens are left.
+  std::span<const float> prefill(std::span<const int32_t> tokens, const std::atomic<bool>* stop = nullptr);
 
   // The same for all tokens: out is [tokens, vocab_size]. Blocks have `block` tokens; 1 feeds them one by one.
   void forward(std::span<const int32_t> tokens, int64_t block, float* out);
@@ -29,8 +31,15 @@ class Session {
   // One step. `token` is within the vocabulary and length() below max_len(). Allocates nothing.
   std::span<const float> decode(int32_t token);
 
+  // The tokens at the positions used so far.
+  std::span<const int32_t> tokens() const { return {tokens_.data(), static_cast<size_t>(length_)}; }
+
   // Forgets all positions from `length` on.
   void truncate(int64_t length);
+
+  // Keeps what is common to the cache and the beginning of `prompt`, but not its last token, whose logits will be asked
+  // for; forgets the rest. Returns the tokens kept: prompt.subspan of that is what to put through.
+  int64_t keep_prefix(std::span<const int32_t> prompt);
 
   // Bytes that a decode step at the present length reads: packed weights and cached keys and values.
   int64_t bytes_per_token() const;
@@ -48,6 +57,7 @@ class Session {
   std::map<std::pair<int64_t, LogitsFor>, std::unique_ptr<CompiledStep>> steps_;
   std::vector<int32_t> pos_, sequence_;
   std::vector<float> logits_;
+  std::vector<int32_t> tokens_;  // [max_len]
   int64_t length_ = 0;
 };
 

@@ -17,11 +17,25 @@ nlohmann::json read_json_if_present(const std::filesystem::path& path) {
   return is_there(path) ? read_json_file(path, RepeatedKeys::last_wins) : nlohmann::json();
 }
 
+bool has_tokenizer(const std::filesystem::path& folder) {
+  return is_there(folder / "tokenizer.json") || is_there(folder / "tokenizer.model");
+}
+
+Tokenizer tokenizer_of_sentencepiece(const std::filesystem::path& path, const nlohmann::json& config) {
+  const std::string model = read_file(path);
+  return naming(path.string(), [&] { return Tokenizer::from_sentencepiece(model, config); });
+}
+
+Tokenizer tokenizer_of_json(const std::filesystem::path& path, const nlohmann::json& config) {
+  const nlohmann::json json = read_json_file(path, RepeatedKeys::last_wins);
+  return naming(path.string(), [&] { return Tokenizer::from_json(json, config); });
+}
+
+// tokenizer.json goes before tokenizer.model: it says all that the model says, and more.
 Tokenizer tokenizer_of_folder(const std::filesystem::path& folder) {
-  const auto file = folder / "tokenizer.json";
-  const nlohmann::json json = read_json_file(file, RepeatedKeys::last_wins);
   const nlohmann::json config = read_json_if_present(folder / "tokenizer_config.json");
-  return naming(file.string(), [&] { return Tokenizer::from_json(json, config); });
+  if (!is_there(folder / "tokenizer.json")) return tokenizer_of_sentencepiece(folder / "tokenizer.model", config);
+  return tokenizer_of_json(folder / "tokenizer.json", config);
 }
 
 // Adds the id, or the ids of the list, under `key`. What is no id of any vocabulary ends no answer.
@@ -37,14 +51,13 @@ void add_ids(const nlohmann::json& object, const char* key, std::vector<int32_t>
 
 Tokenizer load_tokenizer(const std::filesystem::path& path) {
   if (is_there(path) && std::filesystem::is_directory(path)) {
-    if (!is_there(path / "tokenizer.json")) throw_input_error("{}: has no tokenizer.json", path.string());
+    if (!has_tokenizer(path)) throw_input_error("{}: has no tokenizer.json and no tokenizer.model", path.string());
     return tokenizer_of_folder(path);
   }
-  const nlohmann::json json =
-      path.extension() == ".json" ? read_json_file(path, RepeatedKeys::last_wins) : open_checkpoint(path).config;
-  return naming(path.string(), [&] {
-    return path.extension() == ".json" ? Tokenizer::from_json(json, nullptr) : Tokenizer::from_gguf(json);
-  });
+  if (path.extension() == ".model") return tokenizer_of_sentencepiece(path, nullptr);
+  if (path.extension() == ".json") return tokenizer_of_json(path, nullptr);
+  const Checkpoint checkpoint = open_checkpoint(path);
+  return naming(path.string(), [&] { return Tokenizer::from_gguf(checkpoint.config); });
 }
 
 std::optional<Tokenizer> find_tokenizer(const Checkpoint& checkpoint) {
@@ -52,7 +65,7 @@ std::optional<Tokenizer> find_tokenizer(const Checkpoint& checkpoint) {
     if (!checkpoint.config.contains("tokenizer.ggml.model")) return {};
     return naming(checkpoint.path.string(), [&] { return Tokenizer::from_gguf(checkpoint.config); });
   }
-  if (!is_there(checkpoint.path / "tokenizer.json")) return {};
+  if (!has_tokenizer(checkpoint.path)) return {};
   return tokenizer_of_folder(checkpoint.path);
 }
 

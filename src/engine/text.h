@@ -12,8 +12,8 @@
 
 namespace nibble {
 
-// The tokenizer of a model folder, a tokenizer.json or a .gguf file; the folder may hold nothing but a tokenizer.
-// Throws InputError if there is none.
+// The tokenizer of a model folder (tokenizer.json, or else tokenizer.model), of one of these files, or of a .gguf file;
+// the folder may hold nothing but a tokenizer. Throws InputError if there is none.
 Tokenizer load_tokenizer(const std::filesystem::path& path);
 
 // The same for an open checkpoint, or none if it has no tokenizer.

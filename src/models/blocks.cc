@@ -1,70 +1,54 @@
+// What the blocks record: ops on the shared buffers.
 #include "models/blocks.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace nibble {
 
 namespace {
 
-// A linear with a bias if the checkpoint has one; it must if it is promised.
-Linear declare_linear(WeightTable& table, TensorName name, int64_t N, int64_t K, bool bias_promised,
-                      int permuted_heads = 0) {
-  const TensorName bias{name.hf + ".bias", name.gguf + ".bias"};
-  const WeightId w = table.matrix({.name = std::move(name), .N = N, .K = K, .gguf_permuted_heads = permuted_heads});
-  const VectorRequest request{.name = bias, .size = N, .gguf_permuted_heads = permuted_heads};
-  return {w, bias_promised ? table.vector(request) : table.vector_if_present(request)};
-}
-
-struct LayerNames {
-  std::string hf, gguf;
-  explicit LayerNames(int64_t layer)
-      : hf(fmt::format("model.layers.{}.", layer)), gguf(fmt::format("blk.{}.", layer)) {}
-  TensorName operator()(std::string_view hf_name, std::string_view gguf_name) const {
-    return {hf + std::string(hf_name), gguf + std::string(gguf_name)};
-  }
-};
+// The norms inside latent attention have this epsilon, whatever the configuration says of the others.
+constexpr float kLatentNormEps = 1e-6f;
 
 }  // namespace
 
 Scratch make_scratch(Step& step, const DecoderConfig& c) {
-  return {.x = step.buffer("x", c.hidden_size),
-          .normed = step.buffer("normed", c.hidden_size),
-          .q = step.buffer("q", c.num_heads * c.head_dim),
-          .k = step.buffer("k", c.num_kv_heads * c.head_dim),
-          .v = step.buffer("v", c.num_kv_heads * c.head_dim),
-          .attended = step.buffer("attended", c.num_heads * c.head_dim),
-          .gate = step.buffer("gate", c.intermediate_size),
-          .up = step.buffer("up", c.intermediate_size),
-          .hidden = step.buffer("hidden", c.intermediate_size)};
-}
-
-AttentionWeights declare_attention(WeightTable& table, const DecoderConfig& c, int64_t layer, LayerStyle style) {
-  const LayerNames name(layer);
-  const int64_t q_width = c.num_heads * c.head_dim, kv_width = c.num_kv_heads * c.head_dim;
-  const auto heads = [&](int64_t count) { return style.gguf_permutes_heads ? static_cast<int>(count) : 0; };
-  AttentionWeights w;
-  w.norm = table.vector({.name = name("input_layernorm.weight", "attn_norm.weight"), .size = c.hidden_size});
-  w.q = declare_linear(table, name("self_attn.q_proj", "attn_q"), q_width, c.hidden_size, c.attention_bias,
-                       heads(c.num_heads));
-  w.k = declare_linear(table, name("self_attn.k_proj", "attn_k"), kv_width, c.hidden_size, c.attention_bias,
-                       heads(c.num_kv_heads));
-  w.v = declare_linear(table, name("self_attn.v_proj", "attn_v"), kv_width, c.hidden_size, c.attention_bias);
-  w.o = declare_linear(table, name("self_attn.o_proj", "attn_output"), c.hidden_size, q_width, c.attention_bias);
-  if (style.normalise_heads) {
-    w.q_norm = table.vector({.name = name("self_attn.q_norm.weight", "attn_q_norm.weight"), .size = c.head_dim});
-    w.k_norm = table.vector({.name = name("self_attn.k_norm.weight", "attn_k_norm.weight"), .size = c.head_dim});
+  Scratch s;
+  s.x = step.buffer("x", c.hidden_size);
+  s.normed = step.buffer("normed", c.hidden_size);
+  if (c.mla) {
+    const MlaConfig& mla = *c.mla;
+    s.q = step.buffer("q", c.num_heads * (mla.qk_nope_head_dim + mla.qk_rope_head_dim));
+    if (mla.q_lora_rank > 0) {
+      s.q_a = step.buffer("q_a", mla.q_lora_rank);
+      s.q_a_normed = step.buffer("q_a_normed", mla.q_lora_rank);
+    }
+    s.latent = step.buffer("latent", mla.kv_lora_rank + mla.qk_rope_head_dim);
+    s.q_latent = step.buffer("q_latent", c.num_heads * mla.kv_lora_rank);
+    s.out_latent = step.buffer("out_latent", c.num_heads * mla.kv_lora_rank);
+    s.attended = step.buffer("attended", c.num_heads * mla.v_head_dim);
+  } else {
+    s.q = step.buffer("q", c.num_heads * c.head_dim);
+    s.k = step.buffer("k", c.num_kv_heads * c.head_dim);
+    s.v = step.buffer("v", c.num_kv_heads * c.head_dim);
+    s.attended = step.buffer("attended", c.num_heads * c.head_dim);
   }
-  return w;
-}
-
-MlpWeights declare_mlp(WeightTable& table, const DecoderConfig& c, int64_t layer) {
-  const LayerNames name(layer);
-  MlpWeights w;
-  w.norm = table.vector({.name = name("post_attention_layernorm.weight", "ffn_norm.weight"), .size = c.hidden_size});
-  w.gate = declare_linear(table, name("mlp.gate_proj", "ffn_gate"), c.intermediate_size, c.hidden_size, c.mlp_bias);
-  w.up = declare_linear(table, name("mlp.up_proj", "ffn_up"), c.intermediate_size, c.hidden_size, c.mlp_bias);
-  w.down = declare_linear(table, name("mlp.down_proj", "ffn_down"), c.hidden_size, c.intermediate_size, c.mlp_bias);
-  return w;
+  bool has_dense = false;
+  for (int64_t l = 0; l < c.num_layers; l++) has_dense = has_dense || !c.is_sparse(l);
+  const int64_t width = std::max(has_dense ? c.intermediate_size : 0, c.moe ? c.moe->shared_intermediate_size : 0);
+  if (width > 0) {
+    s.gate = step.buffer("gate", width);
+    s.up = step.buffer("up", width);
+    s.hidden = step.buffer("hidden", width);
+  }
+  if (c.moe) {
+    s.router_logits = step.buffer("router_logits", c.moe->num_experts);
+    s.experts = step.buffer("experts", c.moe->top_k);
+    s.expert_weights = step.buffer("expert_weights", c.moe->top_k);
+    s.expert_hidden = step.buffer("expert_hidden", c.moe->top_k * c.moe->intermediate_size);
+  }
+  return s;
 }
 
 void attention_block(Step& step, const DecoderConfig& c, const AttentionWeights& w, const Scratch& s, int rotation,
@@ -86,16 +70,93 @@ void attention_block(Step& step, const DecoderConfig& c, const AttentionWeights&
                   .num_kv_heads = c.num_kv_heads,
                   .head_dim = c.head_dim,
                   .scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim)),
-                  .out = s.attended});
+                  .out = s.attended,
+                  .window = c.window(layer),
+                  .sinks = w.sinks});
+  step.linear({.x = s.attended, .w = w.o.w, .bias = w.o.bias, .out = s.x, .accumulate = true});
+}
+
+void mla_block(Step& step, const DecoderConfig& c, const MlaWeights& w, const Scratch& s, int rotation, int layer) {
+  const MlaConfig& mla = *c.mla;
+  const int64_t latent_dim = mla.kv_lora_rank, nope = mla.qk_nope_head_dim, rope = mla.qk_rope_head_dim;
+  const Slice latent = s.latent.columns(0, latent_dim), k_rope = s.latent.columns(latent_dim, rope);
+  step.rms_norm({.x = s.x, .weight = w.norm, .out = s.normed, .eps = c.rms_norm_eps});
+  step.linear({.x = s.normed, .w = w.kv_a.w, .bias = w.kv_a.bias, .out = s.latent});
+  if (w.q_a.w) {
+    step.linear({.x = s.normed, .w = w.q_a.w, .bias = w.q_a.bias, .out = s.q_a});
+    step.rms_norm({.x = s.q_a, .weight = w.q_a_norm, .out = s.q_a_normed, .eps = kLatentNormEps});
+    step.linear({.x = s.q_a_normed, .w = w.q_b.w, .out = s.q});
+  } else {
+    step.linear({.x = s.normed, .w = w.q_b.w, .out = s.q});
+  }
+  step.rms_norm({.x = latent, .weight = w.kv_a_norm, .out = latent, .eps = kLatentNormEps});
+  step.rope({.x = k_rope, .num_heads = 1, .head_dim = rope, .rotation = rotation, .interleaved = mla.rope_interleave});
+  step.rope({.x = s.q,
+             .num_heads = c.num_heads,
+             .head_dim = nope + rope,
+             .rotation = rotation,
+             .first = nope,
+             .interleaved = mla.rope_interleave});
+  step.kv_append({.k = s.latent, .v = {}, .layer = layer});
+  step.head_linear({.x = s.q, .w = w.k_b, .num_heads = c.num_heads, .out = s.q_latent});
+  step.latent_attention({.q_latent = s.q_latent,
+                         .q = s.q,
+                         .layer = layer,
+                         .num_heads = c.num_heads,
+                         .latent_dim = latent_dim,
+                         .rope_dim = rope,
+                         .scale = mla.scale,
+                         .out = s.out_latent});
+  step.head_linear({.x = s.out_latent, .w = w.v_b, .num_heads = c.num_heads, .out = s.attended});
   step.linear({.x = s.attended, .w = w.o.w, .bias = w.o.bias, .out = s.x, .accumulate = true});
 }
 
 void mlp_block(Step& step, const DecoderConfig& c, const MlpWeights& w, const Scratch& s) {
+  const int64_t I = c.intermediate_size;
+  const Slice gate = s.gate.columns(0, I), up = s.up.columns(0, I), hidden = s.hidden.columns(0, I);
   step.rms_norm({.x = s.x, .weight = w.norm, .out = s.normed, .eps = c.rms_norm_eps});
-  step.linear({.x = s.normed, .w = w.gate.w, .bias = w.gate.bias, .out = s.gate});
-  step.linear({.x = s.normed, .w = w.up.w, .bias = w.up.bias, .out = s.up});
-  step.swiglu({.gate = s.gate, .up = s.up, .out = s.hidden});
-  step.linear({.x = s.hidden, .w = w.down.w, .bias = w.down.bias, .out = s.x, .accumulate = true});
+  step.linear({.x = s.normed, .w = w.gate.w, .bias = w.gate.bias, .out = gate});
+  step.linear({.x = s.normed, .w = w.up.w, .bias = w.up.bias, .out = up});
+  step.swiglu({.gate = gate, .up = up, .out = hidden});
+  step.linear({.x = hidden, .w = w.down.w, .bias = w.down.bias, .out = s.x, .accumulate = true});
+}
+
+void moe_block(Step& step, const DecoderConfig& c, const MoeWeights& w, const Scratch& s) {
+  const MoeConfig& moe = *c.moe;
+  step.rms_norm({.x = s.x, .weight = w.norm, .out = s.normed, .eps = c.rms_norm_eps});
+  step.linear({.x = s.normed, .w = w.router.w, .bias = w.router.bias, .out = s.router_logits});
+  step.route({.logits = s.router_logits,
+              .correction_bias = w.correction_bias,
+              .scores = moe.scores,
+              .num_groups = moe.num_groups,
+              .top_groups = moe.top_groups,
+              .normalise = moe.normalise,
+              .scale = moe.scale,
+              .experts = s.experts,
+              .expert_weights = s.expert_weights});
+  step.moe_gate_up({.x = s.normed,
+                    .gate = w.gate.w,
+                    .up = w.up.w,
+                    .gate_bias = w.gate.bias,
+                    .up_bias = w.up.bias,
+                    .experts = s.experts,
+                    .activation = moe.activation,
+                    .alpha = moe.alpha,
+                    .limit = moe.limit,
+                    .out = s.expert_hidden});
+  step.moe_down({.x = s.expert_hidden,
+                 .down = w.down.w,
+                 .bias = w.down.bias,
+                 .experts = s.experts,
+                 .expert_weights = s.expert_weights,
+                 .out = s.x});
+  if (!w.shared_gate.w) return;
+  const int64_t shared = moe.shared_intermediate_size;
+  const Slice gate = s.gate.columns(0, shared), up = s.up.columns(0, shared), hidden = s.hidden.columns(0, shared);
+  step.linear({.x = s.normed, .w = w.shared_gate.w, .out = gate});
+  step.linear({.x = s.normed, .w = w.shared_up.w, .out = up});
+  step.swiglu({.gate = gate, .up = up, .out = hidden});
+  step.linear({.x = hidden, .w = w.shared_down.w, .out = s.x, .accumulate = true});
 }
 
 void output_block(Step& step, const DecoderConfig& c, WeightId norm, WeightId output, const Scratch& s) {

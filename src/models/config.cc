@@ -1,5 +1,6 @@
 #include "models/config.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/error.h"
@@ -8,10 +9,6 @@
 namespace nibble {
 
 namespace {
-
-// Beyond these no model exists; a file that says so is damaged, and products of them still fit an int64.
-constexpr int64_t kLargestWidth = 1 << 20, kLargestVocabulary = 1 << 24, kLargestContext = 1 << 28, kMostLayers = 1024,
-                  kMostHeads = 4096;
 
 std::string file_of(const Checkpoint& checkpoint) {
   return checkpoint.container == Container::gguf ? checkpoint.path.string()
@@ -34,12 +31,39 @@ void ConfigReader::reject(std::string_view key, std::string_view expected) const
   throw_input_error("{}: {}{} is {}; {}", file_, prefix_, key, is.substr(0, 200), expected);
 }
 
-int64_t ConfigReader::size(std::string_view key, int64_t largest, std::optional<int64_t> fallback) const {
+int64_t ConfigReader::whole(std::string_view key, int64_t least, int64_t largest,
+                            std::optional<int64_t> fallback) const {
   const nlohmann::json* value = find(key);
   if (value == nullptr && fallback) return *fallback;
-  const bool fits = value != nullptr && value->is_number_integer() && *value >= 1 && *value <= largest;
-  if (!fits) reject(key, fmt::format("a whole number from 1 to {} expected", largest));
+  const bool fits = value != nullptr && value->is_number_integer() && *value >= least && *value <= largest;
+  if (!fits) reject(key, fmt::format("a whole number from {} to {} expected", least, largest));
   return value->get<int64_t>();
+}
+
+int64_t ConfigReader::size(std::string_view key, int64_t largest, std::optional<int64_t> fallback) const {
+  return whole(key, 1, largest, fallback);
+}
+
+int64_t ConfigReader::count(std::string_view key, int64_t largest, std::optional<int64_t> fallback) const {
+  return whole(key, 0, largest, fallback);
+}
+
+std::optional<std::vector<std::string>> ConfigReader::texts(std::string_view key, int64_t length) const {
+  const nlohmann::json* value = find(key);
+  if (value == nullptr) return {};
+  const bool fits = value->is_array() && static_cast<int64_t>(value->size()) == length &&
+                    std::ranges::all_of(*value, [](const auto& item) { return item.is_string(); });
+  if (!fits) reject(key, fmt::format("a list of {} texts expected", length));
+  return value->get<std::vector<std::string>>();
+}
+
+std::optional<std::vector<int64_t>> ConfigReader::whole_numbers(std::string_view key) const {
+  const nlohmann::json* value = find(key);
+  if (value == nullptr) return {};
+  const bool fits =
+      value->is_array() && std::ranges::all_of(*value, [](const auto& item) { return item.is_number_integer(); });
+  if (!fits) reject(key, "a list of whole numbers expected");
+  return value->get<std::vector<int64_t>>();
 }
 
 double ConfigReader::number(std::string_view key, std::optional<double> fallback) const {
@@ -121,11 +145,10 @@ void read_scaling(const RopeKeys& keys, double max_position_embeddings, RopePara
       reader.reject(keys.beta_fast, fmt::format("more than {} ({}) expected", keys.beta_slow, p.beta_slow));
     p.truncate = reader.boolean("truncate", true);
     p.attention_factor = reader.number(keys.attention_factor, 0.0);
-    const double mscale = reader.number("mscale", 0.0), mscale_all_dim = reader.number("mscale_all_dim", 0.0);
-    if (p.attention_factor == 0 && mscale != 0 && mscale_all_dim != 0) {
-      const double log_factor = 0.1 * std::log(std::max(p.factor, 1.0));
-      p.attention_factor = (mscale * log_factor + 1) / (mscale_all_dim * log_factor + 1);
-    }
+    const double mscale = reader.number("mscale", 0.0);
+    p.mscale_all_dim = reader.number("mscale_all_dim", 0.0);
+    if (p.attention_factor == 0 && mscale != 0 && p.mscale_all_dim != 0)
+      p.attention_factor = yarn_attention_factor(p.factor, mscale) / yarn_attention_factor(p.factor, p.mscale_all_dim);
   }
 }
 
@@ -154,9 +177,6 @@ void apply_rope_freqs(const Checkpoint& checkpoint, DecoderConfig& c) {
 
 void check_heads(const ConfigReader& reader, const DecoderConfig& c, std::string_view kv_key, int64_t rotary_dim,
                  std::string_view rotary_key) {
-  if (c.num_heads * c.head_dim > kLargestWidth)
-    reader.reject(rotary_key, fmt::format("{} heads of {} are wider than {}, the most that is read", c.num_heads,
-                                          c.head_dim, kLargestWidth));
   if (c.num_heads % c.num_kv_heads != 0)
     reader.reject(kv_key, fmt::format("a divisor of the {} query heads expected", c.num_heads));
   if (rotary_dim % 2 != 0 || rotary_dim > c.head_dim)
@@ -164,8 +184,11 @@ void check_heads(const ConfigReader& reader, const DecoderConfig& c, std::string
                   fmt::format("an even rotary size up to the head's {} expected, it is {}", c.head_dim, rotary_dim));
 }
 
-// What the file's doubles became: they may have overflowed a float, or each other.
+// What the file's numbers became: products of sizes, and doubles that may have overflowed a float, or each other.
 void check_numbers(const std::string& file, const DecoderConfig& c) {
+  if (c.num_heads * c.head_dim > kLargestWidth)
+    throw_input_error("{}: {} heads of {} are wider than {}, the most that is read", file, c.num_heads, c.head_dim,
+                      kLargestWidth);
   if (!(c.rms_norm_eps >= 0 && c.rms_norm_eps <= 1))
     throw_input_error("{}: the epsilon of the norms is {}, a number from 0 to 1 expected", file, c.rms_norm_eps);
   if (!(c.rope.theta > 1)) throw_input_error("{}: the rope's theta is {}, more than 1 expected", file, c.rope.theta);
@@ -181,11 +204,17 @@ DecoderConfig read_gguf(const Checkpoint& checkpoint) {
   c.hidden_size = reader.size("embedding_length", kLargestWidth);
   c.intermediate_size = reader.size("feed_forward_length", kLargestWidth);
   c.num_layers = reader.size("block_count", kMostLayers);
+  const int64_t num_predicting = reader.count("nextn_predict_layers", kMostLayers, 0);  // the last ones: not used here
+  if (num_predicting >= c.num_layers)
+    reader.reject("nextn_predict_layers", fmt::format("less than the {} layers of block_count expected", c.num_layers));
+  c.num_layers -= num_predicting;
   c.num_heads = reader.size("attention.head_count", kMostHeads);
   c.num_kv_heads = reader.size("attention.head_count_kv", kMostHeads, c.num_heads);
-  c.head_dim = reader.has("attention.key_length") ? reader.size("attention.key_length", kLargestWidth)
-                                                  : std::max<int64_t>(1, c.hidden_size / c.num_heads);
-  if (reader.size("attention.value_length", kLargestWidth, c.head_dim) != c.head_dim)
+  const bool is_latent = reader.has("attention.kv_lora_rank");  // its heads are read by read_mla_config
+  c.head_dim = is_latent                            ? reader.size("rope.dimension_count", kLargestWidth)
+               : reader.has("attention.key_length") ? reader.size("attention.key_length", kLargestWidth)
+                                                    : std::max<int64_t>(1, c.hidden_size / c.num_heads);
+  if (!is_latent && reader.size("attention.value_length", kLargestWidth, c.head_dim) != c.head_dim)
     reader.reject("attention.value_length", fmt::format("the keys' length, {}, expected", c.head_dim));
   const auto tokens = checkpoint.config.find("tokenizer.ggml.tokens");
   c.vocab_size = tokens != checkpoint.config.end() && tokens->is_array() && !tokens->empty()
@@ -201,7 +230,13 @@ DecoderConfig read_gguf(const Checkpoint& checkpoint) {
   read_scaling({reader, "rope.scaling.type", "rope.scaling.factor", "rope.scaling.original_context_length",
                 "rope.scaling.attn_factor", "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow"},
                static_cast<double>(c.max_position_embeddings), rope);
-  rope.attention_factor *= yarn_attention_factor(rope.factor);  // in GGUF files it multiplies YaRN's own
+  if (is_latent && rope.scaling == RopeScaling::yarn) {
+    // The file's factor stretches scores alone; it holds 0.1 mscale_all_dim.
+    rope.attention_factor = 1;
+    rope.mscale_all_dim = 10 * reader.number("rope.scaling.yarn_log_multiplier", 0.0);
+  } else {
+    rope.attention_factor *= yarn_attention_factor(rope.factor);  // in GGUF files it multiplies YaRN's own
+  }
   c.rope = rope;
   c.rotation = make_rotation(rope);
   apply_rope_freqs(checkpoint, c);
@@ -216,7 +251,9 @@ DecoderConfig read_hugging_face(const Checkpoint& checkpoint) {
   c.num_layers = reader.size("num_hidden_layers", kMostLayers);
   c.num_heads = reader.size("num_attention_heads", kMostHeads);
   c.num_kv_heads = reader.size("num_key_value_heads", kMostHeads, c.num_heads);
-  c.head_dim = reader.size("head_dim", kLargestWidth, std::max<int64_t>(1, c.hidden_size / c.num_heads));
+  c.head_dim = reader.has("kv_lora_rank")
+                   ? reader.size("qk_rope_head_dim", kLargestWidth)  // the others are read by read_mla_config
+                   : reader.size("head_dim", kLargestWidth, std::max<int64_t>(1, c.hidden_size / c.num_heads));
   c.vocab_size = reader.size("vocab_size", kLargestVocabulary);
   c.max_position_embeddings = reader.size("max_position_embeddings", kLargestContext, 2048);
   c.rms_norm_eps = static_cast<float>(reader.number("rms_norm_eps", 1e-6));
@@ -251,6 +288,8 @@ DecoderConfig read_hugging_face(const Checkpoint& checkpoint) {
 }  // namespace
 
 nlohmann::ordered_json to_hugging_face_config(const DecoderConfig& c) {
+  if (c.moe || c.mla || !c.windows.empty())
+    throw_input_error("a config.json is written only for dense architectures, not for {}", c.architecture);
   if (!c.rope_is_known)
     throw_input_error(
         "the file's rope_freqs.weight fits no llama3 scaling, the only one of its kind that a config.json can "

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "checkpoint/checkpoint.h"
 #include "models/rope.h"
@@ -24,10 +25,16 @@ class ConfigReader {
   // A whole number within 1 … largest, or `fallback` if the key is missing or null; without fallback the key must
   // exist.
   int64_t size(std::string_view key, int64_t largest, std::optional<int64_t> fallback = {}) const;
+  // The same, and 0 is one, too.
+  int64_t count(std::string_view key, int64_t largest, std::optional<int64_t> fallback = {}) const;
   // A finite number.
   double number(std::string_view key, std::optional<double> fallback = {}) const;
   bool boolean(std::string_view key, bool fallback) const;
   std::string text(std::string_view key, std::optional<std::string> fallback = {}) const;
+
+  // A list of `length` texts or numbers, or none if the key is missing or null.
+  std::optional<std::vector<std::string>> texts(std::string_view key, int64_t length) const;
+  std::optional<std::vector<int64_t>> whole_numbers(std::string_view key) const;
 
   // The object under `key`, or none if it is missing or null.
   std::optional<ConfigReader> object(std::string_view key) const;
@@ -37,10 +44,32 @@ class ConfigReader {
 
  private:
   const nlohmann::json* find(std::string_view key) const;  // null if missing or null
+  int64_t whole(std::string_view key, int64_t least, int64_t largest, std::optional<int64_t> fallback) const;
 
   std::string file_;
   const nlohmann::json* keys_;
   std::string prefix_;
+};
+
+// A mixture of experts, as far as a model has one. Names are those of config.json.
+struct MoeConfig {
+  int64_t num_experts, top_k, intermediate_size;  // num_experts_per_tok, moe_intermediate_size
+  std::vector<bool> is_sparse;                    // by layer: whether it has experts or a dense MLP
+  int64_t shared_intermediate_size = 0;           // of the expert that every token takes; 0: there is none
+  RouterScores scores = RouterScores::softmax;
+  int64_t num_groups = 1, top_groups = 1;  // n_group, topk_group
+  bool normalise = true;                   // norm_topk_prob
+  float scale = 1.0f;                      // routed_scaling_factor
+  ExpertActivation activation = ExpertActivation::silu;
+  float alpha = 0, limit = 0;  // swiglu_alpha, swiglu_limit of the clamped activation
+};
+
+// Multi-head latent attention: keys and values are projections of one latent vector a token.
+struct MlaConfig {
+  int64_t q_lora_rank;  // 0: queries come straight from the hidden state
+  int64_t kv_lora_rank, qk_nope_head_dim, qk_rope_head_dim, v_head_dim;
+  bool rope_interleave;
+  float scale;  // of the scores
 };
 
 // What all decoders of the Llama family have. Names are those of config.json.
@@ -54,6 +83,12 @@ struct DecoderConfig {
   RopeParameters rope;                            // as the configuration has it
   bool rope_is_known = true;  // false: a GGUF file's divisors have changed the rotation beyond those parameters
   Rotation rotation;
+  std::vector<int64_t> windows;  // by layer: how many positions attention sees, 0: all; empty: all in all layers
+  std::optional<MoeConfig> moe;
+  std::optional<MlaConfig> mla;
+
+  int64_t window(int64_t layer) const { return windows.empty() ? 0 : windows[static_cast<size_t>(layer)]; }
+  bool is_sparse(int64_t layer) const { return moe && moe->is_sparse[static_cast<size_t>(layer)]; }
 };
 
 // The configuration's file as messages name it, and a reader over it: GGUF keys without their architecture's prefix.
@@ -66,8 +101,12 @@ std::string architecture_name(const Checkpoint& checkpoint);
 // rotation in a way that config.json has no words for.
 nlohmann::ordered_json to_hugging_face_config(const DecoderConfig& config);
 
-// Reads what DecoderConfig has. Throws InputError if something is missing, out of range, or asks for what is not
-// implemented (another activation, a sliding window).
+// Beyond these no model exists; a file that says so is damaged, and products of them still fit an int64.
+inline constexpr int64_t kLargestWidth = 1 << 20, kLargestVocabulary = 1 << 24, kLargestContext = 1 << 28,
+                         kMostLayers = 1024, kMostHeads = 4096, kMostExperts = 1 << 16;
+
+// Reads what DecoderConfig has, but for windows, moe and mla, which only some architectures have. Throws InputError if
+// something is missing, out of range, or asks for what is not implemented (another activation).
 DecoderConfig read_decoder_config(const Checkpoint& checkpoint);
 
 }  // namespace nibble

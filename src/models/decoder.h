@@ -1,21 +1,26 @@
-// Decoders of the Llama family: RMSNorm, rotary GQA attention and SwiGLU, in that order, in every layer.
+// Decoders: in every layer an attention and, after it, an MLP or a mixture of experts, each behind an RMSNorm and added
+// to the residual stream. Which of them a layer has, the configuration says.
 #pragma once
+
+#include <variant>
 
 #include "models/blocks.h"
 #include "models/model.h"
 
 namespace nibble {
 
-class DenseDecoder final : public Model {
+class Decoder final : public Model {
  public:
-  DenseDecoder(DecoderConfig c, WeightSource& source, LayerStyle style);
+  Decoder(DecoderConfig c, WeightSource& source, const LayerStyle& style);
   Step forward(int64_t M, LogitsFor logits_for) const override;
 
  private:
   struct Layer {
-    AttentionWeights attention;
-    MlpWeights mlp;
+    std::variant<AttentionWeights, MlaWeights> attention;
+    std::variant<MlpWeights, MoeWeights> mlp;
   };
+  Layer declare_layer(int64_t layer, const LayerStyle& style);
+
   WeightId embedding_, norm_, output_;
   std::vector<Layer> layers_;
 };

@@ -5,7 +5,7 @@
 namespace nibble {
 
 std::unique_ptr<Model> make_qwen3(const Checkpoint& checkpoint, WeightSource& source) {
-  return std::make_unique<DenseDecoder>(read_decoder_config(checkpoint), source, LayerStyle{.normalise_heads = true});
+  return std::make_unique<Decoder>(read_decoder_config(checkpoint), source, LayerStyle{.normalise_heads = true});
 }
 
 }  // namespace nibble

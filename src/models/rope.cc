@@ -36,7 +36,9 @@ std::string_view rope_scaling_name(RopeScaling scaling) {
   return "unknown";
 }
 
-double yarn_attention_factor(double factor) { return 0.1 * std::log(std::max(factor, 1.0)) + 1; }
+double yarn_attention_factor(double factor, double mscale) {
+  return 0.1 * mscale * std::log(std::max(factor, 1.0)) + 1;
+}
 
 Rotation make_rotation(const RopeParameters& p) {
   Rotation rotation;

@@ -22,12 +22,13 @@ struct RopeParameters {
   double beta_fast = 32.0, beta_slow = 1.0;              // yarn
   bool truncate = true;                                  // yarn: the ramp's ends are whole dimensions
   double attention_factor = 0.0;                         // yarn; 0: 0.1 ln(factor) + 1
+  double mscale_all_dim = 0.0;                           // yarn: what scores are stretched by; 0: they are not
 };
 
 std::string_view rope_scaling_name(RopeScaling scaling);
 
-// YaRN's own attention factor, 0.1 ln(factor) + 1.
-double yarn_attention_factor(double factor);
+// YaRN's own attention factor, 0.1 mscale ln(factor) + 1.
+double yarn_attention_factor(double factor, double mscale = 1.0);
 
 // none    inv_freq[i] = theta^(-2i / rotary_dim)
 // linear  that / factor (arXiv:2306.15595)

@@ -1,6 +1,7 @@
 // A backend: something that packs weights, keeps caches and runs steps. Models and backends meet here and nowhere else.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -22,6 +23,7 @@ int64_t kv_cache_value_bytes(KvCacheType type);
 // Values that one token leaves in one layer's cache.
 struct KvLayer {
   int64_t k_width, v_width;
+  int64_t window = 0;  // positions that a step reads; 0: all
 };
 
 struct KvCacheShape {
@@ -33,6 +35,12 @@ struct KvCacheShape {
   int64_t bytes_per_token() const {  // of one sequence, in all layers
     int64_t values = 0;
     for (const KvLayer& layer : layers) values += layer.k_width + layer.v_width;
+    return values * kv_cache_value_bytes(type);
+  }
+  int64_t bytes_read(int64_t len) const {  // by a step over `len` positions of one sequence
+    int64_t values = 0;
+    for (const KvLayer& layer : layers)
+      values += (layer.k_width + layer.v_width) * (layer.window > 0 ? std::min(layer.window, len) : len);
     return values * kv_cache_value_bytes(type);
   }
 };

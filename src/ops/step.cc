@@ -1,5 +1,7 @@
 #include "ops/step.h"
 
+#include <algorithm>
+
 namespace nibble {
 
 namespace {
@@ -16,22 +18,62 @@ std::string_view op_name(const Op& op) {
       Overloaded{[](const EmbedOp&) { return "embed"; }, [](const RmsNormOp&) { return "rms_norm"; },
                  [](const LinearOp&) { return "linear"; }, [](const RopeOp&) { return "rope"; },
                  [](const KvAppendOp&) { return "kv_append"; }, [](const AttentionOp&) { return "attention"; },
-                 [](const SwigluOp&) { return "swiglu"; }, [](const SelectLogitsOp&) { return "select_logits"; }},
+                 [](const HeadLinearOp&) { return "head_linear"; },
+                 [](const LatentAttentionOp&) { return "latent_attention"; }, [](const SwigluOp&) { return "swiglu"; },
+                 [](const RouteOp&) { return "route"; }, [](const MoeGateUpOp&) { return "moe_gate_up"; },
+                 [](const MoeDownOp&) { return "moe_down"; }, [](const SelectLogitsOp&) { return "select_logits"; }},
       op);
 }
 
 OpSlices op_slices(const Op& op) {
-  return std::visit(Overloaded{[](const EmbedOp& o) { return OpSlices{{}, {o.out}}; },
-                               [](const RmsNormOp& o) { return OpSlices{{o.x}, {o.out}}; },
-                               [](const LinearOp& o) {
-                                 return o.accumulate ? OpSlices{{o.x, o.out}, {o.out}} : OpSlices{{o.x}, {o.out}};
+  return std::visit(
+      Overloaded{
+          [](const EmbedOp& o) { return OpSlices{{}, {o.out}}; },
+          [](const RmsNormOp& o) { return OpSlices{{o.x}, {o.out}}; },
+          [](const LinearOp& o) { return o.accumulate ? OpSlices{{o.x, o.out}, {o.out}} : OpSlices{{o.x}, {o.out}}; },
+          [](const RopeOp& o) { return OpSlices{{o.x}, {o.x}}; },
+          [](const KvAppendOp& o) { return o.v.width > 0 ? OpSlices{{o.k, o.v}, {}} : OpSlices{{o.k}, {}}; },
+          [](const AttentionOp& o) { return OpSlices{{o.q}, {o.out}}; },
+          [](const HeadLinearOp& o) { return OpSlices{{o.x}, {o.out}}; },
+          [](const LatentAttentionOp& o) { return OpSlices{{o.q_latent, o.q}, {o.out}}; },
+          [](const SwigluOp& o) { return OpSlices{{o.gate, o.up}, {o.out}}; },
+          [](const RouteOp& o) { return OpSlices{{o.logits}, {o.experts, o.expert_weights}}; },
+          [](const MoeGateUpOp& o) { return OpSlices{{o.x, o.experts}, {o.out}}; },
+          [](const MoeDownOp& o) { return OpSlices{{o.x, o.experts, o.expert_weights, o.out}, {o.out}}; },
+          [](const SelectLogitsOp& o) { return OpSlices{{o.x}, {o.out}}; }},
+      op);
+}
+
+namespace {
+
+// A matrix that an op multiplies by, and how many of its experts are read, if there are so many.
+struct MatrixRead {
+  WeightId w;
+  int64_t num_experts;
+};
+
+std::vector<MatrixRead> matrices_read(const Op& op, int64_t M) {
+  using Reads = std::vector<MatrixRead>;
+  return std::visit(Overloaded{[](const LinearOp& o) { return Reads{{o.w, 1}}; },
+                               [](const HeadLinearOp& o) { return Reads{{o.w, o.num_heads}}; },
+                               [M](const MoeGateUpOp& o) {
+                                 const int64_t chosen = M * o.experts.width;
+                                 return Reads{{o.gate, chosen}, {o.up, chosen}};
                                },
-                               [](const RopeOp& o) { return OpSlices{{o.x}, {o.x}}; },
-                               [](const KvAppendOp& o) { return OpSlices{{o.k, o.v}, {}}; },
-                               [](const AttentionOp& o) { return OpSlices{{o.q}, {o.out}}; },
-                               [](const SwigluOp& o) { return OpSlices{{o.gate, o.up}, {o.out}}; },
-                               [](const SelectLogitsOp& o) { return OpSlices{{o.x}, {o.out}}; }},
+                               [M](const MoeDownOp& o) { return Reads{{o.down, M * o.experts.width}}; },
+                               [](const auto&) { return Reads{}; }},
                     op);
+}
+
+}  // namespace
+
+int64_t weight_bytes_read(const Op& op, int64_t M, const std::function<MatrixSize(WeightId)>& size) {
+  int64_t bytes = 0;
+  for (const MatrixRead& read : matrices_read(op, M)) {
+    const MatrixSize matrix = size(read.w);
+    bytes += matrix.bytes / matrix.E * std::min(read.num_experts, matrix.E);
+  }
+  return bytes;
 }
 
 }  // namespace nibble

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -70,27 +71,53 @@ struct LinearOp {
   bool accumulate = false;
 };
 
-// Turns each head of x in place; pair i is (x[i], x[i + rotary_dim/2]), the "half" style of the Hugging Face models.
+// Turns each head of x in place, from its value `first` on. Pair i is (x[i], x[i + rotary_dim/2]), the "half" style of
+// the Hugging Face models, or (x[2i], x[2i + 1]).
 struct RopeOp {
   Slice x;  // num_heads * head_dim
   int64_t num_heads, head_dim;
   int rotation;  // index into Step::rotations
+  int64_t first = 0;
+  bool interleaved = false;
 };
 
 // Puts k and v of each token into its sequence's cache at the token's position.
 struct KvAppendOp {
-  Slice k, v;
+  Slice k, v;  // v has no columns where values are read from the keys (LatentAttentionOp)
   int layer;
 };
 
-// For each head: softmax(scale * q · k) · v over the cached positions 0 … pos of the token's sequence; query head h
-// reads key and value head h / (num_heads / num_kv_heads) (GQA, arXiv:2305.13245).
+// For each head: softmax(scale * q · k) · v over the cached positions of the token's sequence, the last `window` ones up
+// to its own; query head h reads key and value head h / (num_heads / num_kv_heads) (GQA, arXiv:2305.13245). A sink is
+// one more logit of its head, not scaled, that takes its share of the softmax and has no value.
 struct AttentionOp {
   Slice q;  // num_heads * head_dim
   int layer;
   int64_t num_heads, num_kv_heads, head_dim;
   float scale;
-  Slice out;  // num_heads * head_dim
+  Slice out;           // num_heads * head_dim
+  int64_t window = 0;  // 0: all positions
+  WeightId sinks;      // [num_heads], or none
+};
+
+// For each head h: out[h] = x[h] * w[h]ᵀ. Head h of x begins at h * (x.width / num_heads), of which the first K are read.
+struct HeadLinearOp {
+  Slice x;
+  WeightId w;  // [num_heads, N, K]
+  int64_t num_heads;
+  Slice out;  // num_heads * N
+};
+
+// Attention over latents (MLA, arXiv:2405.04434, with its up-projections absorbed into q and out): a cached key is
+// [latent_dim latent values, rope_dim rotated ones], shared by all heads, and its latent is the value, too. For each
+// head: out = softmax(scale * (q_latent · latent + q_rope · rope)) · latent, q_rope being the last rope_dim of q's head.
+struct LatentAttentionOp {
+  Slice q_latent;  // num_heads * latent_dim
+  Slice q;         // num_heads * (what is not read, rope_dim)
+  int layer;
+  int64_t num_heads, latent_dim, rope_dim;
+  float scale;
+  Slice out;  // num_heads * latent_dim
 };
 
 // out = silu(gate) * up, silu(x) = x / (1 + e^-x).
@@ -98,12 +125,56 @@ struct SwigluOp {
   Slice gate, up, out;
 };
 
+// A mixture of experts (MoE, arXiv:1701.06538) is three ops. The first chooses top_k of num_experts for each token:
+//
+//   scores   softmax or sigmoid of the logits
+//   choice   the top_k largest of scores + correction_bias. Where experts form groups, num_groups of equal size, only
+//            those of the top_groups best groups count; a group is worth the sum of its two best (DeepSeek-V3,
+//            arXiv:2412.19437). Of equals the lower number is chosen.
+//   weights  the scores of the chosen, without the bias; divided by their sum if `normalise`; times `scale`
+enum class RouterScores : uint8_t { softmax, sigmoid };
+struct RouteOp {
+  Slice logits;              // [num_experts]
+  WeightId correction_bias;  // [num_experts], or none
+  RouterScores scores;
+  int64_t num_groups = 1, top_groups = 1;
+  bool normalise = true;
+  float scale = 1.0f;
+  Slice experts;         // [top_k] numbers, the best first; whole numbers as float32
+  Slice expert_weights;  // [top_k]
+};
+
+// What stands between up and down: silu(gate) * up; or, clamped (gpt-oss), with gate at most `limit` and up within
+// ±limit: gate * sigmoid(alpha * gate) * (up + 1).
+enum class ExpertActivation : uint8_t { silu, clamped };
+
+// For the j-th chosen expert e of a token: out[j] = activation(x * gate[e]ᵀ + its bias, x * up[e]ᵀ + its bias).
+struct MoeGateUpOp {
+  Slice x;                      // [K]
+  WeightId gate, up;            // [E, N, K]
+  WeightId gate_bias, up_bias;  // [E, N], or none
+  Slice experts;                // [top_k]
+  ExpertActivation activation = ExpertActivation::silu;
+  float alpha = 0, limit = 0;  // of the clamped one
+  Slice out;                   // [top_k * N]
+};
+
+// out += the sum over the chosen experts of expert_weights[j] * (x[j] * down[e]ᵀ + its bias).
+struct MoeDownOp {
+  Slice x;                        // [top_k * K]
+  WeightId down;                  // [E, N, K]
+  WeightId bias;                  // [E, N], or none
+  Slice experts, expert_weights;  // [top_k]
+  Slice out;                      // [N]
+};
+
 // out (one row for each token whose logits are wanted) = those tokens' rows of x.
 struct SelectLogitsOp {
   Slice x, out;
 };
 
-using Op = std::variant<EmbedOp, RmsNormOp, LinearOp, RopeOp, KvAppendOp, AttentionOp, SwigluOp, SelectLogitsOp>;
+using Op = std::variant<EmbedOp, RmsNormOp, LinearOp, RopeOp, KvAppendOp, AttentionOp, HeadLinearOp, LatentAttentionOp,
+                        SwigluOp, RouteOp, MoeGateUpOp, MoeDownOp, SelectLogitsOp>;
 
 // Whose logits a step computes.
 enum class LogitsFor : uint8_t { last_token, all_tokens };
@@ -133,7 +204,12 @@ struct Step {
   void rope(RopeOp op) { ops.emplace_back(op); }
   void kv_append(KvAppendOp op) { ops.emplace_back(op); }
   void attention(AttentionOp op) { ops.emplace_back(op); }
+  void head_linear(HeadLinearOp op) { ops.emplace_back(op); }
+  void latent_attention(LatentAttentionOp op) { ops.emplace_back(op); }
   void swiglu(SwigluOp op) { ops.emplace_back(op); }
+  void route(RouteOp op) { ops.emplace_back(op); }
+  void moe_gate_up(MoeGateUpOp op) { ops.emplace_back(op); }
+  void moe_down(MoeDownOp op) { ops.emplace_back(op); }
   void select_logits(SelectLogitsOp op) { ops.emplace_back(op); }
 };
 
@@ -145,5 +221,12 @@ struct OpSlices {
   std::vector<Slice> reads, writes;
 };
 OpSlices op_slices(const Op& op);
+
+// Bytes of the matrices that an op of a step of M tokens multiplies by, `size` giving each matrix's. Of experts only the
+// chosen count, as if no two tokens chose the same one (exact for M = 1). An embedding's rows do not count.
+struct MatrixSize {
+  int64_t E, bytes;
+};
+int64_t weight_bytes_read(const Op& op, int64_t M, const std::function<MatrixSize(WeightId)>& size);
 
 }  // namespace nibble

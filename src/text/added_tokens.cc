@@ -61,6 +61,18 @@ void AddedTokenMatcher::add(std::string_view content, const AddedToken& token) {
   tokens_.push_back(token);
 }
 
+size_t AddedTokenMatcher::longest_at(std::string_view text) const {
+  if (text.empty() || !begins_[static_cast<uint8_t>(text[0])]) return 0;
+  int32_t node = 0;
+  size_t longest = 0;
+  for (size_t i = 0; i < text.size(); i++) {
+    node = step(node, static_cast<uint8_t>(text[i]));
+    if (node < 0) break;
+    if (nodes_[node] >= 0) longest = i + 1;
+  }
+  return longest;
+}
+
 void AddedTokenMatcher::split(std::string_view text, std::vector<TextPart>& parts) const {
   size_t done = 0;  // everything before it is in `parts`
   for (size_t at = 0; at < text.size() && !tokens_.empty();) {

@@ -15,6 +15,7 @@ struct AddedToken {
   std::string content;
   bool is_special = false;     // a control token: it is text unless the caller asks for special tokens
   bool is_normalized = false;  // matched in the normalized text, after the others were found in the raw text
+  bool is_verbatim = false;    // is_normalized, and the content is in its normalized form already
   bool strip_left = false;     // takes the white space before it, too
   bool strip_right = false;    // and the white space after it
   bool single_word = false;    // only where no word character touches it
@@ -35,6 +36,11 @@ class AddedTokenMatcher {
 
   // Appends the parts of `text` to `parts`, in order; empty texts between tokens are left out.
   void split(std::string_view text, std::vector<TextPart>& parts) const;
+
+  // The size of the longest content that `text` begins with, 0 if there is none.
+  size_t longest_at(std::string_view text) const;
+
+  bool empty() const { return tokens_.empty(); }
 
  private:
   int32_t step(int32_t node, uint8_t byte) const;

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <bit>
 
+#include "text/utf8.h"
+
 namespace nibble {
 
 namespace {
@@ -26,13 +28,26 @@ bool comes_later(const Bpe::Scratch::Candidate& a, const Bpe::Scratch::Candidate
 
 }  // namespace
 
-Bpe::Bpe(std::span<const BpeMerge> merges, const BpeBytes& bytes) : bytes_(bytes) {
+CharacterTable::CharacterTable(std::span<const std::pair<char32_t, int32_t>> characters) : ids_(256, -1) {
+  for (const auto& [c, id] : characters) {
+    const size_t page = c >> 8;
+    if (page >= pages_.size()) pages_.resize(page + 1, 0);
+    if (pages_[page] == 0) {
+      pages_[page] = static_cast<uint32_t>(ids_.size());
+      ids_.resize(ids_.size() + 256, -1);
+    }
+    ids_[pages_[page] + (c & 0xFF)] = id;
+  }
+}
+
+Bpe::Bpe(std::span<const BpeMerge> merges, const BpeSymbols& symbols)
+    : symbols_(symbols), characters_(symbols.characters) {
   slots_.assign(std::bit_ceil(std::max<size_t>(2 * merges.size(), 2)), {kNoPair, kNoRank, -1});
-  for (size_t rank = 0; rank < merges.size(); rank++) {
-    const uint64_t pair = pair_of(merges[rank].left, merges[rank].right);
+  for (const BpeMerge& merge : merges) {
+    const uint64_t pair = pair_of(merge.left, merge.right);
     size_t at = hash_of(pair) & (slots_.size() - 1);
     while (slots_[at].pair != kNoPair && slots_[at].pair != pair) at = (at + 1) & (slots_.size() - 1);
-    slots_[at] = {pair, static_cast<int32_t>(rank), merges[rank].result};  // the last of equal merges counts
+    slots_[at] = {pair, merge.rank, merge.result};  // the last of equal merges counts
   }
 }
 
@@ -43,26 +58,82 @@ const Bpe::Slot& Bpe::find(int32_t left, int32_t right) const {
   return slots_[at];  // an empty slot has no rank
 }
 
+void Bpe::read_bytes(std::string_view word, Scratch& scratch) const {
+  bool after_unknown = false;
+  for (const char byte : word) {
+    int32_t id = symbols_.bytes[static_cast<uint8_t>(byte)];
+    const bool is_unknown = id < 0;
+    if (is_unknown) id = after_unknown && symbols_.fuse_unknown ? -1 : symbols_.unknown;
+    after_unknown = is_unknown;
+    if (id >= 0) scratch.push(id);
+  }
+}
+
+void Bpe::read_characters(std::string_view word, Scratch& scratch) const {
+  bool owes_unknown = false;  // written when the next known character comes, after bytes that come before it
+  for (size_t at = 0; at < word.size();) {
+    const Utf8Step step = read_utf8(word, at);
+    const std::string_view bytes = word.substr(at, step.num_bytes);
+    at += step.num_bytes;
+    const int32_t id = characters_.find(step.code_point);
+    if (id < 0 && symbols_.late_unknown) {
+      scratch.push(BpeSymbols::kCharacterBase + static_cast<int32_t>(step.code_point));
+      continue;
+    }
+    const auto token_of = [&](char byte) { return symbols_.fallback[static_cast<uint8_t>(byte)]; };
+    if (id < 0 && symbols_.has_fallback &&
+        std::all_of(bytes.begin(), bytes.end(), [&](char byte) { return token_of(byte) >= 0; })) {
+      for (const char byte : bytes) scratch.push(token_of(byte));
+      continue;
+    }
+    if (id < 0 && symbols_.unknown < 0) continue;
+    if (owes_unknown && (id >= 0 || !symbols_.fuse_unknown)) scratch.push(symbols_.unknown);
+    owes_unknown = id < 0;
+    if (id >= 0) scratch.push(id);
+  }
+  if (owes_unknown) scratch.push(symbols_.unknown);
+}
+
+// Turns symbols of characters without a token, from ids[first] on, into bytes or the unknown token.
+void Bpe::append_late(std::vector<int32_t>& ids, size_t first) const {
+  const auto has_no_token = [](int32_t id) { return id >= BpeSymbols::kCharacterBase; };
+  if (std::none_of(ids.begin() + static_cast<ptrdiff_t>(first), ids.end(), has_no_token)) return;
+  const std::vector<int32_t> merged(ids.begin() + static_cast<ptrdiff_t>(first), ids.end());
+  ids.resize(first);
+  bool after_unknown = false;
+  for (const int32_t id : merged) {
+    const bool is_unknown = has_no_token(id);
+    if (!is_unknown) ids.push_back(id);
+    std::string bytes;
+    if (is_unknown) append_utf8(bytes, static_cast<char32_t>(id - BpeSymbols::kCharacterBase));
+    bool all = symbols_.has_fallback;
+    for (const char byte : bytes) all = all && symbols_.fallback[static_cast<uint8_t>(byte)] >= 0;
+    if (is_unknown && all) {
+      for (const char byte : bytes) ids.push_back(symbols_.fallback[static_cast<uint8_t>(byte)]);
+    } else if (is_unknown && symbols_.unknown >= 0 && !(after_unknown && symbols_.fuse_unknown)) {
+      ids.push_back(symbols_.unknown);
+    }
+    after_unknown = is_unknown;
+  }
+}
+
 void Bpe::encode(std::string_view word, Scratch& scratch, std::vector<int32_t>& ids) const {
   auto& symbols = scratch.symbols;
   symbols.clear();
-  bool after_unknown = false;
-  for (const char byte : word) {
-    int32_t id = bytes_.ids[static_cast<uint8_t>(byte)];
-    const bool is_unknown = id < 0;
-    if (is_unknown) id = after_unknown && bytes_.fuse_unknown ? -1 : bytes_.unknown;
-    after_unknown = is_unknown;
-    if (id < 0) continue;
-    const auto at = static_cast<int32_t>(symbols.size());
-    symbols.push_back({id, at - 1, at + 1});
+  if (symbols_.of_bytes) {
+    read_bytes(word, scratch);
+  } else {
+    read_characters(word, scratch);
   }
   if (symbols.empty()) return;
   symbols.back().next = -1;
+  const size_t first = ids.size();
   if (symbols.size() <= kScanLimit) {
     merge_by_scan(scratch, ids);
   } else {
     merge_by_heap(scratch, ids);
   }
+  if (symbols_.late_unknown) append_late(ids, first);
 }
 
 void Bpe::merge_by_scan(Scratch& scratch, std::vector<int32_t>& ids) const {

@@ -1,28 +1,49 @@
-// Byte-pair encoding of one word: it starts as its bytes; the pair of neighbours with the lowest rank is merged, the
-// leftmost first, until no neighbours have a rank.
+// Byte-pair encoding of one word: it starts as its bytes or characters; the pair of neighbours with the lowest rank is
+// merged, the leftmost first, until no neighbours have a rank.
 //
 // Cost    O(n log n) for a word of n bytes. Short words, which are nearly all, scan their pairs instead of keeping a
-//         heap: 16 bytes or less is where the scan is faster.
+//         heap: 16 symbols or less is where the scan is faster.
 #pragma once
 
 #include <array>
 #include <cstdint>
 #include <span>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace nibble {
 
-// The tokens `left` and `right` become `result`. A merge's rank is its place in the list.
+// The tokens `left` and `right` become `result`. Pairs of equal rank are merged from left to right.
 struct BpeMerge {
-  int32_t left, right, result;
+  int32_t left, right, result, rank;
 };
 
-// The token of each single byte.
-struct BpeBytes {
-  std::array<int32_t, 256> ids;  // -1: the vocabulary has no token for this byte
-  int32_t unknown = -1;          // stands for such a byte; -1: such a byte is left out, as the reference does
-  bool fuse_unknown = false;     // neighbours of them become one
+// What a word is before the first merge.
+struct BpeSymbols {
+  // Added to a character gives the symbol of one without a token, which may still be merged into one (late_unknown).
+  static constexpr int32_t kCharacterBase = 1 << 24;
+
+  bool of_bytes = true;                                  // each byte is a symbol, not each character
+  std::array<int32_t, 256> bytes;                        // of_bytes: the token of each byte, -1 if there is none
+  std::vector<std::pair<char32_t, int32_t>> characters;  // otherwise: the token of each character that has one
+  std::array<int32_t, 256> fallback;                     // the tokens that stand for the bytes of other characters,
+  bool has_fallback = false;                             // if there are any
+  int32_t unknown = -1;       // stands for what has no token; -1: that is left out, as the reference does
+  bool fuse_unknown = false;  // neighbours of them become one
+  bool late_unknown = false;  // after the merges, as SentencePiece does it; otherwise before them
+};
+
+// The token of each character: pages of 256, for the planes that have any.
+class CharacterTable {
+ public:
+  CharacterTable() = default;
+  explicit CharacterTable(std::span<const std::pair<char32_t, int32_t>> characters);
+  int32_t find(char32_t c) const { return c >> 8 < pages_.size() ? ids_[pages_[c >> 8] + (c & 0xFF)] : -1; }
+
+ private:
+  std::vector<uint32_t> pages_;  // offsets into ids_
+  std::vector<int32_t> ids_;     // the first page is empty
 };
 
 class Bpe {
@@ -38,10 +59,15 @@ class Bpe {
     std::vector<Symbol> symbols;
     std::vector<Candidate> heap;
     std::vector<int32_t> ranks;
+
+    void push(int32_t id) {
+      const auto at = static_cast<int32_t>(symbols.size());
+      symbols.push_back({id, at - 1, at + 1});
+    }
   };
 
   Bpe() = default;
-  Bpe(std::span<const BpeMerge> merges, const BpeBytes& bytes);
+  Bpe(std::span<const BpeMerge> merges, const BpeSymbols& symbols);
 
   // Appends the tokens of `word` to `ids`.
   void encode(std::string_view word, Scratch& scratch, std::vector<int32_t>& ids) const;
@@ -53,10 +79,14 @@ class Bpe {
     int32_t rank, result;
   };
   const Slot& find(int32_t left, int32_t right) const;
+  void read_bytes(std::string_view word, Scratch& scratch) const;
+  void read_characters(std::string_view word, Scratch& scratch) const;
+  void append_late(std::vector<int32_t>& ids, size_t first) const;
   void merge_by_scan(Scratch& scratch, std::vector<int32_t>& ids) const;
   void merge_by_heap(Scratch& scratch, std::vector<int32_t>& ids) const;
 
-  BpeBytes bytes_;
+  BpeSymbols symbols_;
+  CharacterTable characters_;
   std::vector<Slot> slots_;  // open addressing, a power of two of them, at most half full
 };
 

@@ -1,6 +1,8 @@
 #include "text/byte_level.h"
 
 #include <array>
+#include <charconv>
+#include <system_error>
 
 #include "text/utf8.h"
 
@@ -49,6 +51,14 @@ std::string byte_level_of_bytes(std::string_view bytes) {
   std::string token;
   for (const char byte : bytes) append_utf8(token, byte_to_character(static_cast<uint8_t>(byte)));
   return token;
+}
+
+std::optional<uint8_t> byte_of_token(std::string_view token) {
+  if (token.size() != 6 || !token.starts_with("<0x") || !token.ends_with('>')) return std::nullopt;
+  uint8_t byte;
+  const auto [end, error] = std::from_chars(token.data() + 3, token.data() + 5, byte, 16);
+  if (error != std::errc() || end != token.data() + 5) return std::nullopt;
+  return byte;
 }
 
 }  // namespace nibble

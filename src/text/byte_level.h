@@ -19,4 +19,7 @@ std::optional<std::string> bytes_of_byte_level(std::string_view token);
 // The other way: `bytes` as a vocabulary file writes them.
 std::string byte_level_of_bytes(std::string_view bytes);
 
+// The byte that a token such as "<0x0A>" stands for, in vocabularies that are not byte-level.
+std::optional<uint8_t> byte_of_token(std::string_view token);
+
 }  // namespace nibble

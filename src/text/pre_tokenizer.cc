@@ -1,6 +1,7 @@
 #include "text/pre_tokenizer.h"
 
 #include "base/error.h"
+#include "text/byte_level.h"
 #include "text/utf8.h"
 
 namespace nibble {
@@ -45,50 +46,93 @@ class Cutter {
 
 }  // namespace
 
-PreTokenizer::PreTokenizer(const PreTokenizerSpec& spec)
-    : add_prefix_space_(spec.add_prefix_space), prefix_step_(spec.prefix_step) {
+PreTokenizer::PreTokenizer(const PreTokenizerSpec& spec) {
   constexpr size_t kMaxSteps =
-      64;  // each costs a pass over the text and a compiled pattern; published files have up to 4
-  if (spec.steps.size() > kMaxSteps)
-    throw_input_error("pre_tokenizer: {} steps, at most {} expected", spec.steps.size(), kMaxSteps);
-  for (const SplitStep& step : spec.steps) steps_.push_back({Regex(step.pattern), step.behavior, step.invert});
+      64;  // each is a pass over the text, many a compiled pattern; published files have 1 to 4
+  if (spec.size() > kMaxSteps)
+    throw_input_error("pre_tokenizer: {} steps, at most {} expected", spec.size(), kMaxSteps);
+  for (const PreTokenizerStep& step : spec) {
+    steps_.push_back({step, regexes_.size()});
+    if (const auto* split = std::get_if<SplitStep>(&step)) regexes_.emplace_back(split->pattern);
+  }
+  if (!steps_.empty() && std::holds_alternative<ByteLevelStep>(steps_.back().step)) steps_.pop_back();  // no one to see
 }
 
 PreTokenizer::Scratch PreTokenizer::make_scratch() const {
   Scratch scratch;
-  for (const CompiledStep& step : steps_) scratch.searches.emplace_back(step.regex);
+  scratch.searches.reserve(regexes_.size());
+  for (const Regex& regex : regexes_) scratch.searches.emplace_back(regex);
   return scratch;
 }
 
-void PreTokenizer::split(std::string_view text, Scratch& scratch) const {
+void PreTokenizer::cut_by(const SplitStep& step, Regex::Search& search, std::string_view piece,
+                          std::vector<std::string_view>& cut) {
+  Cutter cutter(piece, step.behavior, cut);
+  // Everything before `done` has been cut. An empty match cuts, too, but not right behind another match.
+  size_t done = 0, begin, end, last_end = std::string_view::npos;
+  for (size_t from = 0; from <= piece.size() && search.find(piece, from, begin, end);) {
+    if (begin == end && end == last_end) {
+      from = end < piece.size() ? end + read_utf8(piece, end).num_bytes : piece.size() + 1;
+      continue;
+    }
+    if (begin > done) cutter.add(done, begin, step.invert);
+    cutter.add(begin, end, !step.invert);
+    done = from = last_end = end;
+  }
+  if (done < piece.size()) cutter.add(done, piece.size(), step.invert);
+}
+
+namespace {
+
+void apply_metaspace(const MetaspaceStep& step, bool is_first, std::vector<std::string_view>& pieces,
+                     std::vector<std::string_view>& cut, std::deque<std::string>& storage) {
+  const std::string_view mark = step.replacement;
+  for (size_t i = 0; i < pieces.size(); i++) {
+    std::string& text = storage.emplace_back();
+    text.reserve(pieces[i].size() * 3 / 2 + mark.size());
+    const bool may_prepend = step.prepend == MetaspaceStep::Prepend::always ||
+                             (step.prepend == MetaspaceStep::Prepend::first && is_first && i == 0);
+    if (may_prepend && !pieces[i].starts_with(mark) && !pieces[i].starts_with(' ')) text += mark;
+    for (const char c : pieces[i]) {
+      if (c == ' ') {
+        text += mark;
+      } else {
+        text += c;
+      }
+    }
+    const std::string_view piece = text;
+    size_t begin = 0;
+    for (size_t at; step.split && (at = piece.find(mark, begin + 1)) != std::string_view::npos; begin = at)
+      cut.push_back(piece.substr(begin, at - begin));
+    cut.push_back(piece.substr(begin));
+  }
+}
+
+}  // namespace
+
+void PreTokenizer::split(std::string_view text, bool is_first, Scratch& scratch) const {
   auto& [searches, pieces, cut, storage] = scratch;
   pieces.clear();
   if (!text.empty()) pieces.push_back(text);
-  for (size_t s = 0; s <= steps_.size(); s++) {
-    if (add_prefix_space_ && s == prefix_step_) {
-      for (std::string_view& piece : pieces)
-        if (!piece.starts_with(' ')) piece = storage.emplace_back(" " + std::string(piece));
-    }
-    if (s == steps_.size()) break;
+  bool in_alphabet = false;
+  for (const CompiledStep& compiled : steps_) {
     cut.clear();
-    for (const std::string_view piece : pieces) {
-      Cutter cutter(piece, steps_[s].behavior, cut);
-      // Everything before `done` has been cut. An empty match cuts, too, but not right behind another match.
-      size_t done = 0, begin, end, last_end = std::string_view::npos;
-      for (size_t from = 0; from <= piece.size() && searches[s].find(piece, from, begin, end);) {
-        if (begin == end && end == last_end) {
-          from = end < piece.size() ? end + read_utf8(piece, end).num_bytes : piece.size() + 1;
-          continue;
-        }
-        if (begin > done) cutter.add(done, begin, steps_[s].invert);
-        cutter.add(begin, end, !steps_[s].invert);
-        done = from = last_end = end;
-      }
-      if (done < piece.size()) cutter.add(done, piece.size(), steps_[s].invert);
+    if (const auto* split = std::get_if<SplitStep>(&compiled.step)) {
+      for (const std::string_view piece : pieces) cut_by(*split, searches[compiled.search], piece, cut);
+      std::erase_if(cut, [](std::string_view piece) { return piece.empty(); });
+    } else if (const auto* metaspace = std::get_if<MetaspaceStep>(&compiled.step)) {
+      apply_metaspace(*metaspace, is_first, pieces, cut, storage);
+    } else if (std::holds_alternative<PrefixSpaceStep>(compiled.step)) {
+      for (const std::string_view piece : pieces)
+        cut.push_back(piece.starts_with(' ') ? piece : storage.emplace_back(" " + std::string(piece)));
+    } else {
+      for (const std::string_view piece : pieces) cut.push_back(storage.emplace_back(byte_level_of_bytes(piece)));
+      in_alphabet = true;
     }
-    std::erase_if(cut, [](std::string_view piece) { return piece.empty(); });
     std::swap(pieces, cut);
   }
+  if (!in_alphabet) return;
+  for (std::string_view& piece : pieces) piece = storage.emplace_back(bytes_of_byte_level(piece).value_or(""));
 }
 
 }  // namespace nibble

@@ -1,5 +1,10 @@
 #include "text/regex.h"
 
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <utility>
+
 #include "base/error.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
@@ -10,60 +15,138 @@ namespace nibble {
 namespace {
 
 constexpr size_t kMaxPattern = 64 << 10;
-constexpr uint32_t kMatchLimit = 50'000'000;         // steps of one search
-constexpr size_t kJitStackBytes = size_t{16} << 20;  // grows on demand; a match that needs more is an error
+constexpr uint32_t kMatchLimit = 50'000'000;          // steps of one search
+constexpr size_t kJitStackBytes = size_t{128} << 20;  // grows on demand; a match that needs more is an error
+
+// A pattern may take time that grows with the square of the text. Published ones on published texts take 0.1 µs per
+// byte; what takes a hundred times as much for a text, and a second on top, is an error.
+constexpr auto kTimePerByte = std::chrono::microseconds(10);
+constexpr auto kTimePerText = std::chrono::seconds(1);
+constexpr size_t kStartsAtOnce = 16384;  // places where a match may begin that are tried between two looks at the clock
+constexpr int kFindsAtOnce = 64;
 
 // Oniguruma counts six superscripts and fractions of Latin-1 as word characters, and no others.
 constexpr const char* kWordClass = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}";
 
-// Rewrites what Oniguruma and PCRE2 read differently: \s (PCRE2 adds U+180E), \w (PCRE2 leaves out marks), \h (a
-// hexadecimal digit to Oniguruma, a blank to PCRE2). Sets inside sets have no counterpart.
-std::string to_pcre2(std::string_view pattern) {
-  std::string out;
-  bool in_class = false;
-  size_t class_begin = 0;  // where the first character of the class stands: a ']' there is literal
-  for (size_t i = 0; i < pattern.size(); i++) {
-    const char c = pattern[i];
-    if (c == '\\' && i + 1 < pattern.size()) {
-      const char escaped = pattern[++i];
-      switch (escaped) {
-        case 's': out += "\\p{White_Space}"; break;
-        case 'S': out += "\\P{White_Space}"; break;
-        case 'w': out += in_class ? kWordClass : fmt::format("[{}]", kWordClass); break;
-        case 'h': out += in_class ? "0-9a-fA-F" : "[0-9a-fA-F]"; break;
-        case 'W':
-        case 'H':
-          if (in_class) {
-            throw_input_error("split pattern '{}': \\{} inside a set is not supported; write the set out", pattern,
-                              escaped);
-          }
-          out += escaped == 'W' ? fmt::format("[^{}]", kWordClass) : "[^0-9a-fA-F]";
-          break;
-        default: out += {'\\', escaped};
-      }
-      continue;
-    }
-    if (!in_class && c == '[') {
-      in_class = true;
-      class_begin = i + 1;
-      if (class_begin < pattern.size() && pattern[class_begin] == '^') class_begin++;
-    } else if (in_class && c == ']' && i != class_begin) {
-      in_class = false;
-    } else if (in_class && c == '[' && i + 1 < pattern.size() && pattern[i + 1] == ':') {
-      const size_t close = pattern.find(":]", i + 2);  // a POSIX class such as [:alpha:]
-      if (close != std::string_view::npos) {
-        out.append(pattern, i, close + 2 - i);
-        i = close + 1;
-        continue;
-      }
-    } else if (in_class && (c == '[' || (c == '&' && i + 1 < pattern.size() && pattern[i + 1] == '&'))) {
-      throw_input_error("split pattern '{}': offset {}: a set inside a set is not supported; write it as one set",
-                        pattern, i);
-    }
-    out += c;
-  }
-  return out;
+// Names of properties that Oniguruma knows by another name than PCRE2.
+constexpr std::pair<std::string_view, std::string_view> kPropertyNames[] = {
+    {"Letter", "L"},          {"Mark", "M"},      {"Number", "N"},        {"Punctuation", "P"},
+    {"Symbol", "S"},          {"Separator", "Z"}, {"Other", "C"},         {"Alpha", "Alphabetic"},
+    {"Space", "White_Space"}, {"Digit", "Nd"},    {"Upper", "Uppercase"}, {"Lower", "Lowercase"}};
+
+bool compiles(const std::string& pattern) {
+  int error;
+  size_t offset;
+  pcre2_code* code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(), PCRE2_UTF | PCRE2_UCP,
+                                   &error, &offset, nullptr);
+  pcre2_code_free(code);
+  return code != nullptr;
 }
+
+// Rewrites what Oniguruma and PCRE2 read differently: \s (PCRE2 adds U+180E), \w (PCRE2 leaves out marks), \h (a
+// hexadecimal digit to Oniguruma, a blank to PCRE2), \p{Han} (PCRE2 adds the characters that a script shares with
+// others). A set that takes another set away, [a&&[^b]], becomes a look ahead; other sets inside sets have no
+// counterpart.
+class Translator {
+ public:
+  explicit Translator(std::string_view pattern) : pattern_(pattern) {}
+
+  std::string translate() {
+    while (at_ < pattern_.size()) {
+      if (pattern_[at_] == '[') {
+        out_ += read_set();
+      } else if (pattern_[at_] == '\\' && at_ + 1 < pattern_.size()) {
+        out_ += read_escape(false);
+      } else {
+        out_ += pattern_[at_++];
+      }
+    }
+    return std::move(out_);
+  }
+
+ private:
+  bool next_is(std::string_view text) const {
+    return pattern_.substr(std::min(at_, pattern_.size())).starts_with(text);
+  }
+
+  std::string read_escape(bool in_set) {
+    const char escaped = pattern_[at_ + 1];
+    at_ += 2;
+    switch (escaped) {
+      case 's': return "\\p{White_Space}";
+      case 'S': return "\\P{White_Space}";
+      case 'w': return in_set ? kWordClass : fmt::format("[{}]", kWordClass);
+      case 'h': return in_set ? "0-9a-fA-F" : "[0-9a-fA-F]";
+      case 'W':
+      case 'H':
+        if (in_set) {
+          throw_input_error("split pattern '{}': \\{} inside a set is not supported; write the set out", pattern_,
+                            escaped);
+        }
+        return escaped == 'W' ? fmt::format("[^{}]", kWordClass) : "[^0-9a-fA-F]";
+      case 'p':
+      case 'P': return read_property(escaped);
+      default: return {'\\', escaped};
+    }
+  }
+
+  // The part after \p, which \p{^…} negates.
+  std::string read_property(char letter) {
+    const size_t close = pattern_.find('}', at_);
+    if (!next_is("{") || close == std::string_view::npos) return {'\\', letter};
+    std::string name(pattern_.substr(at_ + 1, close - at_ - 1));
+    at_ = close + 1;
+    const std::string negation = name.starts_with('^') ? "^" : "";
+    name.erase(0, negation.size());
+    for (const auto& [other, known] : kPropertyNames)
+      if (name == other) name = known;
+    if (name.size() > 2 && compiles("\\p{sc:" + name + "}")) name.insert(0, "sc:");
+    return fmt::format("\\{}{{{}{}}}", letter, negation, name);
+  }
+
+  // One set with its brackets. In "[…]" a ']' in the first place is literal.
+  std::string read_set() {
+    std::string set = "[", conditions;
+    at_++;
+    const bool is_negated = next_is("^");
+    if (is_negated) set += pattern_[at_++];
+    for (bool is_first = true; at_ < pattern_.size(); is_first = false) {
+      const char c = pattern_[at_];
+      if (c == ']' && !is_first) {
+        at_++;
+        return conditions.empty() ? set + ']' : fmt::format("(?:{}{}])", conditions, set);
+      }
+      if (c == '\\' && at_ + 1 < pattern_.size()) {
+        set += read_escape(true);
+      } else if (const size_t close = next_is("[:") ? pattern_.find(":]", at_ + 2) : std::string_view::npos;
+                 close != std::string_view::npos) {
+        set += pattern_.substr(at_, close + 2 - at_);  // a POSIX class such as [:alpha:]
+        at_ = close + 2;
+      } else if (next_is("&&[") && !is_negated && !is_first) {
+        at_ += 2;
+        const bool takes_away = next_is("[^");
+        if (takes_away) at_++;  // read_set skips one character, whichever it is
+        conditions += fmt::format("(?{}{})", takes_away ? '!' : '=', read_set());
+        if (!next_is("]") && !next_is("&&[")) refuse();
+      } else if (c == '[' || next_is("&&")) {
+        refuse();
+      } else {
+        set += c;
+        at_++;
+      }
+    }
+    return set;  // never closed: PCRE2 says so
+  }
+
+  [[noreturn]] void refuse() const {
+    throw_input_error("split pattern '{}': offset {}: a set inside a set is not supported; write it as one set",
+                      pattern_, at_);
+  }
+
+  std::string_view pattern_;
+  size_t at_ = 0;
+  std::string out_;
+};
 
 std::string error_text(int code) {
   PCRE2_UCHAR buffer[160];
@@ -85,6 +168,14 @@ struct Regex::Search::State {
   pcre2_match_data* match = nullptr;
   pcre2_match_context* context = nullptr;
   pcre2_jit_stack* stack = nullptr;
+  std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
+  size_t longest_text = 0;
+  int num_finds = 0;
+
+  void check_time() const {
+    if (std::chrono::steady_clock::now() - start < kTimePerText + kTimePerByte * longest_text) return;
+    throw_input_error("split pattern '{}': takes too long for a text of {} bytes", regex->pattern, longest_text);
+  }
   ~State() {
     pcre2_match_data_free(match);
     pcre2_match_context_free(context);
@@ -97,11 +188,12 @@ Regex::Regex(std::string_view pattern) : state_(std::make_unique<State>()) {
     throw_input_error("split pattern: {} bytes, at most {} expected", pattern.size(), kMaxPattern);
   }
   state_->pattern = pattern;
-  const std::string translated = to_pcre2(pattern);
+  const std::string translated = Translator(pattern).translate();
   int error;
   size_t offset;
-  state_->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
-                               PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE, &error, &offset, nullptr);
+  state_->code =
+      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
+                    PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_USE_OFFSET_LIMIT, &error, &offset, nullptr);
   if (state_->code == nullptr) {
     throw_input_error("split pattern '{}': offset {} of '{}': {}", pattern, offset, translated, error_text(error));
   }
@@ -130,15 +222,27 @@ Regex::Search::Search(Search&&) noexcept = default;
 Regex::Search& Regex::Search::operator=(Search&&) noexcept = default;
 
 bool Regex::Search::find(std::string_view text, size_t from, size_t& begin, size_t& end) {
-  const auto match = state_->regex->has_jit ? pcre2_jit_match : pcre2_match;
-  const int result = match(state_->regex->code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), from,
-                           PCRE2_NO_UTF_CHECK, state_->match, state_->context);
-  if (result == PCRE2_ERROR_NOMATCH) return false;
-  if (result < 0) {
-    throw_input_error("split pattern '{}': text of {} bytes: {}", state_->regex->pattern, text.size(),
-                      error_text(result));
+  State& state = *state_;
+  state.longest_text = std::max(state.longest_text, text.size());
+  if (++state.num_finds % kFindsAtOnce == 0) state.check_time();
+  const auto match = state.regex->has_jit ? pcre2_jit_match : pcre2_match;
+  for (size_t first = from;; first += kStartsAtOnce) {
+    if (first > from) {
+      state.check_time();
+      while (first < text.size() && (static_cast<uint8_t>(text[first]) & 0xC0) == 0x80) first--;
+    }
+    pcre2_set_offset_limit(state.context, first + kStartsAtOnce - 1);
+    const int result = match(state.regex->code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), first,
+                             PCRE2_NO_UTF_CHECK, state.match, state.context);
+    if (result == PCRE2_ERROR_NOMATCH && first + kStartsAtOnce <= text.size()) continue;
+    if (result == PCRE2_ERROR_NOMATCH) return false;
+    if (result < 0) {
+      throw_input_error("split pattern '{}': text of {} bytes: {}", state.regex->pattern, text.size(),
+                        error_text(result));
+    }
+    break;
   }
-  const size_t* offsets = pcre2_get_ovector_pointer(state_->match);
+  const size_t* offsets = pcre2_get_ovector_pointer(state.match);
   begin = offsets[0];
   end = offsets[1];
   if (end < begin) begin = end;  // \K in a lookahead can turn a match around

@@ -4,7 +4,7 @@
 namespace nibble {
 
 std::string StreamDecoder::push(int32_t id) {
-  held_ += tokenizer_->token_bytes(id);
+  tokenizer_->append_decoded(id, position_, held_);
   const size_t whole = held_.size() - incomplete_utf8_tail(held_);
   std::string text = replace_invalid_utf8(std::string_view(held_).substr(0, whole));
   held_.erase(0, whole);
@@ -14,6 +14,7 @@ std::string StreamDecoder::push(int32_t id) {
 std::string StreamDecoder::finish() {
   std::string text = replace_invalid_utf8(held_);
   held_.clear();
+  position_ = {};
   return text;
 }
 

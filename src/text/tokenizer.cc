@@ -1,16 +1,21 @@
 #include "text/tokenizer.h"
 
 #include <algorithm>
+#include <array>
 #include <deque>
+#include <iterator>
+#include <limits>
 #include <unordered_map>
-
-#include <utf8proc.h>
 
 #include "base/error.h"
 #include "text/bpe.h"
 #include "text/byte_level.h"
+#include "text/normalizer.h"
+#include "text/pre_tokenizer.h"
+#include "text/score_merges.h"
 #include "text/tokenizer_spec.h"
 #include "text/tokenizer_writer.h"
+#include "text/unigram.h"
 #include "text/utf8.h"
 
 namespace nibble {
@@ -18,19 +23,6 @@ namespace nibble {
 namespace {
 
 constexpr size_t kMaxText = size_t{1} << 30;  // offsets and symbol numbers are 32 bits wide
-
-// The composed form of `text`. Below U+0300 everything is composed already, and text in Latin letters is common.
-std::string_view normalize_nfc(std::string_view text, std::deque<std::string>& storage) {
-  const auto may_compose = [](char c) { return static_cast<uint8_t>(c) >= 0xCC; };  // U+0300 begins with CC
-  if (std::none_of(text.begin(), text.end(), may_compose)) return text;
-  utf8proc_uint8_t* composed = nullptr;
-  const utf8proc_ssize_t size =
-      utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()), static_cast<utf8proc_ssize_t>(text.size()),
-                   &composed, static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
-  if (size < 0) throw_input_error("text of {} bytes: normalization: {}", text.size(), utf8proc_errmsg(size));
-  const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> owner(composed, &std::free);
-  return storage.emplace_back(reinterpret_cast<const char*>(composed), size);
-}
 
 // The words of one text repeat: each slot remembers where in the output the tokens of a word were written.
 struct WordCache {
@@ -43,6 +35,50 @@ struct WordCache {
   Slot& slot_of(std::string_view word) { return slots[std::hash<std::string_view>{}(word) % slots.size()]; }
 };
 
+// Where a text may be cut before a space symbol without changing what becomes of it: where no token has that symbol
+// after the byte before. Words are short then, and they repeat.
+class SpaceCuts {
+ public:
+  SpaceCuts() = default;  // cuts nowhere
+  explicit SpaceCuts(std::span<const std::pair<std::string, int32_t>> vocabulary) : cuts_(true) {
+    for (const auto& [text, id] : vocabulary)
+      for (size_t at = 0; (at = text.find(kSpaceSymbol, at + 1)) != std::string::npos;)
+        joins_[static_cast<uint8_t>(text[at - 1])] = true;
+  }
+
+  // The first cut after `begin`, or the end of the text.
+  size_t next(std::string_view text, size_t begin) const {
+    if (!cuts_) return text.size();
+    for (size_t at = begin; (at = text.find(kSpaceSymbol, at + 1)) != std::string_view::npos;)
+      if (!joins_[static_cast<uint8_t>(text[at - 1])]) return at;
+    return text.size();
+  }
+
+ private:
+  bool cuts_ = false;
+  bool joins_[256] = {};
+};
+
+// The tokens <0x00> to <0xFF>, -1 where there is none.
+std::array<int32_t, 256> byte_tokens(const std::unordered_map<std::string_view, int32_t>& texts) {
+  std::array<int32_t, 256> ids;
+  for (int byte = 0; byte < 256; byte++) {
+    const auto known = texts.find(fmt::format("<0x{:02X}>", byte));
+    ids[byte] = known == texts.end() ? -1 : known->second;
+  }
+  return ids;
+}
+
+// What a token adds to a text.
+std::string decoded_token(std::string_view text, const DecoderSpec& decoder) {
+  if (decoder.byte_level) return bytes_of_byte_level(text).value_or(std::string(text));
+  if (decoder.byte_fallback)
+    if (const auto byte = byte_of_token(text)) return {static_cast<char>(*byte)};
+  std::string decoded(text);
+  for (const auto& [from, to] : decoder.replacements) decoded = replace_all(decoded, from, to);
+  return decoded;
+}
+
 }  // namespace
 
 struct Tokenizer::State {
@@ -52,23 +88,33 @@ struct Tokenizer::State {
     size_t offset = 0, size = 0;
     bool exists = false, is_special = false;
   };
-  std::vector<Token> tokens;                                   // by id
-  std::unordered_map<std::string_view, int32_t> words, added;  // by bytes; views into `pool`
+  std::vector<Token> tokens;                            // by id
+  std::unordered_map<std::string_view, int32_t> texts;  // by the text that files have; views into `spec`
+  std::unordered_map<std::string_view, int32_t> words;  // by what a word is when it is looked up: bytes, or the text
+  std::unordered_map<std::string_view, int32_t> added;  // by content
   AddedTokenMatcher raw, raw_without_special, normalized, normalized_without_special;
+  Normalizer normalizer;
   PreTokenizer pre_tokenizer;
   Bpe bpe;
+  Unigram unigram;
+  SpaceCuts cuts;
 
   std::string_view bytes_of(int32_t id) const {
     return std::string_view(pool).substr(tokens[id].offset, tokens[id].size);
   }
   void set_token(int32_t id, std::string_view bytes, bool is_special);
+  void check_id(std::string_view text, int32_t id) const;
   void read_vocabulary();
-  void read_merges();
+  int32_t id_of_merged(const std::string& text, size_t rank) const;
+  std::vector<BpeMerge> read_merges() const;
+  std::optional<int32_t> find_unknown() const;
+  void make_bpe();
+  void make_unigram();
   void read_added_tokens();
   explicit State(TokenizerSpec new_spec);
 
   struct Call;
-  void encode_text(std::string_view text, Call& call) const;
+  void encode_text(std::string_view text, bool is_first, Call& call) const;
   void encode_word(std::string_view word, Call& call) const;
 };
 
@@ -77,6 +123,7 @@ struct Tokenizer::State::Call {
   std::deque<std::string> storage;  // normalized text
   PreTokenizer::Scratch pre_tokenizer;
   Bpe::Scratch bpe;
+  Unigram::Scratch unigram;
   WordCache cache;
   std::vector<int32_t> ids;
 };
@@ -87,95 +134,140 @@ void Tokenizer::State::set_token(int32_t id, std::string_view bytes, bool is_spe
   pool += bytes;
 }
 
+void Tokenizer::State::check_id(std::string_view text, int32_t id) const {
+  if (id < 0 || id >= TokenizerSpec::kMaxVocabulary) {
+    throw_input_error("vocabulary: token '{}' has id {}, 0 to {} expected", text, id,
+                      TokenizerSpec::kMaxVocabulary - 1);
+  }
+}
+
 void Tokenizer::State::read_vocabulary() {
-  std::vector<bool> is_word;
+  texts.reserve(spec.vocabulary.size());
   for (const auto& [text, id] : spec.vocabulary) {
-    if (id < 0 || id >= TokenizerSpec::kMaxVocabulary) {
-      throw_input_error("vocabulary: token '{}' has id {}, 0 to {} expected", text, id,
-                        TokenizerSpec::kMaxVocabulary - 1);
-    }
+    check_id(text, id);
     if (id < static_cast<int32_t>(tokens.size()) && tokens[id].exists) {
       throw_input_error("vocabulary: id {} belongs to '{}' and to '{}'; each token needs an id of its own", id,
                         bytes_of(id), text);
     }
-    const auto bytes = bytes_of_byte_level(text);
-    set_token(id, bytes.value_or(text), false);
-    is_word.resize(tokens.size());
-    is_word[id] = bytes.has_value();
-  }
-  for (const AddedToken& token : spec.added_tokens) {
-    if (token.id < 0 || token.id >= TokenizerSpec::kMaxVocabulary) {
-      throw_input_error("added token '{}' has id {}, 0 to {} expected", token.content, token.id,
-                        TokenizerSpec::kMaxVocabulary - 1);
-    }
-    const auto id = static_cast<size_t>(token.id);
-    if (id < is_word.size() && is_word[id] && bytes_of(token.id) != token.content) is_word[id] = false;
-    set_token(token.id, token.content, token.is_special);
-  }
-  // From here on the pool does not grow: views into it stay valid.
-  words.reserve(spec.vocabulary.size());
-  for (size_t id = 0; id < is_word.size(); id++) {
-    if (is_word[id]) words.emplace(bytes_of(static_cast<int32_t>(id)), static_cast<int32_t>(id));
-  }
-}
-
-void Tokenizer::State::read_merges() {
-  std::unordered_map<std::string_view, int32_t> ids;  // by the text of the vocabulary, which merges are written in
-  ids.reserve(spec.vocabulary.size());
-  for (const auto& [text, id] : spec.vocabulary) {
-    const auto [known, is_new] = ids.emplace(text, id);
-    if (!is_new) {
+    set_token(id, decoded_token(text, spec.decoder), false);
+    const auto [known, is_new] = texts.emplace(text, id);
+    if (!is_new && !text.empty()) {
       throw_input_error("vocabulary: token '{}' has id {} and id {}; each token may occur once", text, known->second,
                         id);
     }
   }
-  for (const AddedToken& token : spec.added_tokens) ids.emplace(token.content, token.id);
-  const auto id_of = [&](const std::string& text, size_t rank) {
-    const auto known = ids.find(text);
-    if (known == ids.end()) {
-      throw_input_error(
-          "merge {} ('{}' '{}'): '{}' is not in the vocabulary of {} tokens; the vocabulary and the merges "
-          "do not belong together",
-          rank, spec.merges[rank].first, spec.merges[rank].second, text, spec.vocabulary.size());
-    }
-    return known->second;
-  };
+  for (const AddedToken& token : spec.added_tokens) {
+    check_id(token.content, token.id);
+    added.emplace(token.content, token.id);
+    const auto& decoder = spec.decoder;
+    set_token(token.id, decoder.byte_level ? token.content : decoded_token(token.content, decoder), token.is_special);
+  }
+  if (!spec.byte_level) return;
+  words.reserve(spec.vocabulary.size());  // from here on the pool does not grow: views into it stay valid
+  for (const auto& [text, id] : spec.vocabulary)
+    if (const auto bytes = bytes_of_byte_level(text); bytes && *bytes == bytes_of(id)) words.emplace(bytes_of(id), id);
+}
+
+int32_t Tokenizer::State::id_of_merged(const std::string& text, size_t rank) const {
+  if (const auto known = texts.find(text); known != texts.end()) return known->second;
+  if (const auto known = added.find(text); known != added.end()) return known->second;
+  throw_input_error(
+      "merge {} ('{}' '{}'): '{}' is not in the vocabulary of {} tokens; the vocabulary and the merges "
+      "do not belong together",
+      rank, spec.merges[rank].first, spec.merges[rank].second, text, spec.vocabulary.size());
+}
+
+std::vector<BpeMerge> Tokenizer::State::read_merges() const {
   std::vector<BpeMerge> merges;
+  if (spec.model == TokenModel::scored_bpe) {
+    std::vector<ScoredToken> scored;
+    for (size_t i = 0; i < spec.vocabulary.size(); i++) {
+      if (spec.scores[i] == TokenizerSpec::kTakesNoPart) continue;
+      scored.push_back({spec.vocabulary[i].first, spec.vocabulary[i].second, spec.scores[i]});
+    }
+    return merges_of_scores(scored);
+  }
   merges.reserve(spec.merges.size());
   for (size_t rank = 0; rank < spec.merges.size(); rank++) {
     const auto& [left, right] = spec.merges[rank];
-    merges.push_back({id_of(left, rank), id_of(right, rank), id_of(left + right, rank)});
+    merges.push_back({id_of_merged(left, rank), id_of_merged(right, rank), id_of_merged(left + right, rank),
+                      static_cast<int32_t>(rank)});
   }
-  BpeBytes bytes;
-  bytes.fuse_unknown = spec.fuse_unknown;
+  return merges;
+}
+
+std::optional<int32_t> Tokenizer::State::find_unknown() const {
+  if (!spec.unknown_token) return std::nullopt;
+  for (const auto* map : {&texts, &added})
+    if (const auto known = map->find(*spec.unknown_token); known != map->end()) return known->second;
+  throw_input_error("unk_token '{}' is not in the vocabulary", *spec.unknown_token);
+}
+
+void Tokenizer::State::make_bpe() {
+  BpeSymbols symbols;
+  symbols.of_bytes = spec.byte_level;
+  symbols.unknown = find_unknown().value_or(-1);
+  symbols.fuse_unknown = spec.fuse_unknown;
+  symbols.late_unknown = spec.model == TokenModel::scored_bpe;
+  symbols.has_fallback = spec.byte_fallback;
   for (int byte = 0; byte < 256; byte++) {
     const char c = static_cast<char>(byte);
-    const auto known = ids.find(byte_level_of_bytes({&c, 1}));
-    bytes.ids[byte] = known == ids.end() ? -1 : known->second;
+    const auto known = texts.find(byte_level_of_bytes({&c, 1}));
+    symbols.bytes[byte] = known == texts.end() ? -1 : known->second;
   }
-  if (spec.unknown_token) {
-    const auto known = ids.find(*spec.unknown_token);
-    if (known == ids.end()) throw_input_error("unk_token '{}' is not in the vocabulary", *spec.unknown_token);
-    bytes.unknown = known->second;
+  symbols.fallback = byte_tokens(texts);
+  for (size_t i = 0; i < spec.vocabulary.size(); i++) {
+    const auto& [text, id] = spec.vocabulary[i];
+    if (text.empty() || (!spec.scores.empty() && spec.scores[i] == TokenizerSpec::kTakesNoPart)) continue;
+    const Utf8Step step = read_utf8(text, 0);
+    if (step.state == Utf8State::valid && step.num_bytes == text.size())
+      symbols.characters.emplace_back(step.code_point, id);
   }
-  bpe = Bpe(merges, bytes);
+  const bool has_space = std::any_of(symbols.characters.begin(), symbols.characters.end(),
+                                     [](const auto& character) { return character.first == U'\u2581'; });
+  if (!spec.byte_level && !spec.ignore_merges && has_space) cuts = SpaceCuts(spec.vocabulary);
+  bpe = Bpe(read_merges(), symbols);
+}
+
+void Tokenizer::State::make_unigram() {
+  UnigramOptions options;
+  options.unknown = find_unknown().value_or(-1);
+  options.fuse_unknown = spec.fuse_unknown;
+  options.single_precision = spec.single_precision;
+  const auto fallback = byte_tokens(texts);
+  const bool is_whole = std::all_of(fallback.begin(), fallback.end(), [](int32_t id) { return id >= 0; });
+  if (spec.byte_fallback && is_whole) options.fallback.assign(fallback.begin(), fallback.end());
+  std::vector<UnigramToken> list;
+  options.lowest = std::numeric_limits<double>::infinity();
+  for (size_t i = 0; i < spec.vocabulary.size(); i++) {
+    if (spec.scores[i] == TokenizerSpec::kTakesNoPart) continue;
+    list.push_back({spec.vocabulary[i].first, spec.vocabulary[i].second, spec.scores[i]});
+    options.lowest = std::min(options.lowest, spec.scores[i]);
+  }
+  unigram = Unigram(list, options);
 }
 
 void Tokenizer::State::read_added_tokens() {
   std::deque<std::string> storage;
   for (const AddedToken& token : spec.added_tokens) {
-    added.emplace(bytes_of(token.id), token.id);
-    const bool composes = token.is_normalized && spec.nfc;
-    const std::string_view content = composes ? normalize_nfc(token.content, storage) : token.content;
+    const bool changes = token.is_normalized && !token.is_verbatim;
+    const std::string_view content = changes ? normalizer.apply(token.content, storage) : token.content;
     (token.is_normalized ? normalized : raw).add(content, token);
     if (!token.is_special) (token.is_normalized ? normalized_without_special : raw_without_special).add(content, token);
   }
 }
 
-Tokenizer::State::State(TokenizerSpec new_spec) : spec(std::move(new_spec)), pre_tokenizer(spec.pre_tokenizer) {
+Tokenizer::State::State(TokenizerSpec new_spec)
+    : spec(std::move(new_spec)), normalizer(spec.normalizer), pre_tokenizer(spec.pre_tokenizer) {
   read_vocabulary();
-  read_merges();
+  if (spec.model == TokenModel::unigram) {
+    make_unigram();
+  } else {
+    make_bpe();
+  }
   read_added_tokens();
+  if (!spec.byte_level) words.swap(texts);
+  texts.clear();
   for (const auto& [name, id] : {std::pair("bos", spec.bos), std::pair("eos", spec.eos)}) {
     if (id && (*id < 0 || *id >= static_cast<int32_t>(tokens.size()))) {
       throw_input_error("{} token: id {}, but the vocabulary has {} tokens", name, *id, tokens.size());
@@ -197,15 +289,22 @@ void Tokenizer::State::encode_word(std::string_view word, Call& call) const {
   const auto whole = spec.ignore_merges ? words.find(word) : words.end();
   if (whole != words.end()) {
     ids.push_back(whole->second);
+  } else if (spec.model == TokenModel::unigram) {
+    unigram.encode(word, call.unigram, ids);
   } else {
     bpe.encode(word, call.bpe, ids);
   }
   if (slot != nullptr) *slot = {word, first, ids.size() - first};
 }
 
-void Tokenizer::State::encode_text(std::string_view text, Call& call) const {
-  pre_tokenizer.split(text, call.pre_tokenizer);
-  for (const std::string_view word : call.pre_tokenizer.pieces) encode_word(word, call);
+void Tokenizer::State::encode_text(std::string_view text, bool is_first, Call& call) const {
+  pre_tokenizer.split(text, is_first, call.pre_tokenizer);
+  for (const std::string_view piece : call.pre_tokenizer.pieces) {
+    size_t begin = 0;
+    for (size_t end; (end = cuts.next(piece, begin)) < piece.size(); begin = end)
+      encode_word(piece.substr(begin, end - begin), call);
+    encode_word(piece.substr(begin), call);
+  }
 }
 
 Tokenizer::Tokenizer(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -221,41 +320,76 @@ Tokenizer Tokenizer::from_gguf(const nlohmann::json& metadata) {
   return Tokenizer(std::make_unique<State>(read_tokenizer_gguf(metadata)));
 }
 
+Tokenizer Tokenizer::from_sentencepiece(std::string_view bytes, const nlohmann::json& config) {
+  return Tokenizer(std::make_unique<State>(read_sentencepiece(bytes, config)));
+}
+
 std::vector<int32_t> Tokenizer::encode(std::string_view text, EncodeOptions options) const {
   const State& state = *state_;
   if (text.size() > kMaxText) throw_input_error("text: {} bytes, at most {} expected", text.size(), kMaxText);
   State::Call call;
   call.pre_tokenizer = state.pre_tokenizer.make_scratch();
-  if (options.add_bos) {
-    if (!bos()) throw_input_error("add_bos: this tokenizer names no beginning-of-text token; encode without it");
-    call.ids.push_back(*bos());
+  const auto add = [&](const char* option, std::span<const int32_t> expected, std::optional<int32_t> role) {
+    if (expected.empty() && !role)
+      throw_input_error("{}: this tokenizer names no such token; encode without it", option);
+    if (expected.empty()) {
+      call.ids.push_back(*role);
+    } else {
+      call.ids.insert(call.ids.end(), expected.begin(), expected.end());
+    }
+  };
+  if (options.add_bos) add("add_bos", state.spec.prefix, state.spec.bos);
+  if (!is_utf8(text)) {
+    text =
+        call.storage.emplace_back(state.spec.each_bad_byte ? replace_invalid_bytes(text) : replace_invalid_utf8(text));
   }
-  if (!is_utf8(text)) text = call.storage.emplace_back(replace_invalid_utf8(text));
   std::vector<TextPart> parts, inner_parts;
   (options.parse_special ? state.raw : state.raw_without_special).split(text, parts);
+  const AddedTokenMatcher& inner_matcher = options.parse_special ? state.normalized : state.normalized_without_special;
   for (const TextPart& part : parts) {
     if (part.id >= 0) {
       call.ids.push_back(part.id);
       continue;
     }
-    const std::string_view normalized = state.spec.nfc ? normalize_nfc(part.text, call.storage) : part.text;
     inner_parts.clear();
-    (options.parse_special ? state.normalized : state.normalized_without_special).split(normalized, inner_parts);
+    const std::string_view normalized = state.normalizer.apply(part.text, call.storage);
+    inner_matcher.split(normalized, inner_parts);
     for (const TextPart& inner : inner_parts) {
       if (inner.id >= 0) {
         call.ids.push_back(inner.id);
       } else {
-        state.encode_text(inner.text, call);
+        state.encode_text(inner.text, part.text.data() == text.data() && inner.text.data() == normalized.data(), call);
       }
     }
   }
+  if (options.add_eos) add("add_eos", state.spec.suffix, state.spec.eos);
   return std::move(call.ids);
 }
 
 std::string Tokenizer::decode(std::span<const int32_t> ids) const {
   std::string bytes;
-  for (const int32_t id : ids) bytes += token_bytes(id);
+  DecodePosition position;
+  for (const int32_t id : ids) append_decoded(id, position, bytes);
   return bytes;
+}
+
+void Tokenizer::append_decoded(int32_t id, DecodePosition& position, std::string& bytes) const {
+  const DecoderSpec& decoder = state_->spec.decoder;
+  std::string_view token = token_bytes(id);
+  if (position.at_start && decoder.first_loses_spaces) {
+    std::copy_if(token.begin(), token.end(), std::back_inserter(bytes), [](char c) { return c != ' '; });
+    token = {};
+  }
+  position.at_start = false;
+  while (position.num_stripped >= 0 && !token.empty()) {
+    if (token[0] == ' ' && position.num_stripped < decoder.strip_start) {
+      token.remove_prefix(1);
+      position.num_stripped++;
+    } else {
+      position.num_stripped = -1;
+    }
+  }
+  bytes += token;
 }
 
 std::string_view Tokenizer::token_bytes(int32_t id) const {
@@ -267,7 +401,8 @@ bool Tokenizer::is_special(int32_t id) const { return id >= 0 && id < vocab_size
 int32_t Tokenizer::vocab_size() const { return static_cast<int32_t>(state_->tokens.size()); }
 std::optional<int32_t> Tokenizer::bos() const { return state_->spec.bos; }
 std::optional<int32_t> Tokenizer::eos() const { return state_->spec.eos; }
-bool Tokenizer::adds_bos() const { return state_->spec.adds_bos; }
+bool Tokenizer::adds_bos() const { return !state_->spec.prefix.empty(); }
+bool Tokenizer::adds_eos() const { return !state_->spec.suffix.empty(); }
 
 std::optional<int32_t> Tokenizer::find(std::string_view token) const {
   for (const auto* map : {&state_->added, &state_->words}) {

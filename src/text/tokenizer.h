@@ -1,7 +1,8 @@
-// Text to token ids and back: byte-level byte-pair encoding, as the Hugging Face tokenizers library does it.
+// Text to token ids and back, as the Hugging Face tokenizers library and SentencePiece do it (docs/tokenizers.md).
 //
-// Encoding: invalid UTF-8 becomes U+FFFD; added tokens are cut out; the rest is normalized, cut into words by the
-// model's patterns, and each word's bytes are merged by rank. Decoding concatenates the tokens' bytes.
+// Encoding: invalid UTF-8 becomes U+FFFD; added tokens are cut out; the rest is normalized, cut into words, and each
+// word becomes tokens by merging pairs or by the best sum of scores. Decoding concatenates the tokens' bytes, without
+// the space that encoding put before the text.
 // A Tokenizer does not change once made: many threads may use it at once.
 #pragma once
 
@@ -18,32 +19,45 @@
 namespace nibble {
 
 struct EncodeOptions {
-  bool add_bos = false;        // begin with bos()
+  bool add_bos = false;        // begin with what the model expects before a text, or else with bos()
+  bool add_eos = false;        // end with what the model expects after a text, or else with eos()
   bool parse_special = false;  // control tokens in the text become their ids; otherwise they are text like any other
+};
+
+// Where a text being decoded is: what the next token may still lose.
+struct DecodePosition {
+  bool at_start = true;      // no token has come
+  int32_t num_stripped = 0;  // spaces taken from the beginning; -1: the beginning is over
 };
 
 class Tokenizer {
  public:
   // Reads a tokenizer.json. `config` is the tokenizer_config.json beside it, which names the bos and eos tokens, or
-  // null. Throws InputError with the key at fault if the file is no byte-level BPE tokenizer or contradicts itself.
+  // null. Throws InputError with the key at fault if the file has what is not supported, or contradicts itself.
   static Tokenizer from_json(const nlohmann::json& tokenizer, const nlohmann::json& config);
 
-  // Reads the metadata of a GGUF file, an object with its "tokenizer.ggml.…" keys: model ("gpt2"), pre, tokens, merges,
-  // token_type, bos_token_id, eos_token_id, add_bos_token. Throws InputError with the key at fault.
+  // Reads the metadata of a GGUF file, an object with its "tokenizer.ggml.…" keys. Throws InputError with the key at
+  // fault.
   static Tokenizer from_gguf(const nlohmann::json& metadata);
+
+  // Reads the bytes of a SentencePiece model (tokenizer.model); `config` as above. Throws InputError with the place.
+  static Tokenizer from_sentencepiece(std::string_view bytes, const nlohmann::json& config);
 
   ~Tokenizer();
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;
 
-  // The ids of `text`. Throws InputError if options.add_bos is set and there is no bos token, or if the text is longer
-  // than 1 GiB.
+  // The ids of `text`. Throws InputError if options ask for a bos or eos token and there is none, or if the text is
+  // longer than 1 GiB.
   std::vector<int32_t> encode(std::string_view text, EncodeOptions options = {}) const;
 
   // The bytes of `ids`, those of control tokens included as their text. Not always valid UTF-8: see StreamDecoder.
   std::string decode(std::span<const int32_t> ids) const;
 
-  // The bytes of one token. Empty for an id without a token: models pad their vocabulary beyond the tokenizer's, so
+  // Appends to `bytes` what `id` adds to a text that is decoded token by token.
+  void append_decoded(int32_t id, DecodePosition& position, std::string& bytes) const;
+
+  // The bytes of one token in the middle of a text. Empty for an id without a token: models pad their vocabulary beyond the tokenizer's, so
   // such ids can be sampled.
   std::string_view token_bytes(int32_t id) const;
 
@@ -56,10 +70,11 @@ class Tokenizer {
   std::optional<int32_t> bos() const;
   std::optional<int32_t> eos() const;
 
-  // Whether the model expects bos() at the beginning of every text.
+  // Whether the model expects tokens at the beginning and at the end of every text.
   bool adds_bos() const;
+  bool adds_eos() const;
 
-  // The token whose bytes are `token`; an added token goes before a token of the vocabulary.
+  // The token whose text is `token`, spaces as the vocabulary writes them; an added token goes before others.
   std::optional<int32_t> find(std::string_view token) const;
 
   // A tokenizer.json and a tokenizer_config.json equal in meaning to this tokenizer, whatever it was read from.
@@ -87,6 +102,7 @@ class StreamDecoder {
 
  private:
   const Tokenizer* tokenizer_;
+  DecodePosition position_;
   std::string held_;
 };
 

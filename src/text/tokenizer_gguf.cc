@@ -1,5 +1,9 @@
 // Reads a tokenizer from the metadata of a GGUF file, which names its split patterns instead of giving them.
+#include <algorithm>
+#include <cmath>
+
 #include "base/error.h"
+#include "text/gguf_pre_tokenizers.h"
 #include "text/tokenizer_spec.h"
 
 namespace nibble {
@@ -7,39 +11,6 @@ namespace nibble {
 namespace {
 
 using nlohmann::json;
-
-const char* const kLlama3Pattern =
-    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
-const char* const kQwen2Pattern =
-    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
-
-// What a value of tokenizer.ggml.pre stands for. A new tokenizer is one more entry.
-struct NamedPreTokenizer {
-  const char* name;
-  std::vector<SplitStep> steps;
-  bool ignore_merges = false;
-  bool nfc = false;
-  bool adds_bos = false;  // where the file does not say
-};
-
-const std::vector<NamedPreTokenizer>& named_pre_tokenizers() {
-  static const std::vector<NamedPreTokenizer> table = {
-      {.name = "gpt-2", .steps = {{kGpt2Pattern}}},
-      {.name = "llama-bpe", .steps = {{kLlama3Pattern}}, .ignore_merges = true, .adds_bos = true},
-      {.name = "qwen2", .steps = {{kQwen2Pattern}}, .nfc = true},
-      {.name = "smollm", .steps = {{"\\p{N}"}, {kGpt2Pattern}}},
-  };
-  return table;
-}
-
-const NamedPreTokenizer& find_pre_tokenizer(const std::string& name) {
-  std::string names;
-  for (const NamedPreTokenizer& entry : named_pre_tokenizers()) {
-    if (entry.name == name) return entry;
-    names += names.empty() ? entry.name : std::string(", ") + entry.name;
-  }
-  throw_input_error("tokenizer.ggml.pre: '{}' is not known; {} are", name, names);
-}
 
 enum TokenType { kNormal = 1, kUnknown = 2, kControl = 3, kUserDefined = 4, kUnused = 5, kByte = 6 };
 
@@ -77,7 +48,31 @@ std::optional<int32_t> id_member(const json& metadata, const std::string& key, s
   return value.get<int32_t>();
 }
 
-void read_tokens(const json& metadata, TokenizerSpec& spec) {
+bool flag_member(const json& metadata, const std::string& key, bool fallback) {
+  const json& value = member(metadata, key);
+  if (value.is_null()) return fallback;
+  if (!value.is_boolean()) throw_input_error("tokenizer.ggml.{} is {}, true or false expected", key, shown(value));
+  return value.get<bool>();
+}
+
+// The scores, one for each token; empty if the file has none.
+std::vector<double> read_scores(const json& metadata, size_t num_tokens) {
+  std::vector<double> scores;
+  const json& list = member(metadata, "scores");
+  if (list.is_null()) return scores;
+  if (!list.is_array() || list.size() != num_tokens) {
+    throw_input_error("tokenizer.ggml.scores: {} entries, {} expected, one for each token", list.size(), num_tokens);
+  }
+  for (const json& score : list) {
+    if (!score.is_number() || !std::isfinite(score.get<double>())) {
+      throw_input_error("tokenizer.ggml.scores: token {} has {}, a number expected", scores.size(), shown(score));
+    }
+    scores.push_back(score.get<double>());
+  }
+  return scores;
+}
+
+size_t read_tokens(const json& metadata, TokenizerSpec& spec) {
   const json& tokens = list_member(metadata, "tokens");
   const json& types = member(metadata, "token_type");
   if (tokens.size() > TokenizerSpec::kMaxVocabulary) {
@@ -88,6 +83,9 @@ void read_tokens(const json& metadata, TokenizerSpec& spec) {
     throw_input_error("tokenizer.ggml.token_type: {} entries, {} expected, one for each token", types.size(),
                       tokens.size());
   }
+  const std::vector<double> scores =
+      spec.model == TokenModel::bpe ? std::vector<double>() : read_scores(metadata, tokens.size());
+  const auto unknown = id_member(metadata, "unknown_token_id", tokens.size());
   for (size_t i = 0; i < tokens.size(); i++) {
     const std::string& text = text_of(tokens, i, "tokens");
     const auto id = static_cast<int32_t>(i);
@@ -96,14 +94,90 @@ void read_tokens(const json& metadata, TokenizerSpec& spec) {
       throw_input_error("tokenizer.ggml.token_type: token {} ('{}') has type {}, 1 to 6 expected", i, text,
                         shown(type));
     }
+    if (type == kUnknown && (!spec.unknown_token || unknown == id) && !spec.byte_level) spec.unknown_token = text;
     if (type == kControl || type == kUnknown) {
       spec.added_tokens.push_back({.id = id, .content = text, .is_special = true});
     } else if (type == kUserDefined) {
       spec.added_tokens.push_back({.id = id, .content = text});
     } else {
       spec.vocabulary.emplace_back(text, id);
+      if (spec.model == TokenModel::bpe) continue;
+      const bool takes_part = type == kNormal;
+      spec.scores.push_back(!takes_part ? TokenizerSpec::kTakesNoPart : scores.empty() ? 0 : scores[i]);
     }
   }
+  return tokens.size();
+}
+
+void read_merges(const json& metadata, TokenizerSpec& spec) {
+  const json& merges = list_member(metadata, "merges");
+  spec.merges.reserve(merges.size());
+  for (size_t rank = 0; rank < merges.size(); rank++)
+    spec.merges.push_back(split_merge(text_of(merges, rank, "merges"), rank));
+}
+
+// Byte-level BPE: the file names its split patterns.
+size_t read_gpt2(const json& metadata, TokenizerSpec& spec) {
+  const GgufPreTokenizer& pre = find_gguf_pre_tokenizer(text_member(metadata, "pre"));
+  spec.byte_level = spec.decoder.byte_level = true;
+  spec.ignore_merges = pre.ignore_merges;
+  if (pre.nfc) spec.normalizer.push_back({.kind = NormalizerKind::nfc});
+  for (const SplitStep& step : pre.steps) spec.pre_tokenizer.emplace_back(step);
+  spec.pre_tokenizer.emplace_back(ByteLevelStep{});
+  const size_t num_tokens = read_tokens(metadata, spec);
+  read_merges(metadata, spec);
+  return num_tokens;
+}
+
+// BPE on characters, with spaces written as kSpaceSymbol.
+size_t read_gemma4(const json& metadata, TokenizerSpec& spec) {
+  spec.byte_fallback = true;
+  spec.normalizer.push_back(
+      {.kind = NormalizerKind::replace, .text = " ", .content = std::string(kSpaceSymbol), .is_literal = true});
+  spec.pre_tokenizer.emplace_back(SplitStep{"\\n+"});
+  spec.decoder = sentencepiece_decoder({.add_prefix = false, .remove_extra = false});
+  const size_t num_tokens = read_tokens(metadata, spec);
+  read_merges(metadata, spec);
+  return num_tokens;
+}
+
+std::string read_charsmap(const json& metadata) {
+  std::string bytes;
+  const json& list = member(metadata, "precompiled_charsmap");
+  if (list.is_null()) return bytes;
+  if (!list.is_array()) throw_input_error("tokenizer.ggml.precompiled_charsmap is {}, a list expected", shown(list));
+  for (const json& byte : list) {
+    if (!byte.is_number_integer() || byte < -128 || byte > 255)
+      throw_input_error("tokenizer.ggml.precompiled_charsmap: {} is no byte", shown(byte));
+    bytes += static_cast<char>(byte.get<int>());
+  }
+  return bytes;
+}
+
+// A vocabulary of SentencePiece: BPE by scores ("llama") or unigram ("t5").
+size_t read_sentencepiece_vocabulary(const json& metadata, TokenModel model, TokenizerSpec& spec) {
+  spec.model = model;
+  spec.byte_fallback = true;
+  spec.fuse_unknown = true;
+  const bool is_unigram = model == TokenModel::unigram;
+  const SpaceRules spaces{.add_prefix = flag_member(metadata, "add_space_prefix", true),
+                          .remove_extra = is_unigram && flag_member(metadata, "remove_extra_whitespaces", false)};
+  spec.normalizer.push_back({.kind = NormalizerKind::sentencepiece,
+                             .text = is_unigram ? read_charsmap(metadata) : std::string(),
+                             .spaces = spaces});
+  spec.decoder = sentencepiece_decoder(spaces);
+  return read_tokens(metadata, spec);
+}
+
+// Phi-3's control tokens take the white space after them; the file itself does not say so.
+void apply_model_name(const json& metadata, TokenizerSpec& spec) {
+  const auto it = metadata.find("general.name");
+  if (it == metadata.end() || !it->is_string()) return;
+  std::string name = it->get<std::string>();
+  std::transform(name.begin(), name.end(), name.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? c + 32 : c; });
+  if (name.find("phi-3") == std::string::npos && name.find("phi3") == std::string::npos) return;
+  for (AddedToken& token : spec.added_tokens)
+    token.strip_right = token.content != "<unk>" && token.content != "<s>" && token.content != "<|endoftext|>";
 }
 
 }  // namespace
@@ -111,27 +185,31 @@ void read_tokens(const json& metadata, TokenizerSpec& spec) {
 TokenizerSpec read_tokenizer_gguf(const json& metadata) {
   if (!metadata.is_object()) throw_input_error("GGUF metadata is {}, an object expected", metadata.type_name());
   const std::string model = text_member(metadata, "model");
-  if (model != "gpt2")
-    throw_input_error("tokenizer.ggml.model: '{}' is not supported; gpt2 (byte-level BPE) is", model);
-  const NamedPreTokenizer& pre = find_pre_tokenizer(text_member(metadata, "pre"));
-
   TokenizerSpec spec;
-  read_tokens(metadata, spec);
-  const json& merges = list_member(metadata, "merges");
-  for (size_t rank = 0; rank < merges.size(); rank++)
-    spec.merges.push_back(split_merge(text_of(merges, rank, "merges"), rank));
-  spec.pre_tokenizer.steps = pre.steps;
-  spec.ignore_merges = pre.ignore_merges;
-  spec.nfc = pre.nfc;
-
-  const size_t num_tokens = spec.vocabulary.size() + spec.added_tokens.size();
+  size_t num_tokens = 0;
+  bool adds_bos = false, adds_eos = false;
+  if (model == "gpt2") {
+    num_tokens = read_gpt2(metadata, spec);
+    adds_bos = find_gguf_pre_tokenizer(text_member(metadata, "pre")).adds_bos;
+  } else if (model == "llama") {
+    num_tokens = read_sentencepiece_vocabulary(metadata, TokenModel::scored_bpe, spec);
+    adds_bos = true;
+  } else if (model == "t5") {
+    num_tokens = read_sentencepiece_vocabulary(metadata, TokenModel::unigram, spec);
+    adds_eos = true;
+  } else if (model == "gemma4") {
+    num_tokens = read_gemma4(metadata, spec);
+  } else {
+    throw_input_error(
+        "tokenizer.ggml.model: '{}' is not supported; gpt2 (byte-level BPE), llama (SentencePiece BPE), t5 (unigram) "
+        "and gemma4 are",
+        model);
+  }
+  apply_model_name(metadata, spec);
   spec.bos = id_member(metadata, "bos_token_id", num_tokens);
   spec.eos = id_member(metadata, "eos_token_id", num_tokens);
-  const json& adds_bos = member(metadata, "add_bos_token");
-  if (!adds_bos.is_null() && !adds_bos.is_boolean()) {
-    throw_input_error("tokenizer.ggml.add_bos_token is {}, true or false expected", shown(adds_bos));
-  }
-  spec.adds_bos = (adds_bos.is_null() ? pre.adds_bos : adds_bos.get<bool>()) && spec.bos;
+  if (flag_member(metadata, "add_bos_token", adds_bos) && spec.bos) spec.prefix = {*spec.bos};
+  if (flag_member(metadata, "add_eos_token", adds_eos) && spec.eos) spec.suffix = {*spec.eos};
   return spec;
 }
 

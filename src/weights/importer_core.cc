@@ -21,13 +21,21 @@ std::optional<FormatId> plain_format(DType dtype) {
   }
 }
 
+float element(const Tensor& tensor, int64_t i) {
+  if (tensor.dtype == DType::f8_e8m0) return e8m0_to_float(tensor.bytes[static_cast<size_t>(i)]);
+  return visit_format(*plain_format(tensor.dtype),
+                      [&](auto format) { return format.decode(tensor.bytes.data(), nullptr, i); });
+}
+
 std::string Importer::where(const Tensor& tensor) const {
   return fmt::format("{}: tensor {}", checkpoint_->path.string(), tensor.name);
 }
 
 const Tensor* Importer::take_if_present(const std::string& name) {
   const Tensor* tensor = checkpoint_->find(name);
-  if (tensor != nullptr) asked_for_.insert(name);
+  if (tensor == nullptr) return nullptr;
+  asked_for_.insert(name);
+  if (recorded_) recorded_->push_back(name);
   return tensor;
 }
 
@@ -47,8 +55,13 @@ void Importer::expect_shape(const Tensor& tensor, std::initializer_list<int64_t>
          shape_text(tensor.shape), shape_text({shape.begin(), shape.size()}));
 }
 
+std::string numbered(const std::string& name, int64_t e) {
+  const size_t star = name.find('*');
+  return star == std::string::npos ? name : fmt::format("{}{}{}", name.substr(0, star), e, name.substr(star + 1));
+}
+
 void Importer::expect_columns(const Tensor& tensor, const MatrixRequest& request, int64_t columns) const {
-  if (request.E == 1)
+  if (request.E == 1 && (!request.is_experts || tensor.shape.size() == 2))
     expect_shape(tensor, {request.N, columns});
   else
     expect_shape(tensor, {request.E, request.N, columns});
@@ -73,50 +86,117 @@ void Importer::expect_pairs(const Tensor& tensor, int64_t num_rows, int num_head
          num_rows, num_heads);
 }
 
-bool Importer::has_vector(const TensorName& vector) const { return checkpoint_->find(name_of(vector)) != nullptr; }
-
-const Tensor& Importer::take_vector(const VectorRequest& request) {
-  const Tensor& tensor = take(name_of(request.name));
-  expect_dtype(tensor, {DType::f32, DType::f16, DType::bf16});
-  expect_shape(tensor, {request.size});
-  expect_pairs(tensor, request.size, request.gguf_permuted_heads);
-  return tensor;
+bool Importer::has_vector(const TensorName& vector) const {
+  const StoredVector stored = locate_vector(vector);
+  return checkpoint_->find(stored.is_one_by_one ? numbered(stored.tensor, 0) : stored.tensor) != nullptr;
 }
 
-void Importer::check_vector(const VectorRequest& request) { take_vector(request); }
+std::vector<const Tensor*> Importer::take_vector(const VectorRequest& request, const StoredVector& stored) {
+  std::vector<const Tensor*> tensors;
+  if (stored.is_one_by_one)
+    for (int64_t e = 0; e < request.E; e++) tensors.push_back(&take(numbered(stored.tensor, e)));
+  else
+    tensors.push_back(&take(stored.tensor));
+  const int64_t size = stored.are_interleaved_pairs ? 2 * request.size : request.size;
+  for (const Tensor* tensor : tensors) {
+    expect_dtype(*tensor, {DType::f32, DType::f16, DType::bf16});
+    if (stored.is_one_by_one || !request.is_experts || (request.E == 1 && tensor->shape.size() == 1))
+      expect_shape(*tensor, {size});
+    else
+      expect_shape(*tensor, {request.E, size});
+    expect_pairs(*tensor, request.size, request.gguf_permuted_heads);
+  }
+  return tensors;
+}
+
+void Importer::check_vector(const VectorRequest& request) { take_vector(request, locate_vector(request.name)); }
 
 std::vector<float> Importer::read_vector(const VectorRequest& request) {
-  const Tensor& tensor = take_vector(request);
+  const StoredVector stored = locate_vector(request.name);
   const int num_heads = checkpoint_->container == Container::gguf ? request.gguf_permuted_heads : 0;
-  std::vector<float> values(static_cast<size_t>(request.size));
-  visit_format(*plain_format(tensor.dtype), [&](auto format) {
-    for (int64_t k = 0; k < request.size; k++)
-      values[static_cast<size_t>(k)] =
-          format.decode(tensor.bytes.data(), nullptr, gguf_row(k, request.size, num_heads));
-  });
-  for (size_t k = 0; k < values.size(); k++)
-    if (!std::isfinite(values[k]))
-      fail(tensor, "element {} is {}, a finite number expected; the file is damaged", k, values[k]);
+  std::vector<float> values;
+  for (const Tensor* tensor : take_vector(request, stored)) {
+    const int64_t num_vectors = stored.is_one_by_one ? 1 : request.E;
+    const int64_t step = stored.are_interleaved_pairs ? 2 : 1;
+    visit_format(*plain_format(tensor->dtype), [&](auto format) {
+      for (int64_t e = 0; e < num_vectors; e++) {
+        for (int64_t k = 0; k < request.size; k++) {
+          const int64_t i = (e * request.size + gguf_row(k, request.size, num_heads)) * step + stored.first;
+          const float value = format.decode(tensor->bytes.data(), nullptr, i);
+          if (!std::isfinite(value))
+            fail(*tensor, "element {} is {}, a finite number expected; the file is damaged", i, value);
+          values.push_back(value);
+        }
+      }
+    });
+  }
   return values;
 }
 
+bool Importer::is_slice(const MatrixRequest& request) const {
+  return request.hf_heads.head_rows > 0 && checkpoint_->container == Container::safetensors;
+}
+
 MatrixInfo Importer::describe(const MatrixRequest& request) {
-  const StoredMatrix stored = locate(request);
+  const StoredMatrix stored = locate(is_slice(request) ? sliced_matrix(request) : request);
+  const bool is_transposed = is_slice(request) && request.hf_heads.transposed;
+  const FormatId format = is_transposed ? transposed_format(stored.format) : stored.format;
   const auto [E, N, K] = std::tuple(request.E, request.N, request.K);
-  const int64_t bytes = E * N * (code_bytes(stored.format, K) + scale_bytes(stored.format, K));
-  return {.format = stored.format, .E = E, .N = N, .K = K, .bytes = bytes, .source = stored.source};
+  const int64_t bytes = E * N * (code_bytes(format, K) + scale_bytes(format, K));
+  return {.format = format, .E = E, .N = N, .K = K, .bytes = bytes, .source = stored.source};
 }
 
 CanonicalWeight Importer::read(const MatrixRequest& request) {
+  if (is_slice(request)) return slice_heads(read(sliced_matrix(request)), request);
   const StoredMatrix stored = locate(request);
+  if (stored.experts.empty()) return read_located(request, stored);
+
+  // One by one: each is checked under its own name, then copied to its place.
+  OwnedWeight owned = own(request, stored);
+  const int64_t codes_bytes = request.N * code_bytes(stored.format, request.K);
+  const int64_t scales_bytes = request.N * scale_bytes(stored.format, request.K);
+  for (int64_t e = 0; e < request.E; e++) {
+    const MatrixRequest one{.name = request.name, .N = request.N, .K = request.K};
+    const CanonicalWeight expert = read_located(one, stored.experts[static_cast<size_t>(e)]);
+    std::ranges::copy(expert.codes, owned.codes + e * codes_bytes);
+    std::ranges::copy(expert.scales, owned.scales + e * scales_bytes);
+    owned.weight.parts[0].tensor_scale[static_cast<size_t>(e)] = expert.parts[0].tensor_scale[0];
+  }
+  return std::move(owned.weight);
+}
+
+CanonicalWeight Importer::read_located(const MatrixRequest& request, const StoredMatrix& stored) const {
   CanonicalWeight weight = load(request, stored);
-  check_weight(weight, where(stored.scales != nullptr ? *stored.scales : *stored.codes));
+  check_weight(weight, where(stored.scales != nullptr ? *stored.scales : *stored.codes), where(*stored.codes));
   return weight;
 }
 
+std::vector<std::string> Importer::end_recording() {
+  std::vector<std::string> names = *std::exchange(recorded_, std::nullopt);
+  std::ranges::sort(names);
+  names.erase(std::ranges::unique(names).begin(), names.end());
+  return names;
+}
+
+std::vector<std::string> Importer::tensors_of(const MatrixRequest& request) {
+  recorded_.emplace();
+  locate(is_slice(request) ? sliced_matrix(request) : request);
+  return end_recording();
+}
+
+std::vector<std::string> Importer::tensors_of(const VectorRequest& request) {
+  recorded_.emplace();
+  take_vector(request, locate_vector(request.name));
+  return end_recording();
+}
+
 void Importer::release(const MatrixRequest& request) {
-  const StoredMatrix stored = locate(request);
-  for (const Tensor* tensor : {stored.codes, stored.scales}) {
+  release_located(locate(is_slice(request) ? sliced_matrix(request) : request));
+}
+
+void Importer::release_located(const StoredMatrix& stored) const {
+  for (const StoredMatrix& expert : stored.experts) release_located(expert);
+  for (const Tensor* tensor : {stored.codes, stored.scales, stored.biases}) {
     if (tensor == nullptr || tensor->bytes.empty()) continue;
     const auto is_inside = [&](const std::shared_ptr<const MappedFile>& file) {
       const uint8_t* first = file->bytes().data();
@@ -129,15 +209,16 @@ void Importer::release(const MatrixRequest& request) {
 std::vector<std::string> Importer::unknown_tensors() const {
   std::vector<std::string> names;
   for (const auto& [name, tensor] : checkpoint_->tensors)
-    if (!asked_for_.contains(name) && !is_unused(tensor)) names.push_back(name);
+    if (!asked_for_.contains(name) && unused_reason(tensor).empty()) names.push_back(name);
   return names;
 }
 
-std::vector<std::string> Importer::unused_tensors() const {
-  std::vector<std::string> names;
+std::vector<UnusedTensor> Importer::unused_tensors() const {
+  std::vector<UnusedTensor> unused;
   for (const auto& [name, tensor] : checkpoint_->tensors)
-    if (!asked_for_.contains(name) && is_unused(tensor)) names.push_back(name);
-  return names;
+    if (const auto reason = unused_reason(tensor); !asked_for_.contains(name) && !reason.empty())
+      unused.push_back({name, reason});
+  return unused;
 }
 
 std::vector<float> Importer::tensor_scales(const MatrixRequest& request, const StoredMatrix& stored) const {
@@ -145,11 +226,12 @@ std::vector<float> Importer::tensor_scales(const MatrixRequest& request, const S
   if (stored.tensor_scale == nullptr) return scales;
   const Tensor& tensor = *stored.tensor_scale;
   for (size_t e = 0; e < scales.size(); e++) {
-    const float value = load_unaligned<float>(tensor.bytes.data() + (tensor.bytes.size() > sizeof(float) ? 4 * e : 0));
+    const float value =
+        element(tensor, dtype_bytes(tensor.dtype, 1) == std::ssize(tensor.bytes) ? 0 : static_cast<int64_t>(e));
     const bool is_good = std::isfinite(value) && (stored.tensor_scale_divides ? value > 0.0f : value >= 0.0f);
     if (!is_good)
       fail(tensor, "tensor scale {} is {}, a positive finite number expected; the file is damaged", e, value);
-    scales[e] = stored.tensor_scale_divides ? 1.0f / value : value;
+    scales[e] = stored.tensor_scale_divides ? 1.0f / value : value * stored.tensor_scale_unit;
     if (!std::isfinite(scales[e]))
       fail(tensor, "tensor scale {} is {}, too small to divide by; the file is damaged", e, value);
   }

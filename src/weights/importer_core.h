@@ -15,16 +15,41 @@
 
 namespace nibble {
 
+// Which rows of a tensor belong to a weight or vector that a file holds together with another (gate with up): row n is
+// first + step * n of each expert's `count`.
+struct RowSelection {
+  int64_t first = 0, step = 1;
+  int64_t count = 0;  // 0: all rows, as they are
+};
+
 // A matrix as a checkpoint stores it: its tensors are found, and have the right types and shapes. No byte is read yet.
 struct StoredMatrix {
   FormatId format;  // of the canonical weight
   const Tensor* codes = nullptr;
   const Tensor* scales = nullptr;        // null: there are none, or they lie between the codes (GGUF)
   const Tensor* biases = nullptr;        // MLX affine only
+  int code_bits = 0;                     // MLX affine only
+  int64_t scale_rows = 1;                // rows, and weights of a row, that share a scale in the file, where the
+  int64_t scale_columns = 0;             // format has other groups: FP8 and MLX affine; else 0
   const Tensor* tensor_scale = nullptr;  // null: 1
   bool tensor_scale_divides = false;     // the file's value is 1 / tensor_scale
-  std::string source;                    // for MatrixInfo
+  float tensor_scale_unit = 1.0f;        // what the file's value is a multiple of
+  RowSelection rows;
+  bool is_transposed = false;         // [E, K, rows]; plain formats only
+  std::string source;                 // for MatrixInfo
+  std::vector<StoredMatrix> experts;  // not empty: experts that are stored one by one; the tensors above are null then
 };
+
+// A vector as a checkpoint stores it.
+struct StoredVector {
+  std::string tensor;                  // its name
+  bool is_one_by_one = false;          // one for each expert, whose number the * in the name stands for
+  bool are_interleaved_pairs = false;  // of two vectors; this one's elements are first, first + 2, …
+  int64_t first = 0;
+};
+
+// The name with the number of expert e for its *.
+std::string numbered(const std::string& name, int64_t e);
 
 class Importer : public WeightSource {
  public:
@@ -35,17 +60,19 @@ class Importer : public WeightSource {
   MatrixInfo describe(const MatrixRequest& request) final;
   CanonicalWeight read(const MatrixRequest& request) final;
   std::vector<float> read_vector(const VectorRequest& request) final;
+  std::vector<std::string> tensors_of(const MatrixRequest& request) final;
+  std::vector<std::string> tensors_of(const VectorRequest& request) final;
   void release(const MatrixRequest& request) final;
   std::vector<std::string> unknown_tensors() const final;
-  std::vector<std::string> unused_tensors() const final;
+  std::vector<UnusedTensor> unused_tensors() const final;
 
  protected:
   // The dialect's part. locate asks for tensors with take; load may take bytes as they are (borrow) or write new ones
-  // (own); is_unused knows what is of no use here, whichever the model.
+  // (own); unused_reason knows what is of no use here, whichever the model, and why; empty for everything else.
   virtual StoredMatrix locate(const MatrixRequest& request) = 0;
   virtual CanonicalWeight load(const MatrixRequest& request, const StoredMatrix& stored) const = 0;
-  virtual const std::string& name_of(const TensorName& name) const = 0;
-  virtual bool is_unused(const Tensor& tensor) const = 0;
+  virtual StoredVector locate_vector(const TensorName& name) const = 0;
+  virtual std::string_view unused_reason(const Tensor& tensor) const = 0;
 
   const Checkpoint& checkpoint() const { return *checkpoint_; }
 
@@ -54,7 +81,7 @@ class Importer : public WeightSource {
   const Tensor* take_if_present(const std::string& name);
 
   void expect_shape(const Tensor& tensor, std::initializer_list<int64_t> shape) const;
-  // [N, columns], or [E, N, columns] if there are experts.
+  // [N, columns], or [E, N, columns] if there are experts. One expert may be either: some writers drop the 1.
   void expect_columns(const Tensor& tensor, const MatrixRequest& request, int64_t columns) const;
   void expect_dtype(const Tensor& tensor, std::initializer_list<DType> dtypes) const;
   // Throws InputError if rows of K cannot be whole groups.
@@ -79,11 +106,17 @@ class Importer : public WeightSource {
   OwnedWeight own(const MatrixRequest& request, const StoredMatrix& stored) const;
 
  private:
-  const Tensor& take_vector(const VectorRequest& request);
+  CanonicalWeight read_located(const MatrixRequest& request, const StoredMatrix& stored) const;
+  void release_located(const StoredMatrix& stored) const;
+  // The tensor of a vector, or one for each expert.
+  std::vector<const Tensor*> take_vector(const VectorRequest& request, const StoredVector& stored);
+  std::vector<std::string> end_recording();
   std::vector<float> tensor_scales(const MatrixRequest& request, const StoredMatrix& stored) const;
+  bool is_slice(const MatrixRequest& request) const;  // of a matrix of the file, by heads
 
   std::shared_ptr<const Checkpoint> checkpoint_;
   std::set<std::string, std::less<>> asked_for_;
+  std::optional<std::vector<std::string>> recorded_;  // if there, gets each name that is taken
 };
 
 // The row of a GGUF file of the llama architecture that holds row n of the model: see MatrixRequest. 0 heads: n.
@@ -93,8 +126,21 @@ inline int64_t gguf_row(int64_t n, int64_t num_rows, int num_heads) {
   return head * head_dim + row % (head_dim / 2) * 2 + row / (head_dim / 2);
 }
 
+// Element i of a tensor of F32, F16, BF16 or F8_E8M0.
+float element(const Tensor& tensor, int64_t i);
+
 // The format whose rows are plain elements of this type. Null optional if there is none.
 std::optional<FormatId> plain_format(DType dtype);
+
+// Why tensors are not used: what both containers have.
+inline constexpr std::string_view kActivationScale = "activation scale; activations are not 4 bits wide here";
+inline constexpr std::string_view kPredictionLayer = "layer that predicts more than the next token";
+
+// Slices by heads (HeadSlice): the matrix that the file has, and the slice of it. Transposed weights become floats that
+// hold them exactly, of the format that transposed_format gives.
+MatrixRequest sliced_matrix(const MatrixRequest& slice);
+CanonicalWeight slice_heads(const CanonicalWeight& weight, const MatrixRequest& slice);
+FormatId transposed_format(FormatId format);
 
 // One maker a container.
 std::unique_ptr<WeightSource> make_safetensors_importer(std::shared_ptr<const Checkpoint> checkpoint);

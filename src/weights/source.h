@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "weights/weight.h"
@@ -16,6 +17,14 @@ struct TensorName {
   std::string hf, gguf;
 };
 
+// One matrix for each of E heads, of which Hugging Face files hold one below the other, with other things between: a head
+// has head_rows rows, of which those from first_row on are wanted, or their transposition. GGUF files hold them as
+// [E, N, K] by themselves. No head_rows: this is another matrix.
+struct HeadSlice {
+  int64_t head_rows = 0, first_row = 0;
+  bool transposed = false;
+};
+
 struct MatrixRequest {
   TensorName name;
   int64_t E = 1, N = 0, K = 0;
@@ -25,6 +34,7 @@ struct MatrixRequest {
   // GGUF files of the llama architecture hold the rows of q and k so that rotation pairs neighbours: within each of
   // this many heads, row 2i + h of the file is row h * head_dim/2 + i of the model. 0: rows are as they should be.
   int gguf_permuted_heads = 0;
+  HeadSlice hf_heads = {};
 };
 
 struct VectorRequest {
@@ -44,6 +54,13 @@ struct MatrixInfo {
   std::string source;  // what the file has, for the plan: "U8 + F8_E4M3 scales (ModelOpt NVFP4)", "Q4_1"
 };
 
+// A tensor that is known and of no use here.
+struct UnusedTensor {
+  std::string name;
+  std::string_view reason;  // a constant, for the plan: "activation scale; activations are not 4 bits wide here"
+  bool operator==(const UnusedTensor&) const = default;
+};
+
 class WeightSource {
  public:
   virtual ~WeightSource() = default;
@@ -58,13 +75,20 @@ class WeightSource {
   virtual CanonicalWeight read(const MatrixRequest& request) = 0;  // checked by check_weight; may point into a file
   virtual std::vector<float> read_vector(const VectorRequest& request) = 0;
 
+  // The names of the file's tensors that the weight is made of, for the plan; the weight has been described or checked.
+  virtual std::vector<std::string> tensors_of(const MatrixRequest& request) = 0;
+  virtual std::vector<std::string> tensors_of(const VectorRequest& request) = 0;
+
   // Says that the matrix will not be read again soon, so that its pages of a mapped file can go.
   virtual void release(const MatrixRequest& request) = 0;
 
   // Tensors that nobody asked for and that are not known to be useless here: if there are any, the model is not the one
-  // that the file holds. And those that are known and not used (activation scales, prediction layers).
+  // that the file holds. And those that are known and not used (activation scales, prediction layers), with the reason.
   virtual std::vector<std::string> unknown_tensors() const = 0;
-  virtual std::vector<std::string> unused_tensors() const = 0;
+  virtual std::vector<UnusedTensor> unused_tensors() const = 0;
+
+  // What the configuration says that is of no use here, such as the format of a KV cache: "{file}: {key} {value}".
+  virtual std::vector<std::string> unused_settings() const { return {}; }
 };
 
 }  // namespace nibble

@@ -5,80 +5,14 @@
 
 import json
 import math
-import os
 import pathlib
 import random
 import shutil
 import struct
 import subprocess
-import sys
-import tempfile
-import unittest
 
-NIBBLE, DATA = pathlib.Path(sys.argv[1]).resolve(), pathlib.Path(sys.argv[2]).resolve()
-MODELS = DATA / "models"
-FOLDER, GGUF = MODELS / "llama-bf16", MODELS / "llama-gguf-floats" / "model.gguf"  # both have a tokenizer
-SILENT = MODELS / "llama-ct-mxfp4"  # has none
-TEMPLATE_TEXT = "<|start|>user\nHi<|end|>\n<|start|>assistant\n"
-
-
-def nibble(*arguments, stdin=b"", **environment):
-    """The finished process; stdout and stderr are bytes."""
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("NIBBLE_")}
-    return subprocess.run([NIBBLE, *map(str, arguments)], input=stdin, capture_output=True, timeout=60,
-                          env=clean | environment)
-
-
-def golden(folder):
-    return json.loads((folder / "golden.json").read_text())
-
-
-def listed(tokens):
-    return ",".join(map(str, tokens))
-
-
-def read_npy(path):
-    """Rows of a float32 .npy file, and its header as a dictionary."""
-    data = path.read_bytes()
-    assert data[:8] == b"\x93NUMPY\x01\x00", data[:8]
-    length, = struct.unpack("<H", data[8:10])
-    header = eval(data[10:10 + length], {"__builtins__": {}})
-    rows, columns = header["shape"]
-    values = struct.unpack(f"<{rows * columns}f", data[10 + length:])
-    return [values[r * columns:(r + 1) * columns] for r in range(rows)], header, 10 + length
-
-
-class Case(unittest.TestCase):
-    def setUp(self):
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="nibble_cli_"))
-        self.addCleanup(shutil.rmtree, self.folder)
-
-    def succeed(self, *arguments, **more):
-        result = nibble(*arguments, **more)
-        self.assertEqual(result.returncode, 0, result.stderr)
-        return result
-
-    def report(self, *arguments, **more):
-        return json.loads(self.succeed(*arguments, "--json", **more).stdout)
-
-    def refuse(self, *arguments, says=(), code=2, **more):
-        """Exit code 2, nothing on stdout, and a message on stderr with all of `says`."""
-        result = nibble(*arguments, **more)
-        self.assertEqual((result.returncode, result.stdout), (code, b""), result.stderr)
-        message = result.stderr.decode()
-        for part in says:
-            self.assertIn(str(part), message)
-        return message
-
-    def copy(self, folder):
-        copied = self.folder / folder.name
-        shutil.copytree(folder, copied)
-        return copied
-
-    def write(self, name, contents):
-        path = self.folder / name
-        path.write_bytes(contents if isinstance(contents, bytes) else contents.encode())
-        return path
+from cli import (DATA, FOLDER, GGUF, MODELS, NIBBLE, SILENT, TEMPLATE_TEXT, Case, golden, listed, main, nibble,
+                 read_npy)
 
 
 class Arguments(Case):
@@ -88,7 +22,7 @@ class Arguments(Case):
             self.assertTrue(result.stdout)
             self.assertEqual(result.stderr, b"")
         commands = self.succeed("--help").stdout.decode()
-        for command in "run plan bench logits quantize eval tokenize template machine".split():
+        for command in "run chat models plan bench logits quantize eval tokenize template machine".split():
             self.assertIn(command, commands)
             self.assertIn(b"Usage", self.succeed(command, "--help").stdout)
 
@@ -224,43 +158,6 @@ class Run(Case):
         self.refuse("run", FOLDER, "--tokens", "1,2,3,4", "--ctx", 3, says=["4 tokens", "context of 3", "256"])
         answer = self.answer(FOLDER, "--tokens", "1,2,3", "--ctx", 6)
         self.assertEqual((len(answer["tokens"]), answer["finish_reason"]), (4, "length"))
-
-
-class Plan(Case):
-    def test_json(self):
-        plan = self.report("plan", MODELS / "llama-modelopt-nvfp4", "--ctx", 100)
-        self.assertLessEqual({"architecture", "backend", "backend_description", "tensors", "unused_tensors",
-                              "weights_bytes", "kv_cache_bytes", "kv_cache_type", "ctx", "scratch_bytes",
-                              "bytes_per_token", "roof_gbps", "roof_tok_s"}, set(plan))
-        self.assertEqual(plan["architecture"], "llama")
-        self.assertEqual((plan["ctx"], plan["kv_cache_type"]), (100, "f16"))
-        self.assertEqual(plan["kv_cache_bytes"], 100 * 2 * (48 + 48) * 2)
-        tensors = {t["name"]: t for t in plan["tensors"]}
-        down = tensors["model.layers.1.mlp.down_proj"]
-        self.assertEqual((down["shape"], down["format"], down["device"]), ("[96, 112]", "NVFP4", "cpu"))
-        self.assertIn("ModelOpt NVFP4", down["source"])
-        self.assertTrue(all(t["kernel"] and t["bytes"] > 0 for t in plan["tensors"]))
-        self.assertEqual(sum(t["bytes"] for t in plan["tensors"]), plan["weights_bytes"])
-        self.assertIn("model.layers.0.mlp.gate_proj.input_scale", plan["unused_tensors"])
-        reads = plan["weights_bytes"] - tensors["model.embed_tokens"]["bytes"] - sum(
-            t["bytes"] for t in plan["tensors"] if t["source"] == "vector")
-        self.assertEqual(plan["bytes_per_token"], reads)
-
-    def test_table(self):
-        grouped = self.succeed("plan", GGUF, "--backend", "reference").stdout.decode()
-        self.assertIn("model.layers.*.mlp.up_proj", grouped)
-        self.assertNotIn("model.layers.0.", grouped)
-        every = self.succeed("plan", GGUF, "--all", "--backend", "reference").stdout.decode()
-        self.assertIn("model.layers.0.mlp.up_proj", every)
-        self.assertIn("tok/s", every)
-
-    def test_no_weight_is_read(self):
-        copied = self.copy(FOLDER)
-        data = bytearray((copied / "model.safetensors").read_bytes())
-        begin = 8 + struct.unpack("<Q", data[:8])[0]
-        data[begin:] = b"\xff" * (len(data) - begin)
-        (copied / "model.safetensors").write_bytes(data)
-        self.succeed("plan", copied, "--backend", "reference")
 
 
 class Bench(Case):
@@ -564,4 +461,4 @@ class Output(Case):
 
 
 if __name__ == "__main__":
-    unittest.main(argv=[sys.argv[0], *sys.argv[3:]])
+    main()

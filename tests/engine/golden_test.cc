@@ -4,7 +4,7 @@
 namespace nibble {
 namespace {
 
-// The project's own models, and the dense ones of the second set where that is there.
+// The project's own models, and those of the second set where that is there.
 std::vector<Golden> all_goldens() {
   std::vector<std::filesystem::path> folders;
   for (const auto& entry : std::filesystem::directory_iterator(kModels)) folders.push_back(entry.path());
@@ -14,10 +14,7 @@ std::vector<Golden> all_goldens() {
       std::printf("no golden models in %s: only the project's own are tested\n", (second / kind).c_str());
       continue;
     }
-    for (const auto& entry : std::filesystem::directory_iterator(second / kind)) {
-      const std::string name = entry.path().filename().string();
-      if (name.starts_with("llama") || name.starts_with("qwen3-")) folders.push_back(entry.path());
-    }
+    for (const auto& entry : std::filesystem::directory_iterator(second / kind)) folders.push_back(entry.path());
   }
   std::ranges::sort(folders);
   std::vector<Golden> goldens;
@@ -56,6 +53,20 @@ TEST_P(GoldenTest, ReferenceGivesTheLogits) {
   EXPECT_EQ(greedy_tokens(engine, golden), golden.greedy);
 }
 
+// Whether the backend packs one of the model's matrices in another format than the file has.
+bool converts(Engine& engine) {
+  return std::ranges::any_of(engine.model().weights.entries(), [&](const WeightEntry& entry) {
+    const auto* matrix = std::get_if<MatrixEntry>(&entry.what);
+    if (matrix == nullptr) return false;
+    const MatrixInfo& info = matrix->info;
+    return engine.backend().plan_pack(info.format, info.E, info.N, info.K).format != info.format;
+  });
+}
+
+// A half-precision cache and 15-bit activations give up to 4e-6. Q8_0 for what has no kernel is a relative error of
+// about 0.5 % in each weight, of random sign: up to XXX measured with logits as spread as these.
+constexpr double kLargestKl = 3e-5, kLargestKlConverted = 2e-3;
+
 TEST_P(GoldenTest, CpuGivesTheTokensInBlocksOfAnySize) {
   const Golden& golden = GetParam();
   Engine engine = open_engine(golden.model, "cpu", 2);
@@ -64,8 +75,8 @@ TEST_P(GoldenTest, CpuGivesTheTokensInBlocksOfAnySize) {
   ASSERT_EQ(logits.size(), golden.logits.size());
   const double kl = mean_kl(golden.logits, logits, logits.size() / golden.prompt.size());
   RecordProperty("mean_kl", fmt::format("{:.2e}", kl));
-  EXPECT_LT(kl, 3e-5);  // a half-precision cache and 15-bit activations give up to 4e-6
-  for (int64_t block : {1, 7}) EXPECT_EQ(forward(engine, golden.prompt, block), logits) << "blocks of " << block;
+  EXPECT_LT(kl, converts(engine) ? kLargestKlConverted : kLargestKl);
+  for (int64_t block : {1, 7, 32}) EXPECT_EQ(forward(engine, golden.prompt, block), logits) << "blocks of " << block;
   EXPECT_EQ(greedy_tokens(engine, golden), golden.greedy);
 }
 

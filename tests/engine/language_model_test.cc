@@ -16,14 +16,14 @@ TEST(ChatPrompt, IsTheRenderedTemplate) {
   const Checkpoint checkpoint = open_checkpoint(kTalking);
   const Tokenizer tokenizer = load_tokenizer(kTalking);
   const auto text = [&](const Json& messages, const Json& variables = {}) {
-    return tokenizer.decode(chat_prompt(checkpoint, tokenizer, messages, variables));
+    return tokenizer.decode(chat_prompt(checkpoint, tokenizer, messages, variables).tokens);
   };
   const Json user = {{"role", "user"}, {"content", "Hi"}}, system = {{"role", "system"}, {"content", "Be brief"}};
   EXPECT_EQ(text(Json::array({user})), "<|start|>user\nHi<|end|>\n<|start|>assistant\n");
   EXPECT_EQ(text(Json::array({system, user})),
             "<|start|>system\nBe brief<|end|>\n<|start|>user\nHi<|end|>\n<|start|>assistant\n");
   EXPECT_EQ(text(Json::array({user}), {{"enable_thinking", true}}), text(Json::array({user})));
-  const auto ids = chat_prompt(checkpoint, tokenizer, Json::array({user}), {});
+  const auto ids = chat_prompt(checkpoint, tokenizer, Json::array({user}), {}).tokens;
   EXPECT_EQ(std::ranges::count(ids, 329), 2);  // special tokens of the template are tokens
   EXPECT_EQ(std::ranges::count(ids, 330), 1);
 }
@@ -34,9 +34,9 @@ TEST(ChatPrompt, VariablesReachTheTemplate) {
   folder.write("chat_template.jinja", "{{ bos_token }}{{ eos_token }}{{ enable_thinking }}");
   const Checkpoint checkpoint = open_checkpoint(folder.path());
   const Tokenizer tokenizer = load_tokenizer(folder.path());
-  EXPECT_EQ(tokenizer.decode(chat_prompt(checkpoint, tokenizer, Json::array(), {{"enable_thinking", false}})),
+  EXPECT_EQ(tokenizer.decode(chat_prompt(checkpoint, tokenizer, Json::array(), {{"enable_thinking", false}}).tokens),
             "<|start|><|end|>False");
-  EXPECT_EQ(tokenizer.decode(chat_prompt(checkpoint, tokenizer, Json::array(), {{"bos_token", "mine"}})),
+  EXPECT_EQ(tokenizer.decode(chat_prompt(checkpoint, tokenizer, Json::array(), {{"bos_token", "mine"}}).tokens),
             "mine<|end|>");
   folder.write("chat_template.jinja", "{{ raise_exception('no system, please') }}");
   expect_parts(error_of([&] { chat_prompt(checkpoint, tokenizer, Json::array(), {}); }), {"no system, please"});

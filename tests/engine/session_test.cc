@@ -57,6 +57,32 @@ TEST_F(SessionTest, TruncateForgets) {
   EXPECT_EQ(prefill(std::span(golden.prompt).first(3)), row(2));
 }
 
+TEST_F(SessionTest, ItKnowsItsTokensAndKeepsAPrefix) {
+  const auto tokens = [&] { return std::vector<int32_t>(session.tokens().begin(), session.tokens().end()); };
+  const auto prompt = [&](size_t count) { return std::span(golden.prompt).first(count); };
+  EXPECT_EQ(session.keep_prefix(prompt(16)), 0);  // nothing is there yet
+  prefill(prompt(10));
+  session.decode(golden.prompt[10]);
+  EXPECT_EQ(tokens(), std::vector<int32_t>(golden.prompt.begin(), golden.prompt.begin() + 11));
+  EXPECT_EQ(session.keep_prefix(golden.prompt), 11);
+  EXPECT_EQ(prefill(std::span(golden.prompt).subspan(11)), row(15));
+  EXPECT_EQ(session.keep_prefix(golden.prompt), 15);  // its last token's logits are wanted
+  EXPECT_EQ(prefill(std::span(golden.prompt).subspan(15)), row(15));
+  std::vector<int32_t> other = golden.prompt;
+  other[4] = (other[4] + 1) % 131;
+  EXPECT_EQ(session.keep_prefix(other), 4);
+  EXPECT_EQ(tokens(), std::vector<int32_t>(golden.prompt.begin(), golden.prompt.begin() + 4));
+  EXPECT_EQ(session.keep_prefix({}), 0);
+}
+
+TEST_F(SessionTest, APromptEndsBetweenBlocksOnceItIsStopped) {
+  const std::atomic<bool> stop = true, go_on = false;
+  EXPECT_TRUE(session.prefill(golden.prompt, &stop).empty());
+  EXPECT_EQ(session.length(), 0);
+  const auto logits = session.prefill(golden.prompt, &go_on);
+  EXPECT_EQ(std::vector(logits.begin(), logits.end()), row(15));
+}
+
 TEST_F(SessionTest, TwoSessionsOfAnEngineDoNotMix) {
   Session other(engine);
   other.prefill(std::vector<int32_t>(11, 3));

@@ -60,13 +60,15 @@ struct TinyCheckpoint : MemoryCheckpoint {
 TEST(Model, UnknownArchitecturesAreRefusedWithTheKnownOnes) {
   TinyCheckpoint checkpoint;
   checkpoint.checkpoint->config["model_type"] = "mamba";
-  EXPECT_EQ(checkpoint.error(), "model: the architecture is mamba; implemented are: llama, qwen3");
+  EXPECT_EQ(checkpoint.error(),
+            "model: the architecture is mamba; implemented are: deepseek_v3, glm4_moe, glm4_moe_lite, gpt_oss, llama, "
+            "mixtral, qwen3, qwen3_moe");
   checkpoint.checkpoint->config.erase("model_type");
   EXPECT_EQ(checkpoint.error(), "model/config.json: model_type is missing; a text expected");
   MemoryCheckpoint gguf(Container::gguf, {{"general.architecture", "gemma3"}});
   const auto source = gguf.open();
   EXPECT_EQ(error_of([&] { make_model(*gguf.checkpoint, *source); }),
-            "model: the architecture is gemma3; implemented are: llama, qwen3");
+            "model: the architecture is gemma3; implemented are: deepseek2, glm4moe, gpt-oss, llama, qwen3, qwen3moe");
 }
 
 TEST(Model, EveryTensorIsNeeded) {

@@ -29,6 +29,12 @@ TEST(Step, EveryOpsNameAndSlices) {
                 "attention",
                 {kA},
                 {kC}},
+           Case{KvAppendOp{.k = kA, .v = {}, .layer = 0}, "kv_append", {kA}, {}},
+           Case{HeadLinearOp{.x = kA, .w = {0}, .num_heads = 2, .out = kC}, "head_linear", {kA}, {kC}},
+           Case{LatentAttentionOp{.q_latent = kA, .q = kB, .layer = 0, .out = kC}, "latent_attention", {kA, kB}, {kC}},
+           Case{RouteOp{.logits = kA, .experts = kB, .expert_weights = kC}, "route", {kA}, {kB, kC}},
+           Case{MoeGateUpOp{.x = kA, .experts = kB, .out = kC}, "moe_gate_up", {kA, kB}, {kC}},
+           Case{MoeDownOp{.x = kA, .experts = kB, .expert_weights = kB, .out = kC}, "moe_down", {kA, kB, kB, kC}, {kC}},
            Case{SwigluOp{.gate = kA, .up = kB, .out = kC}, "swiglu", {kA, kB}, {kC}},
            Case{SelectLogitsOp{.x = kA, .out = kB}, "select_logits", {kA}, {kB}},
        }) {
@@ -36,6 +42,19 @@ TEST(Step, EveryOpsNameAndSlices) {
     EXPECT_EQ(op_slices(c.op).reads, c.reads) << c.name;
     EXPECT_EQ(op_slices(c.op).writes, c.writes) << c.name;
   }
+}
+
+TEST(Step, OfExpertsOnlyTheChosenAreRead) {
+  // Matrix w has w + 1 experts of 100 bytes each.
+  const auto size = [](WeightId w) { return MatrixSize{w.index + 1, 100 * (w.index + 1)}; };
+  EXPECT_EQ(weight_bytes_read(EmbedOp{.w = {0}, .out = kA}, 3, size), 0);
+  EXPECT_EQ(weight_bytes_read(LinearOp{.x = kA, .w = {0}, .out = kB}, 3, size), 100);
+  EXPECT_EQ(weight_bytes_read(HeadLinearOp{.x = kA, .w = {4}, .num_heads = 5, .out = kB}, 1, size), 500);
+  const MoeGateUpOp gate_up{.x = kA, .gate = {7}, .up = {7}, .experts = kB, .out = kC};  // 4 of 8
+  EXPECT_EQ(weight_bytes_read(gate_up, 1, size), 800);
+  EXPECT_EQ(weight_bytes_read(gate_up, 2, size), 1600);
+  EXPECT_EQ(weight_bytes_read(gate_up, 50, size), 1600);
+  EXPECT_EQ(weight_bytes_read(MoeDownOp{.x = kA, .down = {5}, .experts = kB, .out = kC}, 1, size), 400);
 }
 
 TEST(Step, SlicesOverlapWithinABuffer) {
@@ -72,6 +91,9 @@ TEST(KvCacheShape, BytesPerToken) {
   EXPECT_EQ(shape.bytes_per_token(), 2 * 22);
   shape.type = KvCacheType::f32;
   EXPECT_EQ(shape.bytes_per_token(), 4 * 22);
+  shape.layers[1].window = 3;
+  EXPECT_EQ(shape.bytes_read(2), 4 * 2 * 22);
+  EXPECT_EQ(shape.bytes_read(10), 4 * (10 * 10 + 3 * 12));
   EXPECT_EQ(kv_cache_type_name(KvCacheType::f16), "f16");
   EXPECT_EQ(kv_cache_type_name(KvCacheType::f32), "f32");
 }

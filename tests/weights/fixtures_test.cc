@@ -1,6 +1,7 @@
 // The golden checkpoints, where they are: every matrix of the dense models, and the values of some matrices of all.
 #include <cmath>
 #include <filesystem>
+#include <fstream>
 
 #include <gtest/gtest.h>
 
@@ -75,8 +76,53 @@ TEST(Fixtures, EveryMatrixOfTheDenseModelsIsRead) {
   read_dense_model(*open("checkpoints/qwen3-ct-mxfp4"), qwen3, /*is_tied=*/false);
 }
 
-// The sum of value[i] * (i % 1009 + 1) over a whole matrix, which no two orders share. Expected are sums in double that
-// numpy, torch and gguf-py give on the same files, with llama.cpp's permutation of q and k undone.
+struct WeightedSum {
+  double sum = 0.0, magnitude = 0.0;
+};
+
+// Of value[i] * (i % 1009 + 1), which no two orders of the values share.
+WeightedSum weighted_sum(const std::vector<float>& values) {
+  WeightedSum all;
+  int64_t i = 0;
+  for (float value : values) {
+    const double term = value * static_cast<double>(i++ % 1009 + 1);
+    all.sum += term;
+    all.magnitude += std::fabs(term);
+  }
+  return all;
+}
+
+// checkpoint_sums.json is made by tools/make_fixture_sums.py, with numpy alone.
+TEST(Fixtures, EveryTensorOfEveryFolderMeansWhatNumpySays) {
+  if (!has_fixtures()) return;
+  std::ifstream file(std::filesystem::path(NIBBLE_TEST_DATA) / "checkpoint_sums.json");
+  const auto folders = nlohmann::json::parse(file);
+  EXPECT_EQ(folders.size(), 12u);
+  for (const auto& [folder, tensors] : folders.items()) {
+    const auto source = open("checkpoints/" + folder);
+    for (const auto& [name, entry] : tensors.items()) {
+      SCOPED_TRACE(fmt::format("{} {}", folder, name));
+      const bool is_experts = name.find('*') != std::string::npos;
+      const int64_t E = is_experts ? entry[0].get<int64_t>() : 1;
+      WeightedSum found;
+      if (entry.size() == 4) {
+        const MatrixRequest request{.name = {name, ""}, .E = E, .N = entry[1], .K = entry[2], .is_experts = is_experts};
+        found = weighted_sum(decoded(source->read(request)));
+        source->release(request);
+      } else {
+        EXPECT_TRUE(source->has_vector({name, ""}));
+        found =
+            weighted_sum(source->read_vector({.name = {name, ""}, .size = entry[1], .E = E, .is_experts = is_experts}));
+      }
+      EXPECT_NEAR(found.sum, entry.back().get<double>(), 1e-9 * found.magnitude);  // tensor scales round once
+      EXPECT_GT(found.magnitude, 0.0);
+    }
+    EXPECT_EQ(source->unknown_tensors(), std::vector<std::string>{}) << folder;
+  }
+}
+
+// Sums that gguf-py gives on the same files, with llama.cpp's permutation of q and k undone, and some of numpy and
+// torch.
 struct SumCase {
   const char* file;
   const char* tensor;
@@ -110,14 +156,8 @@ TEST(Fixtures, ValuesAreThoseOfIndependentReaders) {
     const auto source = open(c.file);
     const CanonicalWeight weight = source->read(
         {.name = {c.tensor, c.tensor}, .E = c.E, .N = c.N, .K = c.K, .gguf_permuted_heads = c.permuted_heads});
-    double sum = 0.0, magnitude = 0.0;
-    int64_t i = 0;
-    for (float value : decoded(weight)) {
-      const double term = value * static_cast<double>(i++ % 1009 + 1);
-      sum += term;
-      magnitude += std::fabs(term);
-    }
-    EXPECT_NEAR(sum, c.expected, 1e-9 * magnitude);  // tensor scales round once, to float32
+    const WeightedSum found = weighted_sum(decoded(weight));
+    EXPECT_NEAR(found.sum, c.expected, 1e-9 * found.magnitude);  // tensor scales round once, to float32
   }
 }
 

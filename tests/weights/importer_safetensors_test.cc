@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "memory_checkpoint.h"
+#include "weights/importer_core.h"
 
 namespace nibble {
 namespace {
@@ -100,7 +101,7 @@ TEST(ImportModelOpt, TensorScaleMultiplies) {
   for (float& value : expected) value *= 0.25f;
   EXPECT_EQ(decoded(weight), expected);
   EXPECT_TRUE(source->unknown_tensors().empty());
-  EXPECT_EQ(source->unused_tensors(), std::vector<std::string>{"x.input_scale"});
+  EXPECT_EQ(source->unused_tensors(), (std::vector<UnusedTensor>{{"x.input_scale", kActivationScale}}));
 }
 
 TEST(ImportModelOpt, ConfigurationMayBeInItsOwnFile) {
@@ -129,7 +130,7 @@ TEST(ImportCompressedTensors, TensorScaleDivides) {
   EXPECT_EQ(decoded(source->read(matrix("x", 2, 32))), expected);
   EXPECT_EQ(source->describe(matrix("x", 2, 32)).source, "U8 + F8_E4M3 scales (compressed-tensors NVFP4)");
   EXPECT_TRUE(source->unknown_tensors().empty());
-  EXPECT_EQ(source->unused_tensors(), std::vector<std::string>{"x.input_global_scale"});
+  EXPECT_EQ(source->unused_tensors(), (std::vector<UnusedTensor>{{"x.input_global_scale", kActivationScale}}));
 
   file.add("x.weight_global_scale", DType::f32, {1}, bytes_of({0.0f}));
   EXPECT_EQ(error_of(file, matrix("x", 2, 32)),
@@ -183,16 +184,6 @@ TEST(ImportMlx, ExpertsAreStacked) {
   EXPECT_NE(error_of(file, matrix("x", 1, 32)).find("shape [2, 1, 4] in the file, [1, 4] expected"), std::string::npos);
 }
 
-TEST(ImportMlx, AffineModulesBecomeFloat32) {
-  MemoryCheckpoint file(Container::safetensors, mlx_config("mxfp4", 32));
-  file.add("affine.weight", DType::u32, {2, 8}, some_bytes(64))
-      .add("affine.scales", DType::bf16, {2, 1}, bytes_of<uint16_t>({0x3F80, 0x3E80}))
-      .add("affine.biases", DType::bf16, {2, 1}, bytes_of<uint16_t>({0xC000, 0x3F00}));
-  const std::vector<float> values = decoded(file.open()->read(matrix("affine", 2, 32)));
-  const Bytes codes = some_bytes(64);
-  for (size_t i = 0; i < 64; i++) EXPECT_EQ(values[i], i < 32 ? codes[i] * 1.0f - 2.0f : codes[i] * 0.25f + 0.5f) << i;
-}
-
 TEST(ImportMlx, AModuleThatIsNotQuantizedHasNoScales) {
   MemoryCheckpoint file(Container::safetensors, mlx_config("mxfp4", 32));
   file.add("plain.weight", DType::u32, {2, 4}, some_bytes(32)).add("plain.scales", DType::u8, {2, 1}, {130, 127});
@@ -240,35 +231,6 @@ TEST(ImportSafetensors, FaultsNameFileTensorAndBothValues) {
             "model: tensor i.weight: type I32 in the file is not read here, F32 or F16 or BF16 expected");
 }
 
-TEST(ImportSafetensors, UnknownMethodsFormatsAndModesAreNamed) {
-  const auto error = [](const json& config) {
-    return input_error([&] { MemoryCheckpoint(Container::safetensors, config).open(); });
-  };
-  EXPECT_EQ(
-      error({{"quantization_config", {{"quant_method", "gptq"}}}}),
-      "model/config.json: quantization_config: quant_method \"gptq\" is not read; modelopt, compressed-tensors and "
-      "MLX's own \"quantization\" are");
-  EXPECT_EQ(error({{"quantization_config", {{"quant_method", "modelopt"}, {"quant_algo", "FP8"}}}}),
-            "model/config.json: quantization_config: ModelOpt's quant_algo \"FP8\" is not read; NVFP4 is");
-  EXPECT_EQ(error({{"quantization_config", {{"quant_method", "compressed-tensors"}, {"format", "int-quantized"}}}}),
-            "model/config.json: quantization_config: the format \"int-quantized\" of compressed-tensors is not read; "
-            "nvfp4-pack-quantized and mxfp4-pack-quantized are");
-  EXPECT_NE(error(mlx_config("mxfp8", 32)).find("mode \"mxfp8\" with 4 bits and groups of 32 is not read"),
-            std::string::npos);
-  EXPECT_NE(error(mlx_config("mxfp4", 64)).find("mode \"mxfp4\" with 4 bits and groups of 64 is not read"),
-            std::string::npos);
-  json wrong_group = compressed_tensors_config("nvfp4-pack-quantized");
-  wrong_group["quantization_config"]["config_groups"]["group_0"]["weights"]["group_size"] = 32;
-  EXPECT_EQ(error(wrong_group), "model/config.json: quantization_config: group_size 32, 16 expected for NVFP4");
-  json wrong_type = modelopt_config();
-  wrong_type["quantization_config"]["quant_algo"] = 4;
-  EXPECT_NE(error(wrong_type).find("model/config.json: quantization_config: a value has another type than expected"),
-            std::string::npos);
-  json bad_pattern = compressed_tensors_config("nvfp4-pack-quantized");
-  bad_pattern["quantization_config"]["ignore"] = {"re:(unclosed"};
-  EXPECT_NE(error(bad_pattern).find("the pattern re:(unclosed is not a regular expression"), std::string::npos);
-}
-
 TEST(ImportSafetensors, Vectors) {
   MemoryCheckpoint file(Container::safetensors);
   file.add("a", DType::bf16, {2}, bytes_of<uint16_t>({0x3F80, 0xC000}))
@@ -298,11 +260,16 @@ TEST(ImportSafetensors, TellsUnknownTensorsFromUnusedOnes) {
   const auto source = file.open();
   source->describe(matrix("x", 2, 32));
   EXPECT_EQ(source->unknown_tensors(), (std::vector<std::string>{"model.extra", "model.layers.1.mlp.extra.weight"}));
-  EXPECT_EQ(
-      source->unused_tensors(),
-      (std::vector<std::string>{"lm_head.weight", "model.layers.0.self_attn.k_proj.k_scale",
-                                "model.layers.0.self_attn.rotary_emb.inv_freq", "model.layers.10.mlp.up_proj.weight",
-                                "model.layers.2.eh_proj.weight", "x.input_scale"}));
+  EXPECT_EQ(source->unused_tensors(),
+            (std::vector<UnusedTensor>{
+                {"lm_head.weight", "output matrix, tied to the embedding"},
+                {"model.layers.0.self_attn.k_proj.k_scale", "scale of an 8-bit KV cache, which is not used here"},
+                {"model.layers.0.self_attn.rotary_emb.inv_freq", "table of the rotation, computed anew"},
+                {"model.layers.10.mlp.up_proj.weight", kPredictionLayer},
+                {"model.layers.2.eh_proj.weight", kPredictionLayer},
+                {"x.input_scale", kActivationScale}}));
+  EXPECT_EQ(source->tensors_of(matrix("x", 2, 32)),
+            (std::vector<std::string>{"x.weight", "x.weight_scale", "x.weight_scale_2"}));
 }
 
 }  // namespace

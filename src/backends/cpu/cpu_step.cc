@@ -7,6 +7,7 @@
 #include <functional>
 
 #include "backends/cpu/cpu_kv_cache.h"
+#include "backends/cpu/cpu_moe.h"
 #include "backends/cpu/cpu_vector.h"
 #include "backends/cpu/float_kernels.h"
 #include "backends/cpu/fuse.h"
@@ -19,12 +20,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// The columns of a slice, for all rows of its buffer.
-struct Matrix {
-  float* data;
-  int64_t rows, width, stride;
-  float* row(int64_t m) const { return data + m * stride; }
-};
+using Matrix = FloatRows;
 
 // Rows [first_row, last_row) of linear `index` of a group, for one worker.
 struct RowShare {
@@ -46,8 +42,17 @@ class CpuStep final : public CompiledStep {
       buffers_.emplace_back(static_cast<size_t>(step_.num_rows(buffer.rows) * buffer.width) * sizeof(float));
     for (const Rotation& rotation : step_.rotations)
       turns_.emplace_back(2 * static_cast<size_t>(step_.M) * rotation.inv_freq.size() * sizeof(float));
-    for (int worker = 0; worker < num_workers_; worker++)
+    size_t q_floats = 0, route_bytes = 0;
+    for (const Op& op : step_.ops) {
+      if (const auto* a = std::get_if<LatentAttentionOp>(&op))
+        q_floats = std::max(q_floats, static_cast<size_t>(a->latent_dim + a->rope_dim));
+      if (const auto* r = std::get_if<RouteOp>(&op)) route_bytes = std::max(route_bytes, route_scratch_bytes(*r));
+    }
+    for (int worker = 0; worker < num_workers_; worker++) {
       scores_.emplace_back(static_cast<size_t>(cache_shape.max_len) * sizeof(float));
+      latent_q_.emplace_back(q_floats * sizeof(float));
+      route_scratch_.emplace_back(route_bytes);
+    }
     for (const OpGroup& group : fuse(step_)) {
       const std::string name = group_name(group);
       std::visit([&](const auto& g) { compile(g, name); }, group);
@@ -71,8 +76,9 @@ class CpuStep final : public CompiledStep {
   }
   int64_t scratch_bytes() const override {
     size_t bytes = 0;
-    for (const auto* list : {&buffers_, &turns_, &scores_, &worker_buffers_})
+    for (const auto* list : {&buffers_, &turns_, &scores_, &latent_q_, &route_scratch_, &worker_buffers_})
       for (const Buffer& buffer : *list) bytes += buffer.size();
+    for (const auto& scratch : moe_scratch_) bytes += scratch->bytes();
     return static_cast<int64_t>(bytes);
   }
   std::vector<Phase> phases() const override {
@@ -244,7 +250,8 @@ class CpuStep final : public CompiledStep {
     for (int64_t m = tokens.first; m < tokens.last; m++) {
       const float* cosine = turns_[r].as<float>() + m * half;
       for (int64_t h = heads.first; h < heads.last; h++)
-        floats_.rotate(x.row(m) + h * op.head_dim, cosine, cosine + step_.M * half, half);
+        (op.interleaved ? floats_.rotate_interleaved : floats_.rotate)(x.row(m) + h * op.head_dim + op.first, cosine,
+                                                                       cosine + step_.M * half, half);
     }
   }
   void append(const KvAppendOp& op, Range tokens, Range k_columns, Range v_columns) const {
@@ -253,6 +260,7 @@ class CpuStep final : public CompiledStep {
       const auto i = static_cast<size_t>(m);
       floats_.store(matrix(op.k).row(m) + k_columns.first, k_columns.last - k_columns.first, type,
                     cache_->k(op.layer, inputs_.sequence[i], inputs_.pos[i], k_columns.first));
+      if (v_columns.first == v_columns.last) continue;
       floats_.store(matrix(op.v).row(m) + v_columns.first, v_columns.last - v_columns.first, type,
                     cache_->v(op.layer, inputs_.sequence[i], inputs_.pos[i], v_columns.first));
     }
@@ -281,15 +289,18 @@ class CpuStep final : public CompiledStep {
     const auto i = static_cast<size_t>(m);
     const auto l = static_cast<size_t>(a.layer);
     const int64_t first = h / (a.num_heads / a.num_kv_heads) * a.head_dim;
+    const int64_t len = inputs_.pos[i] + 1, seen = a.window > 0 ? std::min(a.window, len) : len;
     floats_.attend({.q = matrix(a.q).row(m) + h * a.head_dim,
-                    .k = cache_->k(a.layer, inputs_.sequence[i], 0, first),
-                    .v = cache_->v(a.layer, inputs_.sequence[i], 0, first),
+                    .k = cache_->k(a.layer, inputs_.sequence[i], len - seen, first),
+                    .v = cache_->v(a.layer, inputs_.sequence[i], len - seen, first),
                     .k_stride = cache_->shape.layers[l].k_width,
                     .v_stride = cache_->shape.layers[l].v_width,
                     .type = cache_->shape.type,
-                    .len = inputs_.pos[i] + 1,
+                    .len = seen,
                     .head_dim = a.head_dim,
+                    .v_dim = a.head_dim,
                     .scale = a.scale,
+                    .sink = a.sinks ? vector(a.sinks) + h : nullptr,
                     .scores = scores_[static_cast<size_t>(worker)].as<float>(),
                     .out = matrix(a.out).row(m) + h * a.head_dim});
   }
@@ -323,6 +334,124 @@ class CpuStep final : public CompiledStep {
     }
   }
 
+  // The latent of a position is key and value in one.
+  void attend(const LatentAttentionOp& a, int64_t m, int64_t h, int worker) const {
+    const auto i = static_cast<size_t>(m), w = static_cast<size_t>(worker);
+    const int64_t width = a.latent_dim + a.rope_dim, q_head_dim = a.q.width / a.num_heads;
+    float* q = latent_q_[w].as<float>();
+    std::copy_n(matrix(a.q_latent).row(m) + h * a.latent_dim, a.latent_dim, q);
+    std::copy_n(matrix(a.q).row(m) + (h + 1) * q_head_dim - a.rope_dim, a.rope_dim, q + a.latent_dim);
+    const void* latents = cache_->k(a.layer, inputs_.sequence[i], 0, 0);
+    floats_.attend({.q = q,
+                    .k = latents,
+                    .v = latents,
+                    .k_stride = width,
+                    .v_stride = width,
+                    .type = cache_->shape.type,
+                    .len = inputs_.pos[i] + 1,
+                    .head_dim = width,
+                    .v_dim = a.latent_dim,
+                    .scale = a.scale,
+                    .scores = scores_[w].as<float>(),
+                    .out = matrix(a.out).row(m) + h * a.latent_dim});
+  }
+
+  void compile(const LatentAttentionOp& op, const std::string& name) {
+    add_phase(name, 0, [this, op](int worker) {
+      const auto [first, last] = worker_range(step_.M * op.num_heads, 1, worker, num_workers_);
+      for (int64_t i = first; i < last; i++) attend(op, i / op.num_heads, i % op.num_heads, worker);
+    });
+  }
+
+  // Each worker some heads, of which it rounds the activations itself.
+  void compile(const HeadLinearOp& op, const std::string& name) {
+    const PackedMatrix& w = packed(op.w);
+    const Matrix x = matrix(op.x), out = matrix(op.out);
+    const int64_t head_dim = x.width / op.num_heads;
+    std::vector<ActivationGroup*> groups;
+    for (int worker = 0; worker < num_workers_; worker++)
+      groups.push_back(
+          worker_buffers_.emplace_back(static_cast<size_t>(activations_bytes(x.rows, w.K))).as<ActivationGroup>());
+    add_phase(name, weight_bytes(op), [this, op, &w, x, out, head_dim, groups = std::move(groups)](int worker) {
+      const auto [first, last] = worker_range(op.num_heads, 1, worker, num_workers_);
+      for (int64_t h = first; h < last; h++) {
+        const Activations head{.M = x.rows,
+                               .K = w.K,
+                               .x = x.data + h * head_dim,
+                               .x_stride = x.stride,
+                               .groups = groups[static_cast<size_t>(worker)]};
+        kernels_.prepare(head, 0, head.M * activation_groups(head.K));
+        kernels_.linear({.w = &w,
+                         .e = h,
+                         .first_row = 0,
+                         .last_row = w.N,
+                         .x = &head,
+                         .num_tokens = head.M,
+                         .out = out.data + h * w.N,
+                         .out_stride = out.stride});
+      }
+    });
+  }
+
+  // ---- experts ----
+
+  int64_t weight_bytes(const Op& op) const {
+    return weight_bytes_read(op, step_.M, [&](WeightId id) { return MatrixSize{packed(id).E, packed(id).bytes}; });
+  }
+
+  // Layers of one shape take turns with the same scratch.
+  MoeScratch& moe_scratch(const MoeShape& shape) {
+    for (const auto& scratch : moe_scratch_)
+      if (scratch->shape == shape) return *scratch;
+    return *moe_scratch_.emplace_back(std::make_unique<MoeScratch>(shape, num_workers_));
+  }
+
+  template <class Experts>
+  void add_expert_phases(const Op& op, const std::string& name, Experts experts) {
+    if (!experts.scratch->shape.alone)
+      add_phase("sort + round", 0, [experts, this](int worker) { experts.prepare(worker, num_workers_); });
+    add_phase(name, weight_bytes(op), [experts, this](int worker) {
+      if (experts.scratch->shape.alone) experts.prepare(worker, num_workers_);
+      experts.compute(worker, num_workers_);
+    });
+  }
+  void compile(const MoeGateUpOp& op, const std::string& name) {
+    const PackedMatrix& gate = packed(op.gate);
+    const MoeShape shape{.M = step_.M,
+                         .top_k = op.experts.width,
+                         .E = gate.E,
+                         .N = gate.N,
+                         .K = gate.K,
+                         .num_outputs = 2,
+                         .alone = step_.M == 1};
+    add_expert_phases(op, name,
+                      MoeGateUp{.op = op,
+                                .gate = {&gate, vector(op.gate_bias)},
+                                .up = {&packed(op.up), vector(op.up_bias)},
+                                .x = matrix(op.x),
+                                .experts = matrix(op.experts),
+                                .out = matrix(op.out),
+                                .scratch = &moe_scratch(shape)});
+  }
+  void compile(const MoeDownOp& op, const std::string& name) {
+    const PackedMatrix& down = packed(op.down);
+    const int64_t top_k = op.experts.width;
+    const MoeShape shape{.M = step_.M,
+                         .top_k = top_k,
+                         .E = down.E,
+                         .N = down.N,
+                         .K = down.K,
+                         .num_outputs = 1,
+                         .alone = step_.M == 1 && top_k <= kRedundantTokens};
+    add_expert_phases(op, name,
+                      MoeDown{.down = {&down, vector(op.bias)},
+                              .x = matrix(op.x),
+                              .experts = matrix(op.experts),
+                              .expert_weights = matrix(op.expert_weights),
+                              .out = matrix(op.out),
+                              .scratch = &moe_scratch(shape)});
+  }
+
   // ---- what runs alone, each worker some of the tokens ----
 
   void compile(const RowOp& op, const std::string& name) {
@@ -348,6 +477,13 @@ class CpuStep final : public CompiledStep {
     for (int64_t m = first; m < last; m++)
       floats_.swiglu(matrix(op.gate).row(m), matrix(op.up).row(m), op.out.width, matrix(op.out).row(m));
   }
+  void execute(const RouteOp& op, int worker) const {
+    const auto [first, last] = tokens_of(op.logits, worker);
+    const Matrix logits = matrix(op.logits), experts = matrix(op.experts), weights = matrix(op.expert_weights);
+    for (int64_t m = first; m < last; m++)
+      route_token(op, logits.row(m), vector(op.correction_bias), experts.row(m), weights.row(m),
+                  route_scratch_[static_cast<size_t>(worker)].as<double>());
+  }
   void execute(const SelectLogitsOp& op, int worker) const {
     const auto [first, last] = tokens_of(op.out, worker);
     const Matrix x = matrix(op.x), out = matrix(op.out);
@@ -360,9 +496,12 @@ class CpuStep final : public CompiledStep {
   const int num_workers_;
   const CpuKernels& kernels_ = cpu_kernels();
   const FloatKernels& floats_ = float_kernels();
-  std::vector<Buffer> buffers_;         // by StepBuffer
-  std::vector<Buffer> turns_;           // by Rotation
-  std::vector<Buffer> scores_;          // by worker: [max_len]
+  std::vector<Buffer> buffers_;        // by StepBuffer
+  std::vector<Buffer> turns_;          // by Rotation
+  std::vector<Buffer> scores_;         // by worker: [max_len]
+  std::vector<Buffer> latent_q_;       // by worker: a query of latent attention
+  std::vector<Buffer> route_scratch_;  // by worker
+  std::vector<std::unique_ptr<MoeScratch>> moe_scratch_;
   std::vector<Buffer> worker_buffers_;  // normed rows and rounded activations
   std::vector<CompiledPhase> phases_;
   StepInputs inputs_;

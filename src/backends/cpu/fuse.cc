@@ -115,6 +115,16 @@ std::optional<AttentionGroup> attention_group(const Step& step, size_t& i) {
   return group;
 }
 
+OpGroup alone(const Op& op) {
+  if (const std::optional<RowOp> row_op = as_row_op(op)) return *row_op;
+  return std::visit(
+      []<class T>(const T& o) -> OpGroup {
+        if constexpr (std::is_constructible_v<OpGroup, T>) return o;
+        throw std::logic_error("a recorded linear's out overlaps its x");
+      },
+      op);
+}
+
 }  // namespace
 
 std::vector<OpGroup> fuse(const Step& step) {
@@ -125,9 +135,7 @@ std::vector<OpGroup> fuse(const Step& step) {
     } else if (auto attention = attention_group(step, i)) {
       groups.emplace_back(std::move(*attention));
     } else {
-      const std::optional<RowOp> op = as_row_op(step.ops[i++]);
-      if (!op) throw std::logic_error("a recorded linear's out overlaps its x");
-      groups.emplace_back(*op);
+      groups.push_back(alone(step.ops[i++]));
     }
   }
   return groups;
@@ -149,8 +157,14 @@ std::string group_name(const OpGroup& group) {
   } else if (const auto* attention = std::get_if<AttentionGroup>(&group)) {
     for (const RowOp& op : attention->prepare) add(row_op_name(op));
     add("attention");
+  } else if (const auto* row_op = std::get_if<RowOp>(&group)) {
+    add(row_op_name(*row_op));
   } else {
-    add(row_op_name(std::get<RowOp>(group)));
+    std::visit(
+        [&]<class T>(const T& op) {
+          if constexpr (std::is_constructible_v<Op, T>) add(op_name(op));
+        },
+        group);
   }
   return name;
 }

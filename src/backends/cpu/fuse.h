@@ -21,7 +21,7 @@ struct LinearGroup {
 };
 
 // An op that can run for some tokens, or some heads, at a time.
-using RowOp = std::variant<EmbedOp, RmsNormOp, RopeOp, KvAppendOp, SwigluOp, SelectLogitsOp>;
+using RowOp = std::variant<EmbedOp, RmsNormOp, RopeOp, KvAppendOp, SwigluOp, RouteOp, SelectLogitsOp>;
 
 // An attention with what happens to its heads just before: norms, rotations, the append to the cache. All of it splits
 // by key and value heads.
@@ -30,7 +30,9 @@ struct AttentionGroup {
   AttentionOp attention;
 };
 
-using OpGroup = std::variant<LinearGroup, AttentionGroup, RowOp>;
+// The ops at the end run alone: a worker computes some heads, or some rows of every chosen expert.
+using OpGroup =
+    std::variant<LinearGroup, AttentionGroup, RowOp, HeadLinearOp, LatentAttentionOp, MoeGateUpOp, MoeDownOp>;
 
 std::vector<OpGroup> fuse(const Step& step);
 

@@ -47,8 +47,10 @@ class ReferenceStep final : public CompiledStep {
   int64_t weight_bytes() const override {
     int64_t bytes = 0;
     for (const Op& op : step_.ops)
-      if (const auto* linear = std::get_if<LinearOp>(&op))
-        bytes += weights_[static_cast<size_t>(linear->w.index)]->bytes;
+      bytes += weight_bytes_read(op, step_.M, [&](WeightId id) {
+        const PackedWeight& w = *weights_[static_cast<size_t>(id.index)];
+        return MatrixSize{w.E, w.bytes};
+      });
     return bytes;
   }
   int64_t scratch_bytes() const override {
@@ -84,12 +86,11 @@ class ReferenceStep final : public CompiledStep {
     reference::linear(matrix(op.x), weight(op.w), 0, vector(op.bias), matrix(op.out), op.accumulate);
   }
   void execute(const RopeOp& op) {
-    reference::rope(matrix(op.x), inputs_.pos, step_.rotations[static_cast<size_t>(op.rotation)], op.num_heads,
-                    op.head_dim);
+    reference::rope(matrix(op.x), inputs_.pos, step_.rotations[static_cast<size_t>(op.rotation)], op);
   }
   void execute(const KvAppendOp& op) {
     append(matrix(op.k), cache_->k[static_cast<size_t>(op.layer)]);
-    append(matrix(op.v), cache_->v[static_cast<size_t>(op.layer)]);
+    if (op.v.width > 0) append(matrix(op.v), cache_->v[static_cast<size_t>(op.layer)]);
   }
   void append(Matrix rows, std::vector<float>& to) {
     for (int64_t m = 0; m < rows.rows; m++) {
@@ -100,22 +101,39 @@ class ReferenceStep final : public CompiledStep {
         std::transform(row, row + rows.width, row, [](float x) { return half_to_float(float_to_half(x)); });
     }
   }
+  // What the sequence of token m has cached in a layer, up to the token itself.
+  reference::KvRows kv_rows(int layer, int64_t m) const {
+    const auto l = static_cast<size_t>(layer), i = static_cast<size_t>(m);
+    const KvLayer& widths = cache_->shape.layers[l];
+    const int64_t first = inputs_.sequence[i] * cache_->shape.max_len;
+    return {.k = cache_->k[l].data() + first * widths.k_width,
+            .v = cache_->v[l].data() + first * widths.v_width,
+            .k_stride = widths.k_width,
+            .v_stride = widths.v_width,
+            .len = inputs_.pos[i] + 1};
+  }
   void execute(const AttentionOp& op) {
-    const auto l = static_cast<size_t>(op.layer);
-    const KvLayer& layer = cache_->shape.layers[l];
-    for (int64_t m = 0; m < step_.M; m++) {
-      const auto i = static_cast<size_t>(m);
-      const int64_t first = inputs_.sequence[i] * cache_->shape.max_len;
-      reference::attention(matrix(op.q).row(m),
-                           {.k = cache_->k[l].data() + first * layer.k_width,
-                            .v = cache_->v[l].data() + first * layer.v_width,
-                            .k_stride = layer.k_width,
-                            .v_stride = layer.v_width,
-                            .len = inputs_.pos[i] + 1},
-                           op, matrix(op.out).row(m));
-    }
+    for (int64_t m = 0; m < step_.M; m++)
+      reference::attention(matrix(op.q).row(m), kv_rows(op.layer, m), op, vector(op.sinks), matrix(op.out).row(m));
+  }
+  void execute(const HeadLinearOp& op) { reference::head_linear(matrix(op.x), weight(op.w), matrix(op.out)); }
+  void execute(const LatentAttentionOp& op) {
+    for (int64_t m = 0; m < step_.M; m++)
+      reference::latent_attention(matrix(op.q_latent).row(m), matrix(op.q).row(m), kv_rows(op.layer, m), op,
+                                  matrix(op.out).row(m));
   }
   void execute(const SwigluOp& op) { reference::swiglu(matrix(op.gate), matrix(op.up), matrix(op.out)); }
+  void execute(const RouteOp& op) {
+    reference::route(matrix(op.logits), vector(op.correction_bias), op, matrix(op.experts), matrix(op.expert_weights));
+  }
+  void execute(const MoeGateUpOp& op) {
+    reference::moe_gate_up(matrix(op.x), weight(op.gate), weight(op.up), vector(op.gate_bias), vector(op.up_bias),
+                           matrix(op.experts), op, matrix(op.out));
+  }
+  void execute(const MoeDownOp& op) {
+    reference::moe_down(matrix(op.x), weight(op.down), vector(op.bias), matrix(op.experts), matrix(op.expert_weights),
+                        matrix(op.out));
+  }
   void execute(const SelectLogitsOp& op) {
     const Matrix x = matrix(op.x), out = matrix(op.out);
     for (int64_t m = 0; m < out.rows; m++) std::copy_n(x.row(x.rows - out.rows + m), out.width, out.row(m));

@@ -19,7 +19,7 @@ struct Matrix {
 void embed(std::span<const int32_t> tokens, const CanonicalWeight& w, Matrix out);
 void rms_norm(Matrix x, const float* weight, Matrix out, float eps, int64_t num_heads);
 void linear(Matrix x, const CanonicalWeight& w, int64_t e, const float* bias, Matrix out, bool accumulate);
-void rope(Matrix x, std::span<const int32_t> pos, const Rotation& rotation, int64_t num_heads, int64_t head_dim);
+void rope(Matrix x, std::span<const int32_t> pos, const Rotation& rotation, const RopeOp& op);
 
 // Keys and values of one token's sequence, positions 0 … len-1, one row each.
 struct KvRows {
@@ -27,8 +27,18 @@ struct KvRows {
   const float* v;
   int64_t k_stride, v_stride, len;
 };
-void attention(const float* q, const KvRows& kv, const AttentionOp& op, float* out);
+void attention(const float* q, const KvRows& kv, const AttentionOp& op, const float* sinks, float* out);
+
+void head_linear(Matrix x, const CanonicalWeight& w, Matrix out);
+void latent_attention(const float* q_latent, const float* q, const KvRows& kv, const LatentAttentionOp& op, float* out);
 
 void swiglu(Matrix gate, Matrix up, Matrix out);
+
+void route(Matrix logits, const float* correction_bias, const RouteOp& op, Matrix experts, Matrix expert_weights);
+// Biases are [E, N], or null.
+void moe_gate_up(Matrix x, const CanonicalWeight& gate, const CanonicalWeight& up, const float* gate_bias,
+                 const float* up_bias, Matrix experts, const MoeGateUpOp& op, Matrix out);
+void moe_down(Matrix x, const CanonicalWeight& down, const float* bias, Matrix experts, Matrix expert_weights,
+              Matrix out);
 
 }  // namespace nibble::reference

@@ -1,0 +1,224 @@
+#include "backends/cpu/cpu_moe.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <span>
+
+namespace nibble {
+
+namespace {
+
+constexpr double kTaken = std::numeric_limits<double>::quiet_NaN();
+
+// Takes the largest value out of `values`, of equals the first, and returns its number.
+int64_t take_largest(std::span<double> values) {
+  int64_t best = -1;
+  for (int64_t i = 0; i < static_cast<int64_t>(values.size()); i++) {
+    const double value = values[static_cast<size_t>(i)];
+    if (!std::isnan(value) && (best < 0 || value > values[static_cast<size_t>(best)])) best = i;
+  }
+  values[static_cast<size_t>(best)] = kTaken;
+  return best;
+}
+
+void fill_scores(RouterScores kind, const float* logits, std::span<double> scores) {
+  std::copy_n(logits, scores.size(), scores.begin());
+  if (kind == RouterScores::sigmoid) {
+    for (double& score : scores) score = 1.0 / (1.0 + std::exp(-score));
+    return;
+  }
+  const double largest = *std::ranges::max_element(scores);
+  double total = 0;
+  for (double& score : scores) total += score = std::exp(score - largest);
+  for (double& score : scores) score /= total;
+}
+
+// Excludes the experts of all groups but the best, a group being worth the sum of its two best.
+void exclude_groups(std::span<double> choice, std::span<double> groups, int64_t top_groups) {
+  const size_t size = choice.size() / groups.size();
+  for (size_t g = 0; g < groups.size(); g++) {
+    double best = -INFINITY, second = -INFINITY;
+    for (double value : choice.subspan(g * size, size)) {
+      second = std::max(second, std::min(best, value));
+      best = std::max(best, value);
+    }
+    groups[g] = size > 1 ? best + second : best;
+  }
+  for (int64_t i = 0; i < top_groups; i++) take_largest(groups);
+  for (size_t e = 0; e < choice.size(); e++)
+    if (!std::isnan(groups[e / size])) choice[e] = -INFINITY;
+}
+
+}  // namespace
+
+size_t route_scratch_bytes(const RouteOp& op) {
+  return static_cast<size_t>(2 * op.logits.width + op.num_groups) * sizeof(double);
+}
+
+void route_token(const RouteOp& op, const float* logits, const float* correction_bias, float* experts,
+                 float* expert_weights, double* scratch) {
+  const auto E = static_cast<size_t>(op.logits.width), top_k = static_cast<size_t>(op.experts.width);
+  const std::span<double> scores(scratch, E), choice(scratch + E, E);
+  fill_scores(op.scores, logits, scores);
+  for (size_t e = 0; e < E; e++) {
+    choice[e] = scores[e] + (correction_bias != nullptr ? correction_bias[e] : 0.0f);
+    if (std::isnan(choice[e])) choice[e] = -INFINITY;
+  }
+  if (op.num_groups > 1) exclude_groups(choice, {scratch + 2 * E, static_cast<size_t>(op.num_groups)}, op.top_groups);
+  double total = 0;
+  for (size_t j = 0; j < top_k; j++) {
+    const int64_t e = take_largest(choice);
+    experts[j] = static_cast<float>(e);
+    total += scores[static_cast<size_t>(e)];
+  }
+  const double divisor = op.normalise ? std::max(total, 1e-20) : 1.0;
+  for (size_t j = 0; j < top_k; j++)
+    expert_weights[j] = static_cast<float>(scores[static_cast<size_t>(experts[j])] / divisor * op.scale);
+}
+
+MoeScratch::MoeScratch(const MoeShape& s, int num_workers) : shape(s) {
+  const auto num_pairs = static_cast<size_t>(s.M * s.top_k);
+  for (int worker = 0; worker < num_workers; worker++)
+    orders.push_back({std::vector<int32_t>(num_pairs), std::vector<int32_t>(num_pairs),
+                      std::vector<int32_t>(static_cast<size_t>(s.E + 1))});
+  if (!s.alone) gathered = Buffer(num_pairs * static_cast<size_t>(s.K) * sizeof(float));
+  const auto rows = static_cast<int64_t>(num_pairs);
+  for (int i = 0; i < (s.alone ? num_workers : 1); i++) {
+    const Buffer& groups = groups_.emplace_back(static_cast<size_t>(activations_bytes(rows, s.K)));
+    rounded.push_back(
+        {.M = rows, .K = s.K, .x = gathered.as<float>(), .x_stride = s.K, .groups = groups.as<ActivationGroup>()});
+  }
+  for (int i = 0; i < s.num_outputs; i++) outputs.emplace_back(num_pairs * static_cast<size_t>(s.N) * sizeof(float));
+}
+
+size_t MoeScratch::bytes() const {
+  size_t sum = gathered.size();
+  for (const Buffer& buffer : groups_) sum += buffer.size();
+  for (const Buffer& buffer : outputs) sum += buffer.size();
+  return sum;
+}
+
+void MoeScratch::sort(const FloatRows& experts, int worker) {
+  PairOrder& order = orders[static_cast<size_t>(worker)];
+  std::ranges::fill(order.first, 0);
+  const auto expert_of = [&](int64_t pair) {
+    return static_cast<size_t>(experts.row(pair / shape.top_k)[pair % shape.top_k]);
+  };
+  const int64_t num_pairs = shape.M * shape.top_k;
+  for (int64_t pair = 0; pair < num_pairs; pair++) order.first[expert_of(pair) + 1]++;
+  for (size_t e = 1; e < order.first.size(); e++) order.first[e] += order.first[e - 1];
+  for (int64_t pair = 0; pair < num_pairs; pair++) {
+    const int32_t place = order.first[expert_of(pair)]++;
+    order.pairs[static_cast<size_t>(place)] = static_cast<int32_t>(pair);
+    order.places[static_cast<size_t>(pair)] = place;
+  }
+  // What counted the places up to each expert's end now is the next one's beginning.
+  for (size_t e = order.first.size() - 1; e > 0; e--) order.first[e] = order.first[e - 1];
+  order.first[0] = 0;
+}
+
+namespace {
+
+// Copies a worker's share of the sorted pairs and rounds them. source(pair) is the row that a pair multiplies by.
+template <class Source>
+void gather(MoeScratch& s, int worker, int num_workers, const Source& source) {
+  const Activations& x = s.rounded.front();
+  const auto [first, last] = worker_range(x.M, 1, worker, num_workers);
+  for (int64_t i = first; i < last; i++)
+    std::copy_n(source(s.orders[static_cast<size_t>(worker)].pairs[static_cast<size_t>(i)]), x.K,
+                s.gathered.as<float>() + i * x.K);
+  cpu_kernels().prepare(x, first * activation_groups(x.K), last * activation_groups(x.K));
+}
+
+// A worker's rows of every chosen expert, for all its pairs, into outputs[output]. Where the pairs are not gathered,
+// row_of(pair) is the row of x that a pair multiplies by.
+template <class RowOf>
+void multiply(const MoeScratch& s, const ExpertLinear& linear, const Activations& x, int output, int worker, Range rows,
+              const RowOf& row_of) {
+  const PairOrder& order = s.orders[static_cast<size_t>(worker)];
+  float* out = s.outputs[static_cast<size_t>(output)].as<float>();
+  for (int64_t e = 0; e < s.shape.E; e++) {
+    const int64_t first = order.first[static_cast<size_t>(e)], last = order.first[static_cast<size_t>(e + 1)];
+    if (first == last) continue;
+    cpu_kernels().linear({.w = linear.w,
+                          .e = e,
+                          .first_row = rows.first,
+                          .last_row = rows.last,
+                          .x = &x,
+                          .first_token = s.shape.alone ? row_of(order.pairs[static_cast<size_t>(first)]) : first,
+                          .num_tokens = last - first,
+                          .out = out + first * s.shape.N,
+                          .out_stride = s.shape.N,
+                          .bias = linear.bias != nullptr ? linear.bias + e * s.shape.N : nullptr});
+  }
+}
+
+}  // namespace
+
+void MoeGateUp::prepare(int worker, int num_workers) const {
+  scratch->sort(experts, worker);
+  if (scratch->shape.alone) {
+    Activations& rounded = scratch->rounded[static_cast<size_t>(worker)];
+    rounded.M = 1;
+    rounded.x = x.data;
+    cpu_kernels().prepare(rounded, 0, activation_groups(rounded.K));
+  } else {
+    gather(*scratch, worker, num_workers, [&](int64_t pair) { return x.row(pair / scratch->shape.top_k); });
+  }
+}
+
+void MoeGateUp::compute(int worker, int num_workers) const {
+  const MoeShape& shape = scratch->shape;
+  const Range rows = worker_range(shape.N, kBlockRows, worker, num_workers);
+  if (rows.first == rows.last) return;
+  const Activations& rounded = scratch->rounded[shape.alone ? static_cast<size_t>(worker) : 0];
+  const auto row_of = [](int64_t) { return int64_t{0}; };
+  multiply(*scratch, gate, rounded, 0, worker, rows, row_of);
+  multiply(*scratch, up, rounded, 1, worker, rows, row_of);
+  const PairOrder& order = scratch->orders[static_cast<size_t>(worker)];
+  for (int64_t pair = 0; pair < shape.M * shape.top_k; pair++) {
+    const int64_t at = order.places[static_cast<size_t>(pair)] * shape.N + rows.first, size = rows.last - rows.first;
+    const float* g = scratch->outputs[0].as<float>() + at;
+    const float* u = scratch->outputs[1].as<float>() + at;
+    float* to = out.row(pair / shape.top_k) + pair % shape.top_k * shape.N + rows.first;
+    if (op.activation == ExpertActivation::silu) {
+      float_kernels().swiglu(g, u, size, to);
+    } else {
+      float_kernels().clamped_swiglu(g, u, op.alpha, op.limit, size, to);
+    }
+  }
+}
+
+void MoeDown::prepare(int worker, int num_workers) const {
+  const MoeShape& shape = scratch->shape;
+  scratch->sort(experts, worker);
+  const auto source = [&](int64_t pair) { return x.row(pair / shape.top_k) + pair % shape.top_k * shape.K; };
+  if (shape.alone) {
+    Activations& rounded = scratch->rounded[static_cast<size_t>(worker)];
+    rounded.x = x.data;
+    cpu_kernels().prepare(rounded, 0, rounded.M * activation_groups(rounded.K));
+  } else {
+    gather(*scratch, worker, num_workers, source);
+  }
+}
+
+void MoeDown::compute(int worker, int num_workers) const {
+  const MoeShape& shape = scratch->shape;
+  const Range rows = worker_range(shape.N, kBlockRows, worker, num_workers);
+  if (rows.first == rows.last) return;
+  const Activations& rounded = scratch->rounded[shape.alone ? static_cast<size_t>(worker) : 0];
+  multiply(*scratch, down, rounded, 0, worker, rows, [](int64_t pair) { return pair; });
+  const PairOrder& order = scratch->orders[static_cast<size_t>(worker)];
+  const float* y = scratch->outputs[0].as<float>();
+  for (int64_t m = 0; m < shape.M; m++) {
+    float* to = out.row(m);
+    for (int64_t j = 0; j < shape.top_k; j++) {
+      const float weight = expert_weights.row(m)[j];
+      const float* from = y + order.places[static_cast<size_t>(m * shape.top_k + j)] * shape.N;
+      for (int64_t n = rows.first; n < rows.last; n++) to[n] += weight * from[n];
+    }
+  }
+}
+
+}  // namespace nibble

@@ -1,0 +1,83 @@
+// Slices of a matrix by heads (HeadSlice): rows as they are, or transposed.
+#include "base/memory.h"
+#include "weights/importer_core.h"
+
+namespace nibble {
+
+namespace {
+
+// Rows [first_row, first_row + N) of each head, their bytes unchanged.
+void copy_rows(const CanonicalWeight& w, const MatrixRequest& r, uint8_t* codes, uint8_t* scales) {
+  const auto row_codes = static_cast<size_t>(code_bytes(w.format, w.K));
+  const auto row_scales = static_cast<size_t>(scale_bytes(w.format, w.K));
+  for (int64_t e = 0; e < r.E; e++) {
+    for (int64_t n = 0; n < r.N; n++, codes += row_codes, scales += row_scales) {
+      const CanonicalRow row = canonical_row(w, 0, e * r.hf_heads.head_rows + r.hf_heads.first_row + n);
+      std::memcpy(codes, row.codes, row_codes);
+      if (row_scales > 0) std::memcpy(scales, row.scales, row_scales);
+    }
+  }
+}
+
+// The elements of [K, N] for each head become [N, K], without the tensor scale.
+void transpose_rows(const CanonicalWeight& w, const MatrixRequest& r, FormatId format, uint8_t* codes) {
+  const int64_t size = code_bytes(format, 1);
+  visit_format(w.format, [&](auto from) {
+    for (int64_t e = 0; e < r.E; e++) {
+      for (int64_t k = 0; k < r.K; k++) {
+        const CanonicalRow row = canonical_row(w, 0, e * r.hf_heads.head_rows + r.hf_heads.first_row + k);
+        for (int64_t n = 0; n < r.N; n++) {
+          const float value = from.decode(row.codes, row.scales, n);
+          uint8_t* to = codes + ((e * r.N + n) * r.K + k) * size;
+          if (format == FormatId::f32) {
+            std::memcpy(to, &value, sizeof value);
+          } else {
+            const uint16_t bits = format == FormatId::bf16 ? float_to_bf16(value) : float_to_half(value);
+            std::memcpy(to, &bits, sizeof bits);
+          }
+        }
+      }
+    }
+  });
+}
+
+}  // namespace
+
+// An E2M1 code has 2 significant bits, an E4M3 scale 4 and an E8M0 scale 1: their products fit bfloat16's 8.
+FormatId transposed_format(FormatId format) {
+  switch (format) {
+    case FormatId::mxfp4:
+    case FormatId::nvfp4:
+    case FormatId::bf16: return FormatId::bf16;
+    case FormatId::f16: return FormatId::f16;
+    default: return FormatId::f32;
+  }
+}
+
+MatrixRequest sliced_matrix(const MatrixRequest& r) {
+  return {.name = r.name, .N = r.E * r.hf_heads.head_rows, .K = r.hf_heads.transposed ? r.N : r.K};
+}
+
+CanonicalWeight slice_heads(const CanonicalWeight& weight, const MatrixRequest& r) {
+  const FormatId format = r.hf_heads.transposed ? transposed_format(weight.format) : weight.format;
+  const auto all_codes = static_cast<size_t>(r.E * r.N * code_bytes(format, r.K));
+  const auto all_scales = static_cast<size_t>(r.E * r.N * scale_bytes(format, r.K));
+  const auto bytes = std::make_shared<const Buffer>(all_codes + all_scales);
+  uint8_t* codes = bytes->data();
+  uint8_t* scales = codes + all_codes;
+  if (r.hf_heads.transposed) {
+    transpose_rows(weight, r, format, codes);
+  } else {
+    copy_rows(weight, r, codes, scales);
+  }
+  return {.format = format,
+          .E = r.E,
+          .N = r.N,
+          .K = r.K,
+          .codes = {codes, all_codes},
+          .scales = {scales, all_scales},
+          .parts = {{0, std::vector<float>(static_cast<size_t>(r.E), weight.parts.front().tensor_scale.front())}},
+          .storage = bytes};
+}
+
+}  // namespace nibble
