@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "base/read_file.h"
+#include "checkpoint/json_file.h"
 #include "commands.h"
 #include "text/chat_template.h"
 
@@ -15,7 +16,9 @@ struct TemplateArguments {
 };
 
 void render(const TemplateArguments& a) {
-  const auto json = nlohmann::ordered_json::parse(read_file(a.messages), nullptr, false);
+  const std::string text = read_file(a.messages);
+  check_json(text, a.messages, RepeatedKeys::last_wins);
+  const auto json = nlohmann::ordered_json::parse(text);
   if (!json.is_object() || !json.contains("messages") || !json.at("messages").is_array())
     throw_input_error("{}: a JSON object with an array \"messages\" expected", a.messages);
   const auto value = [&](const char* key, const nlohmann::ordered_json& fallback) {
@@ -24,12 +27,12 @@ void render(const TemplateArguments& a) {
   const nlohmann::ordered_json generation = value("add_generation_prompt", false);
   if (!generation.is_boolean())
     throw_input_error("{}: add_generation_prompt is {}; true or false expected", a.messages, generation.dump());
-  const std::string text = ChatTemplate(read_file(a.source))
-                               .render({.messages = json.at("messages"),
-                                        .tools = value("tools", nullptr),
-                                        .variables = value("variables", nlohmann::ordered_json::object()),
-                                        .add_generation_prompt = generation.get<bool>()});
-  std::fwrite(text.data(), 1, text.size(), stdout);
+  const std::string prompt = ChatTemplate(read_file(a.source))
+                                 .render({.messages = json.at("messages"),
+                                          .tools = value("tools", nullptr),
+                                          .variables = value("variables", nlohmann::ordered_json::object()),
+                                          .add_generation_prompt = generation.get<bool>()});
+  std::fwrite(prompt.data(), 1, prompt.size(), stdout);
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 #include <cstdio>
 
 #include "base/error.h"
+#include "checkpoint/json_file.h"
 #include "commands.h"
 #include "engine/text.h"
 
@@ -23,7 +24,8 @@ void tokenize(const TokenizeArguments& a) {
     fmt::print("{}\n", nlohmann::json(ids).dump());
     return;
   }
-  const nlohmann::json ids = nlohmann::json::parse(input, nullptr, false);
+  check_json(input, "stdin", RepeatedKeys::last_wins);
+  const nlohmann::json ids = nlohmann::json::parse(input);
   if (!ids.is_array()) throw_input_error("stdin: a JSON array of token ids expected, as in [1, 2, 3]");
   std::vector<int32_t> tokens;
   for (const nlohmann::json& id : ids) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <stdexcept>
+#include <string>
 #include <utility>
 
 #include <fmt/format.h>
@@ -21,9 +22,13 @@ class RunError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+// `message` with \x00 and the like for control characters, line ends and tabs excepted: a message quotes names from files,
+// and a NUL would end it, an escape sequence drive the terminal.
+std::string without_control_characters(std::string message);
+
 template <class... Args>
 [[noreturn]] void throw_input_error(fmt::format_string<Args...> format, Args&&... args) {
-  throw InputError(fmt::format(format, std::forward<Args>(args)...));
+  throw InputError(without_control_characters(fmt::format(format, std::forward<Args>(args)...)));
 }
 
 template <class... Args>

@@ -17,7 +17,7 @@ using Json = nlohmann::json;
 constexpr std::string_view kMagic = "GGUF";
 constexpr uint64_t kMaxKeyBytes = 65535;            // the format's own; kept for tensors' names too
 constexpr int kMaxArrayDepth = 4;                   // known files nest none
-constexpr uint64_t kMaxValues = uint64_t{1} << 24;  // of metadata, 16 bytes each; a vocabulary of 262144 has about 1e6
+constexpr uint64_t kMaxValues = uint64_t{1} << 23;  // of metadata, up to 64 bytes each; a vocabulary of 262144 has 1e6
 
 // Fewest bytes that a thing of each kind takes: a count that would need more than the file has is a lie, and is found
 // before anything is allocated for it.

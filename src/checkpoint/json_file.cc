@@ -12,6 +12,7 @@ namespace nibble {
 namespace {
 
 constexpr size_t kMaxBytes = size_t{100} << 20;  // the limit that safetensors sets for its headers
+constexpr size_t kMaxValues = size_t{1} << 22;   // up to 160 bytes each; the largest tokenizer.json has 2e6
 constexpr size_t kMaxDepth = 64;                 // nlohmann copies and prints recursively: this bounds the stack
 
 // Walks the text once without building anything; throws at the first fault.
@@ -19,13 +20,13 @@ class Checker : public nlohmann::json_sax<nlohmann::json> {
  public:
   Checker(std::string_view where, RepeatedKeys repeated_keys) : where_(where), repeated_keys_(repeated_keys) {}
 
-  bool null() override { return true; }
-  bool boolean(bool) override { return true; }
-  bool number_integer(number_integer_t) override { return true; }
-  bool number_unsigned(number_unsigned_t) override { return true; }
-  bool number_float(number_float_t, const string_t&) override { return true; }
-  bool string(string_t&) override { return true; }
-  bool binary(binary_t&) override { return true; }
+  bool null() override { return count(); }
+  bool boolean(bool) override { return count(); }
+  bool number_integer(number_integer_t) override { return count(); }
+  bool number_unsigned(number_unsigned_t) override { return count(); }
+  bool number_float(number_float_t, const string_t&) override { return count(); }
+  bool string(string_t&) override { return count(); }
+  bool binary(binary_t&) override { return count(); }
   bool start_object(size_t) override { return open(); }
   bool end_object() override { return close(); }
   bool start_array(size_t) override { return open(); }
@@ -44,7 +45,13 @@ class Checker : public nlohmann::json_sax<nlohmann::json> {
   }
 
  private:
+  bool count() {
+    if (++num_values_ > kMaxValues)
+      throw_input_error("{}: more than {} JSON values; no file of a model has so many", where_, kMaxValues);
+    return true;
+  }
   bool open() {
+    count();
     keys_.emplace_back();
     if (keys_.size() > kMaxDepth)
       throw_input_error("{}: JSON nested {} deep, at most {} is read", where_, keys_.size(), kMaxDepth);
@@ -57,17 +64,22 @@ class Checker : public nlohmann::json_sax<nlohmann::json> {
 
   std::string_view where_;
   RepeatedKeys repeated_keys_;
+  size_t num_values_ = 0;
   std::vector<std::set<std::string>> keys_;  // of each object that is open; empty for arrays
 };
 
 }  // namespace
 
-nlohmann::json parse_json_object(std::string_view text, std::string_view where, RepeatedKeys repeated_keys) {
+void check_json(std::string_view text, std::string_view where, RepeatedKeys repeated_keys) {
   if (text.size() > kMaxBytes)
     throw_input_error("{}: {} bytes of JSON, at most {} are read; the length is wrong or this is another kind of file",
                       where, text.size(), kMaxBytes);
   Checker checker(where, repeated_keys);
   nlohmann::json::sax_parse(text, &checker);
+}
+
+nlohmann::json parse_json_object(std::string_view text, std::string_view where, RepeatedKeys repeated_keys) {
+  check_json(text, where, repeated_keys);
   auto json = nlohmann::json::parse(text);
   if (!json.is_object()) throw_input_error("{}: a JSON {} in the file, an object expected", where, json.type_name());
   return json;

@@ -12,6 +12,10 @@ namespace nibble {
 // one; in a table of tensors it is a fault.
 enum class RepeatedKeys { last_wins, rejected };
 
+// Throws InputError unless `text` is one JSON value within the bounds: what parses it next can neither fail nor overflow the
+// stack. Messages start with `where`.
+void check_json(std::string_view text, std::string_view where, RepeatedKeys repeated_keys);
+
 // Parses `text`, which must be one JSON object. Messages start with `where` ("{file}", "{file}: header").
 nlohmann::json parse_json_object(std::string_view text, std::string_view where, RepeatedKeys repeated_keys);
 

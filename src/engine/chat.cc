@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/naming.h"
 #include "engine/text.h"
 #include "text/utf8.h"
 
@@ -51,7 +52,7 @@ ChatPrompt chat_prompt(const Checkpoint& checkpoint, const Tokenizer& tokenizer,
   const std::string source = template_source(checkpoint);
   ChatMessages chat{.messages = messages, .variables = template_variables(tokenizer), .add_generation_prompt = true};
   if (variables.is_object()) chat.variables.update(variables);
-  std::string text = ChatTemplate(source).render(chat);
+  std::string text = naming(checkpoint.path.string(), [&] { return ChatTemplate(source).render(chat); });
   // The template writes the beginning-of-text token itself.
   std::vector<int32_t> tokens = tokenizer.encode(text, {.parse_special = true});
   return {std::move(text), std::move(tokens), ThinkingStyle::of_template(source)};

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/naming.h"
 #include "models/shapes.h"
 #include "weights/importer.h"
 #include "weights/random_source.h"
@@ -15,7 +16,7 @@ ModelFiles open_model(const std::filesystem::path& path) {
   files.checkpoint = std::make_shared<const Checkpoint>(open_checkpoint(path));
   files.source = make_importer(files.checkpoint);
   files.model = make_model(*files.checkpoint, *files.source);
-  check_no_unknown_tensors(files.model->weights);
+  naming(path.string(), [&] { check_no_unknown_tensors(files.model->weights); });
   return files;
 }
 

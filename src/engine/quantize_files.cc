@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/error.h"
 #include "checkpoint/output_file.h"
 #include "engine/text.h"
 #include "formats/formats.h"
@@ -43,6 +44,16 @@ bool has_vector(const Model& model, std::string_view ending) {
   return std::ranges::any_of(model.weights.entries(), [&](const WeightEntry& e) { return e.name().ends_with(ending); });
 }
 
+// GGUF files may have tokens that are not UTF-8.
+void write_json(const std::filesystem::path& path, const nlohmann::json& json, int indent) {
+  try {
+    write_file(path, json.dump(indent) + "\n");
+  } catch (const nlohmann::json::type_error& error) {
+    throw_input_error("{}: cannot be written: a token of the model is not UTF-8, as JSON must be ({})", path.string(),
+                      error.what());
+  }
+}
+
 }  // namespace
 
 Json quantized_config(const ModelFiles& files, FormatId format, const std::vector<std::string>& kept) {
@@ -57,8 +68,8 @@ Json quantized_config(const ModelFiles& files, FormatId format, const std::vecto
         has_vector(*files.model, ".mlp.up_proj.bias") && has_vector(*files.model, ".mlp.down_proj.bias");
     const std::vector<int32_t> stops = stop_tokens(checkpoint);
     if (!stops.empty()) config["eos_token_id"] = stops.front();
-    if (checkpoint.config.contains("tokenizer.ggml.bos_token_id"))
-      config["bos_token_id"] = checkpoint.config.at("tokenizer.ggml.bos_token_id");
+    const auto bos = checkpoint.config.find("tokenizer.ggml.bos_token_id");
+    if (bos != checkpoint.config.end() && bos->is_number_integer()) config["bos_token_id"] = *bos;
   } else {
     for (const auto& [key, value] : checkpoint.config.items())
       if (key != "quantization" && key != "quantization_config") config[key] = value;
@@ -78,8 +89,8 @@ void write_text_files(const Checkpoint& checkpoint, const std::filesystem::path&
   }
   const std::optional<Tokenizer> tokenizer = find_tokenizer(checkpoint);
   if (!tokenizer) return;
-  write_file(folder / "tokenizer.json", tokenizer->to_tokenizer_json().dump() + "\n");
-  write_file(folder / "tokenizer_config.json", tokenizer->to_tokenizer_config().dump(2) + "\n");
+  write_json(folder / "tokenizer.json", tokenizer->to_tokenizer_json(), -1);
+  write_json(folder / "tokenizer_config.json", tokenizer->to_tokenizer_config(), 2);
   if (const auto source = find_chat_template(checkpoint)) write_file(folder / "chat_template.jinja", *source);
   if (const auto stops = stop_tokens(checkpoint); !stops.empty())
     write_file(folder / "generation_config.json", Json{{"eos_token_id", stops}}.dump(2) + "\n");

@@ -1,6 +1,7 @@
 #include "engine/session.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "base/error.h"
@@ -54,6 +55,9 @@ std::span<const float> Session::prefill(std::span<const int32_t> tokens, const s
     run(step(static_cast<int64_t>(count), LogitsFor::last_token), tokens.first(count), logits_);
     tokens = tokens.subspan(count);
   }
+  if (std::ranges::all_of(logits_, [](float logit) { return std::isnan(logit); }))
+    throw_input_error("{}: all logits after the prompt are NaN; the weights are damaged",
+                      engine_.checkpoint().path.string());
   return logits_;
 }
 
@@ -81,8 +85,6 @@ int64_t Session::keep_prefix(std::span<const int32_t> prompt) {
   return length_;
 }
 
-int64_t Session::bytes_per_token() const {
-  return decode_step_->weight_bytes() + cache_->shape.bytes_read(length_);
-}
+int64_t Session::bytes_per_token() const { return decode_step_->weight_bytes() + cache_->shape.bytes_read(length_); }
 
 }  // namespace nibble

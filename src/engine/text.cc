@@ -1,6 +1,10 @@
 #include "engine/text.h"
 
+#include <cmath>
+#include <limits>
+
 #include "base/error.h"
+#include "base/naming.h"
 #include "base/read_file.h"
 #include "checkpoint/json_file.h"
 
@@ -10,53 +14,56 @@ namespace {
 
 // The file's JSON, or null if there is no such file.
 nlohmann::json read_json_if_present(const std::filesystem::path& path) {
-  return std::filesystem::exists(path) ? read_json_file(path, RepeatedKeys::last_wins) : nlohmann::json();
+  return is_there(path) ? read_json_file(path, RepeatedKeys::last_wins) : nlohmann::json();
 }
 
 bool has_tokenizer(const std::filesystem::path& folder) {
-  return std::filesystem::exists(folder / "tokenizer.json") || std::filesystem::exists(folder / "tokenizer.model");
+  return is_there(folder / "tokenizer.json") || is_there(folder / "tokenizer.model");
 }
 
 Tokenizer tokenizer_of_sentencepiece(const std::filesystem::path& path, const nlohmann::json& config) {
-  try {
-    return Tokenizer::from_sentencepiece(read_file(path), config);
-  } catch (const InputError& error) {
-    throw_input_error("{}: {}", path.string(), error.what());
-  }
+  const std::string model = read_file(path);
+  return naming(path.string(), [&] { return Tokenizer::from_sentencepiece(model, config); });
+}
+
+Tokenizer tokenizer_of_json(const std::filesystem::path& path, const nlohmann::json& config) {
+  const nlohmann::json json = read_json_file(path, RepeatedKeys::last_wins);
+  return naming(path.string(), [&] { return Tokenizer::from_json(json, config); });
 }
 
 // tokenizer.json goes before tokenizer.model: it says all that the model says, and more.
 Tokenizer tokenizer_of_folder(const std::filesystem::path& folder) {
   const nlohmann::json config = read_json_if_present(folder / "tokenizer_config.json");
-  if (!std::filesystem::exists(folder / "tokenizer.json"))
-    return tokenizer_of_sentencepiece(folder / "tokenizer.model", config);
-  return Tokenizer::from_json(read_json_file(folder / "tokenizer.json", RepeatedKeys::last_wins), config);
+  if (!is_there(folder / "tokenizer.json")) return tokenizer_of_sentencepiece(folder / "tokenizer.model", config);
+  return tokenizer_of_json(folder / "tokenizer.json", config);
 }
 
-// Adds the id, or the ids of the list, under `key`.
+// Adds the id, or the ids of the list, under `key`. What is no id of any vocabulary ends no answer.
 void add_ids(const nlohmann::json& object, const char* key, std::vector<int32_t>& ids) {
   if (!object.is_object() || !object.contains(key)) return;
   const nlohmann::json& value = object.at(key);
   for (const nlohmann::json& id : value.is_array() ? value : nlohmann::json::array({value}))
-    if (id.is_number_integer()) ids.push_back(id.get<int32_t>());
+    if (id.is_number_integer() && id >= 0 && id <= std::numeric_limits<int32_t>::max())
+      ids.push_back(id.get<int32_t>());
 }
 
 }  // namespace
 
 Tokenizer load_tokenizer(const std::filesystem::path& path) {
-  if (std::filesystem::is_directory(path)) {
+  if (is_there(path) && std::filesystem::is_directory(path)) {
     if (!has_tokenizer(path)) throw_input_error("{}: has no tokenizer.json and no tokenizer.model", path.string());
     return tokenizer_of_folder(path);
   }
   if (path.extension() == ".model") return tokenizer_of_sentencepiece(path, nullptr);
-  if (path.extension() == ".json") return Tokenizer::from_json(read_json_file(path, RepeatedKeys::last_wins), nullptr);
-  return Tokenizer::from_gguf(open_checkpoint(path).config);
+  if (path.extension() == ".json") return tokenizer_of_json(path, nullptr);
+  const Checkpoint checkpoint = open_checkpoint(path);
+  return naming(path.string(), [&] { return Tokenizer::from_gguf(checkpoint.config); });
 }
 
 std::optional<Tokenizer> find_tokenizer(const Checkpoint& checkpoint) {
   if (checkpoint.container == Container::gguf) {
     if (!checkpoint.config.contains("tokenizer.ggml.model")) return {};
-    return Tokenizer::from_gguf(checkpoint.config);
+    return naming(checkpoint.path.string(), [&] { return Tokenizer::from_gguf(checkpoint.config); });
   }
   if (!has_tokenizer(checkpoint.path)) return {};
   return tokenizer_of_folder(checkpoint.path);
@@ -68,7 +75,7 @@ std::optional<std::string> find_chat_template(const Checkpoint& checkpoint) {
     if (it == checkpoint.config.end() || !it->is_string()) return {};
     return it->get<std::string>();
   }
-  if (const auto file = checkpoint.path / "chat_template.jinja"; std::filesystem::exists(file)) return read_file(file);
+  if (const auto file = checkpoint.path / "chat_template.jinja"; is_there(file)) return read_file(file);
   const nlohmann::json config = read_json_if_present(checkpoint.path / "tokenizer_config.json");
   if (!config.is_object() || !config.contains("chat_template")) return {};
   const nlohmann::json& value = config.at("chat_template");
@@ -97,14 +104,19 @@ SamplingOptions default_sampling(const Checkpoint& checkpoint) {
   SamplingOptions options;
   const nlohmann::json& config = checkpoint.generation_config;
   if (!config.is_object() || !config.contains("do_sample") || config.at("do_sample") != true) return options;
+  const std::string file = (checkpoint.path / "generation_config.json").string();
   const auto number = [&](const char* key, float fallback) {
-    return config.contains(key) && config.at(key).is_number() ? config.at(key).get<float>() : fallback;
+    if (!config.contains(key) || !config.at(key).is_number()) return fallback;
+    const auto value = config.at(key).get<double>();
+    if (!(std::abs(value) <= 1e9)) throw_input_error("{}: {} is {}, at most 1e9 expected", file, key, value);
+    return static_cast<float>(value);
   };
   options.temperature = number("temperature", 1.0f);
   options.top_k = static_cast<int64_t>(number("top_k", 0));
   options.top_p = number("top_p", 1.0f);
   options.min_p = number("min_p", 0.0f);
   options.repetition_penalty = number("repetition_penalty", 1.0f);
+  naming(file, [&] { check_sampling_options(options); });
   return options;
 }
 

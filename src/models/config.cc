@@ -184,6 +184,20 @@ void check_heads(const ConfigReader& reader, const DecoderConfig& c, std::string
                   fmt::format("an even rotary size up to the head's {} expected, it is {}", c.head_dim, rotary_dim));
 }
 
+// What the file's numbers became: products of sizes, and doubles that may have overflowed a float, or each other.
+void check_numbers(const std::string& file, const DecoderConfig& c) {
+  if (c.num_heads * c.head_dim > kLargestWidth)
+    throw_input_error("{}: {} heads of {} are wider than {}, the most that is read", file, c.num_heads, c.head_dim,
+                      kLargestWidth);
+  if (!(c.rms_norm_eps >= 0 && c.rms_norm_eps <= 1))
+    throw_input_error("{}: the epsilon of the norms is {}, a number from 0 to 1 expected", file, c.rms_norm_eps);
+  if (!(c.rope.theta > 1)) throw_input_error("{}: the rope's theta is {}, more than 1 expected", file, c.rope.theta);
+  for (const float frequency : c.rotation.inv_freq)
+    if (!std::isfinite(frequency * c.rotation.scale))
+      throw_input_error("{}: the rope's parameters make a frequency {} and a scale {}, finite numbers expected", file,
+                        frequency, c.rotation.scale);
+}
+
 DecoderConfig read_gguf(const Checkpoint& checkpoint) {
   const ConfigReader reader = config_reader(checkpoint);
   DecoderConfig c{.architecture = architecture_name(checkpoint)};
@@ -317,7 +331,9 @@ nlohmann::ordered_json to_hugging_face_config(const DecoderConfig& c) {
 }
 
 DecoderConfig read_decoder_config(const Checkpoint& checkpoint) {
-  return checkpoint.container == Container::gguf ? read_gguf(checkpoint) : read_hugging_face(checkpoint);
+  DecoderConfig c = checkpoint.container == Container::gguf ? read_gguf(checkpoint) : read_hugging_face(checkpoint);
+  check_numbers(file_of(checkpoint), c);
+  return c;
 }
 
 }  // namespace nibble

@@ -103,7 +103,7 @@ nlohmann::ordered_json to_hugging_face_config(const DecoderConfig& config);
 
 // Beyond these no model exists; a file that says so is damaged, and products of them still fit an int64.
 inline constexpr int64_t kLargestWidth = 1 << 20, kLargestVocabulary = 1 << 24, kLargestContext = 1 << 28,
-                         kMostLayers = 4096, kMostHeads = 4096, kMostExperts = 1 << 16;
+                         kMostLayers = 1024, kMostHeads = 4096, kMostExperts = 1 << 16;
 
 // Reads what DecoderConfig has, but for windows, moe and mla, which only some architectures have. Throws InputError if
 // something is missing, out of range, or asks for what is not implemented (another activation).

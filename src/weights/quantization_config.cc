@@ -1,9 +1,11 @@
 #include "weights/quantization_config.h"
 
 #include <algorithm>
+#include <limits>
 #include <optional>
 
 #include "base/error.h"
+#include "base/naming.h"
 #include "formats/mxfp4.h"
 #include "formats/nvfp4.h"
 
@@ -20,7 +22,11 @@ Json find(const Json& json, const char* key) { return json.is_object() && json.c
 template <class T>
 T value_or(const Json& json, const char* key, const T& other) {
   const Json found = find(json, key);
-  return found.is_null() ? other : found.get<T>();
+  if (found.is_null()) return other;
+  if constexpr (std::is_same_v<T, int>)  // which the library would make of any number
+    if (!found.is_number_integer() || found < 0 || found > std::numeric_limits<int>::max())
+      throw_input_error("{} is {}, a whole number expected", key, found.dump().substr(0, 80));
+  return found.get<T>();
 }
 
 void add_names(ModuleNames& names, const Json& list) {
@@ -243,14 +249,16 @@ bool QuantizationConfig::names(const std::string& module) const {
 
 Scheme QuantizationConfig::scheme_of(const std::string& module) const {
   if (const auto it = modules.find(module); it != modules.end()) return it->second;
-  if (ignored.has(module)) return {};
+  if (naming(where, [&] { return ignored.has(module); })) return {};
   // A name goes before a pattern, a pattern before the class.
   const auto first = [&](auto&& is_match) -> std::optional<Scheme> {
     const auto it = std::ranges::find_if(groups, is_match);
     return it == groups.end() ? std::nullopt : std::optional(it->scheme);
   };
   if (const auto named = first([&](const SchemeGroup& g) { return g.modules.names(module); })) return *named;
-  if (const auto covered = first([&](const SchemeGroup& g) { return g.modules.covers(module); })) return *covered;
+  if (const auto covered =
+          naming(where, [&] { return first([&](const SchemeGroup& g) { return g.modules.covers(module); }); }))
+    return *covered;
   return first([](const SchemeGroup& g) { return g.all_linears; }).value_or(Scheme{});
 }
 

@@ -55,6 +55,25 @@ CanonicalWeight concat_rows(std::span<const CanonicalWeight> weights) {
   return all;
 }
 
+namespace {
+
+// The first of `count` plain elements that is NaN or infinite; `count` if all are numbers.
+template <class Format>
+int64_t find_not_finite(const uint8_t* codes, int64_t count) {
+  constexpr int64_t kBlock = 4096;  // without a branch inside, which would keep it from being vectorised
+  for (int64_t begin = 0; begin < count; begin += kBlock) {
+    const int64_t end = std::min(count, begin + kBlock);
+    bool all_finite = true;
+    for (int64_t k = begin; k < end; k++) all_finite &= std::abs(Format::decode(codes, nullptr, k)) < INFINITY;
+    if (all_finite) continue;
+    for (int64_t k = begin; k < end; k++)
+      if (!std::isfinite(Format::decode(codes, nullptr, k))) return k;
+  }
+  return count;
+}
+
+}  // namespace
+
 void check_weight(const CanonicalWeight& w, std::string_view name, std::string_view codes_name) {
   const auto expect = [&](std::string_view what, size_t bytes, int64_t row_bytes) {
     const auto expected = static_cast<size_t>(w.E * w.N * row_bytes);
@@ -82,6 +101,12 @@ void check_weight(const CanonicalWeight& w, std::string_view name, std::string_v
   });
   visit_format(w.format, [&](auto format) {
     using Format = decltype(format);
+    if constexpr (Format::group_scale_bytes == 0 && Format::code_bits >= 16) {
+      const int64_t count = w.E * w.N * w.K, bad = find_not_finite<Format>(w.codes.data(), count);
+      if (bad < count)
+        throw_input_error("{}: element {} is {}, a finite number expected; the file is damaged",
+                          codes_name.empty() ? name : codes_name, bad, Format::decode(w.codes.data(), nullptr, bad));
+    }
     if constexpr (requires { Format::is_valid_code(uint8_t{}); }) {
       const auto bad = std::ranges::find_if_not(w.codes, Format::is_valid_code);
       if (bad != w.codes.end())

@@ -328,7 +328,7 @@ class Text(Case):
         self.refuse("tokenize", SILENT, says=[SILENT, "tokenizer.json"])
         self.refuse("tokenize", self.write("tokenizer.json", "{}"), says=["model"])
         self.refuse("tokenize", FOLDER / "tokenizer.json", "--bos", stdin=b"x", says=["beginning"])
-        for stdin, says in [(b"{}", "JSON array"), (b"[1,", "JSON array"), (b"[1, 335000]", "335000 is no token id"),
+        for stdin, says in [(b"{}", "JSON array"), (b"[1,", "not valid JSON"), (b"[1, 335000]", "335000 is no token id"),
                             (b"[-1]", "-1 is no token id"), (b"[1.5]", "1.5 is no token id"),
                             (b'["a"]', '"a" is no token id')]:
             self.refuse("tokenize", FOLDER, "--decode", stdin=stdin, says=[says])

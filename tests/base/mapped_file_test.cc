@@ -1,10 +1,13 @@
 #include "base/mapped_file.h"
 
+#include <sys/stat.h>
+
 #include <fstream>
 
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "base/read_file.h"
 
 namespace nibble {
 namespace {
@@ -28,6 +31,21 @@ TEST(MappedFile, AnEmptyFileHasNoBytes) { EXPECT_TRUE(MappedFile(write_file("emp
 TEST(MappedFile, AMissingFileAndAFolderAreInputErrors) {
   EXPECT_THROW(MappedFile{"no/such/file"}, InputError);
   EXPECT_THROW(MappedFile{testing::TempDir()}, InputError);
+}
+
+TEST(MappedFile, DoesNotWaitForTheWriterOfAFifo) {
+  const auto path = std::filesystem::path(testing::TempDir()) / "fifo";
+  std::filesystem::remove(path);
+  ASSERT_EQ(mkfifo(path.c_str(), 0600), 0);
+  EXPECT_THROW(MappedFile{path}, InputError);
+}
+
+TEST(IsThere, CannotTellOfALinkToItself) {
+  const auto path = std::filesystem::path(testing::TempDir()) / "link";
+  std::filesystem::remove(path);
+  EXPECT_FALSE(is_there(path));
+  std::filesystem::create_symlink(path, path);
+  EXPECT_THROW(is_there(path), InputError);
 }
 
 }  // namespace

@@ -47,6 +47,9 @@ TEST(Safetensors, HeadersThatLie) {
   expect_parts(fault("{\"a\":\"\xff\"}", ""), {"header: not valid JSON"});
   expect_parts(fault(R"({"a":1e999})", ""), {"header: not valid JSON"});
   expect_parts(fault(std::string(100000, '['), ""), {"header: JSON nested 65 deep", "64"});
+  std::string many = "[0";
+  for (int i = 0; i < 1 << 22; i++) many += ",0";
+  expect_parts(fault(many, ""), {"header: more than 4194304 JSON values"});
 }
 
 TEST(Safetensors, EntriesThatLie) {

@@ -100,6 +100,8 @@ TEST(Text, StopTokens) {
   EXPECT_EQ(stop_tokens(copy.open()), (std::vector<int32_t>{7}));
   copy.write_json("generation_config.json", {{"eos_token_id", nullptr}});
   EXPECT_EQ(stop_tokens(copy.open()), (std::vector<int32_t>{340}));
+  copy.write_json("generation_config.json", {{"eos_token_id", {7, uint64_t{1} << 32, -1, "x"}}});  // no token's ids
+  EXPECT_EQ(stop_tokens(copy.open()), (std::vector<int32_t>{7}));
   const TemporaryFolder folder;
   EXPECT_EQ(stop_tokens(gguf_with(folder, {{"tokenizer.ggml.eos_token_id", uint32_t{3}},
                                            {"tokenizer.ggml.eot_token_id", uint32_t{5}},
@@ -133,6 +135,11 @@ TEST(Text, SamplingIsTheBestTokenUnlessTheCheckpointSays) {
   expect(default_sampling(copy.open()), 0, 0, 1, 0, 1);
   copy.write_json("generation_config.json", {{"do_sample", nullptr}, {"temperature", 0.6}});
   expect(default_sampling(copy.open()), 0, 0, 1, 0, 1);
+  for (const char* key : {"top_k", "temperature", "top_p"})
+    for (const double value : {1e300, -1e9}) {
+      copy.write_json("generation_config.json", {{"do_sample", true}, {key, value}});
+      expect_parts(error_of([&] { default_sampling(copy.open()); }), {"generation_config.json: ", key});
+    }
 }
 
 }  // namespace

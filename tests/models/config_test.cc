@@ -143,12 +143,18 @@ TEST(DecoderConfig, PartialRotation) {
 TEST(DecoderConfig, ErrorsOfAHuggingFaceFolder) {
   expect_parts(error({{"hidden_size", nullptr}}), {"model/config.json: hidden_size is missing", "1 to 1048576"});
   expect_parts(error({{"hidden_size", 1 << 21}}), {"hidden_size is 2097152", "1 to 1048576"});
-  expect_parts(error({{"num_hidden_layers", 5000}}), {"num_hidden_layers is 5000", "1 to 4096"});
+  expect_parts(error({{"num_hidden_layers", 5000}}), {"num_hidden_layers is 5000", "1 to 1024"});
   expect_parts(error({{"num_key_value_heads", 4}}), {"num_key_value_heads is 4", "a divisor of the 6 query heads"});
   expect_parts(error({{"head_dim", 15}}), {"head_dim is 15", "even"});
   expect_parts(error({{"hidden_act", "gelu"}}), {"hidden_act is \"gelu\"", "silu is implemented"});
   expect_parts(error({{"use_sliding_window", true}}), {"use_sliding_window is true", "false is implemented"});
   expect_parts(error({{"rope_theta", 1.0}}), {"rope_theta is 1", "above 1"});
+  expect_parts(error({{"rms_norm_eps", 1e300}}), {"config.json: the epsilon of the norms is inf"});
+  expect_parts(error({{"rms_norm_eps", -1}}), {"config.json: the epsilon of the norms is -1"});
+  expect_parts(error({{"rope_scaling", {{"type", "linear"}, {"factor", 1e-300}}}}),
+               {"config.json: the rope's parameters make a frequency inf"});
+  expect_parts(error({{"num_attention_heads", 4096}, {"head_dim", 1024}}),
+               {"4096 heads of 1024 are wider than 1048576"});
   expect_parts(error({{"rope_scaling", {{"type", "longrope"}}}}),
                {"config.json: type is \"longrope\"", "default, linear, llama3 or yarn"});
   expect_parts(error({{"rope_scaling", {{"type", "linear"}}}}), {"factor is missing", "a number"});

@@ -39,7 +39,8 @@ class Budget {
   void charge_text(size_t bytes) { charge(bytes / 16 + 1); }
 
  private:
-  static constexpr uint64_t kWork = 20'000'000;  // the longest published template takes a few hundred per message
+  static constexpr uint64_t kWork =
+      4'000'000;  // a value takes up to 110 bytes; published templates a few hundred per message
   uint64_t left_ = kWork;
 };
 
