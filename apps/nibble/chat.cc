@@ -86,18 +86,17 @@ void Chat::run() {
   if (is_person_) fmt::print(stderr, "/help lists what else can be typed; Ctrl-D leaves\n");
   std::string message;
   while (true) {
-    const LineReader::Got got = reader.read(message);
-    if (got == LineReader::Got::end) break;
-    if (got == LineReader::Got::interrupted) {
-      interrupts->clear();
-      fmt::print(stderr, "\n");
-      if (std::exchange(was_interrupted_, true)) return;
-      fmt::print(stderr, "Ctrl-C again, Ctrl-D or /exit leaves\n");
-      continue;
-    }
-    was_interrupted_ = false;
-    if (interrupts) interrupts->clear();
     try {
+      const LineReader::Got got = reader.read(message);
+      if (interrupts) interrupts->clear();
+      if (got == LineReader::Got::end) break;
+      if (got == LineReader::Got::interrupted) {
+        fmt::print(stderr, "\n");
+        if (std::exchange(was_interrupted_, true)) return;
+        fmt::print(stderr, "Ctrl-C again, Ctrl-D or /exit leaves\n");
+        continue;
+      }
+      was_interrupted_ = false;
       if (!take(message)) return;
     } catch (const InputError& error) {
       if (!is_person_) throw;  // a script should not go on with half a conversation

@@ -169,7 +169,9 @@ void add_eval_command(CLI::App& app) {
   command->add_option("--window", a->window, "Tokens of a window")
       ->check(CLI::Range(int64_t{2}, int64_t{1} << 28))
       ->capture_default_str();
-  command->add_option("--max-tokens", a->max_tokens, "Only so many tokens of the text; 0: all")->capture_default_str();
+  command->add_option("--max-tokens", a->max_tokens, "Only so many tokens of the text; 0: all")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 40))
+      ->capture_default_str();
   command->add_flag("--json", a->json, "JSON instead of text");
   command->callback([a] { eval(*a); });
 }

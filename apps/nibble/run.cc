@@ -19,17 +19,33 @@ struct RunArguments {
   bool has_prompt = false, raw = false, json = false;
 };
 
+// Throws InputError if an option is given that only a chat template could follow. `why` there is none.
+void expect_no_template_options(const AnswerArguments& a, std::string_view why) {
+  const auto refuse = [&](bool is_given, std::string_view option) {
+    if (is_given) throw_input_error("{} is for chat templates, and {}", option, why);
+  };
+  refuse(!a.system.empty(), "--system");
+  refuse(!a.thinking.empty(), "--thinking");
+  refuse(!a.reasoning_effort.empty(), "--reasoning-effort");
+  refuse(a.show_thinking, "--show-thinking");
+}
+
 // The prompt as the chat template renders it, or as it is: then its text is empty, and it has no thinking.
 ChatPrompt prompt_of(const RunArguments& a, const Checkpoint& checkpoint, const Tokenizer* tokenizer) {
-  if (!a.tokens.empty()) return {.text = {}, .tokens = parse_tokens(a.tokens), .thinking = {}};
+  if (!a.tokens.empty()) {
+    expect_no_template_options(a.answer, "--tokens are taken as they are");
+    return {.text = {}, .tokens = parse_tokens(a.tokens), .thinking = {}};
+  }
   if (tokenizer == nullptr) throw_input_error("{}: has no tokenizer; give the prompt as --tokens 1,2,3", a.model.path);
   if (!a.has_prompt && isatty(STDIN_FILENO) == 1)
     throw_input_error("no prompt: give one as the second argument, on stdin, or as --tokens 1,2,3");
   const std::string prompt = a.has_prompt ? a.prompt : read_stdin();
-  if (a.raw || !find_chat_template(checkpoint))
+  if (a.raw || !find_chat_template(checkpoint)) {
+    expect_no_template_options(a.answer, a.raw ? "with --raw none is applied" : "this checkpoint has none");
     return {.text = {},
             .tokens = tokenizer->encode(prompt, {.add_bos = tokenizer->adds_bos(), .parse_special = a.raw}),
             .thinking = {}};
+  }
 
   auto messages = nlohmann::ordered_json::array();
   if (!a.answer.system.empty()) messages.push_back({{"role", "system"}, {"content", a.answer.system}});

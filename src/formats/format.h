@@ -11,6 +11,8 @@
 //   static constexpr bool has_tensor_scale;    // whether each part of a tensor has one more float32 multiplier
 //   static float decode(const uint8_t* codes, const uint8_t* scales, int64_t k);  // weight k of a row, exactly
 //   static bool is_valid_scale(const uint8_t* scale);  // false for NaN and for what the format does not have
+//   static int decode_integer(const uint8_t* codes, int64_t k);  // only if a scale is one half for 32 weights, and
+//                                                                // weight k is this int8 times it
 //   static bool is_valid_code(uint8_t code);           // only if a code can be NaN: false for these
 //
 // Multi-byte codes and scales are little-endian. Codes of less than a byte are packed without gaps from the low end,

@@ -13,8 +13,9 @@ struct Q5_0 {
   static constexpr int group_size = 32;
   static constexpr int group_scale_bytes = 2;
   static constexpr bool has_tensor_scale = false;
+  static int decode_integer(const uint8_t* codes, int64_t k) { return static_cast<int>(code_at<5>(codes, k)) - 16; }
   static float decode(const uint8_t* codes, const uint8_t* scales, int64_t k) {
-    return static_cast<float>(static_cast<int>(code_at<5>(codes, k)) - 16) *
+    return static_cast<float>(decode_integer(codes, k)) *
            half_to_float(load_unaligned<uint16_t>(scales + k / group_size * 2));
   }
   static bool is_valid_scale(const uint8_t* scale) { return is_finite_half(scale); }

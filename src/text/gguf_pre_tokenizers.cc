@@ -83,7 +83,7 @@ std::vector<GgufPreTokenizer> make_table() {
       {.names = {"glm4", "glm5"}, .steps = {{llama3}}, .ignore_merges = true},
       {.names = {"qwen2", "deepseek-r1-qwen", "kormo", "f2llmv2", "megrez"}, .steps = {{qwen2}}, .nfc = true},
       {.names = {"stablelm2", "hunyuan", "solar-open", "grok-2"}, .steps = {{qwen2}}},
-      {.names = {"qwen35"}, .steps = {{qwen35}}, .nfc = true},
+      {.names = {"qwen35"}, .steps = {{qwen35}}},
       {.names = {"minicpm5"}, .steps = {{R"(\p{N}{1,3})"}, {mini_cpm5}}, .ignore_merges = true},
       {.names = {"seed-coder"}, .steps = {{seed_coder}}},
       {.names = {"bailingmoe", "bailingmoe2", "llada-moe"}, .steps = {{bailing}}},

@@ -117,9 +117,11 @@ void PreTokenizer::split(std::string_view text, bool is_first, Scratch& scratch)
   bool in_alphabet = false;
   for (const CompiledStep& compiled : steps_) {
     cut.clear();
+    const char* const first = pieces.empty() ? nullptr : pieces[0].data();
     if (const auto* split = std::get_if<SplitStep>(&compiled.step)) {
       for (const std::string_view piece : pieces) cut_by(*split, searches[compiled.search], piece, cut);
       std::erase_if(cut, [](std::string_view piece) { return piece.empty(); });
+      is_first = is_first && !cut.empty() && cut[0].data() == first;
     } else if (const auto* metaspace = std::get_if<MetaspaceStep>(&compiled.step)) {
       apply_metaspace(*metaspace, is_first, pieces, cut, storage);
     } else if (std::holds_alternative<PrefixSpaceStep>(compiled.step)) {

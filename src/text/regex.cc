@@ -45,13 +45,16 @@ bool compiles(const std::string& pattern) {
 
 // Rewrites what Oniguruma and PCRE2 read differently: \s (PCRE2 adds U+180E), \w (PCRE2 leaves out marks), \h (a
 // hexadecimal digit to Oniguruma, a blank to PCRE2), \p{Han} (PCRE2 adds the characters that a script shares with
-// others). A set that takes another set away, [a&&[^b]], becomes a look ahead; other sets inside sets have no
-// counterpart.
+// others). A set in a set is written out; one that takes another away, [a&&[^b]], becomes a look ahead. Negated sets
+// inside sets have no counterpart otherwise.
 class Translator {
  public:
   explicit Translator(std::string_view pattern) : pattern_(pattern) {}
 
   std::string translate() {
+    // White space at the end of a line: where a run's first character begins no match, no other one does. Without the
+    // look behind each is tried, which takes the square of the run's length.
+    if (pattern_ == "\\s+$") out_ = "(?<!\\p{White_Space})";
     while (at_ < pattern_.size()) {
       if (pattern_[at_] == '[') {
         out_ += read_set();
@@ -106,6 +109,7 @@ class Translator {
 
   // One set with its brackets. In "[…]" a ']' in the first place is literal.
   std::string read_set() {
+    if (++depth_ > kMaxNesting) refuse();
     std::string set = "[", conditions;
     at_++;
     const bool is_negated = next_is("^");
@@ -114,6 +118,7 @@ class Translator {
       const char c = pattern_[at_];
       if (c == ']' && !is_first) {
         at_++;
+        depth_--;
         return conditions.empty() ? set + ']' : fmt::format("(?:{}{}])", conditions, set);
       }
       if (c == '\\' && at_ + 1 < pattern_.size()) {
@@ -128,6 +133,10 @@ class Translator {
         if (takes_away) at_++;  // read_set skips one character, whichever it is
         conditions += fmt::format("(?{}{})", takes_away ? '!' : '=', read_set());
         if (!next_is("]") && !next_is("&&[")) refuse();
+      } else if (c == '[' && !next_is("[^")) {
+        const std::string inner = read_set();
+        if (!inner.starts_with('[') || !inner.ends_with(']')) refuse();
+        set += inner.substr(1, inner.size() - 2);
       } else if (c == '[' || next_is("&&")) {
         refuse();
       } else {
@@ -143,8 +152,10 @@ class Translator {
                       pattern_, at_);
   }
 
+  static constexpr int kMaxNesting = 16;
   std::string_view pattern_;
   size_t at_ = 0;
+  int depth_ = 0;
   std::string out_;
 };
 

@@ -87,6 +87,7 @@ struct Tokenizer::State {
   struct Token {
     size_t offset = 0, size = 0;
     bool exists = false, is_special = false;
+    size_t first_offset = 0, first_size = 0;  // the bytes at the beginning of a text
   };
   std::vector<Token> tokens;                            // by id
   std::unordered_map<std::string_view, int32_t> texts;  // by the text that files have; views into `spec`
@@ -102,7 +103,7 @@ struct Tokenizer::State {
   std::string_view bytes_of(int32_t id) const {
     return std::string_view(pool).substr(tokens[id].offset, tokens[id].size);
   }
-  void set_token(int32_t id, std::string_view bytes, bool is_special);
+  void set_token(int32_t id, std::string_view text, bool is_added, bool is_special);
   void check_id(std::string_view text, int32_t id) const;
   void read_vocabulary();
   int32_t id_of_merged(const std::string& text, size_t rank) const;
@@ -110,6 +111,8 @@ struct Tokenizer::State {
   std::optional<int32_t> find_unknown() const;
   void make_bpe();
   void make_unigram();
+  // What stands in the text for an added token: its content, normalized if the text is by then.
+  std::string_view matched_content(const AddedToken& token, std::deque<std::string>& storage) const;
   void read_added_tokens();
   explicit State(TokenizerSpec new_spec);
 
@@ -128,10 +131,19 @@ struct Tokenizer::State::Call {
   std::vector<int32_t> ids;
 };
 
-void Tokenizer::State::set_token(int32_t id, std::string_view bytes, bool is_special) {
+void Tokenizer::State::set_token(int32_t id, std::string_view text, bool is_added, bool is_special) {
+  const DecoderSpec& decoder = spec.decoder;
+  const bool is_plain = decoder.byte_level && is_added;  // not in the byte-level alphabet
+  const std::string bytes = is_plain ? std::string(text) : decoded_token(text, decoder);
   if (id >= static_cast<int32_t>(tokens.size())) tokens.resize(id + 1);
-  tokens[id] = {pool.size(), bytes.size(), true, is_special};
+  Token& token = tokens[id];
+  token = {pool.size(), bytes.size(), true, is_special, pool.size(), bytes.size()};
   pool += bytes;
+  if (!decoder.first_loses_spaces || is_plain) return;
+  const std::string first = replace_all(text, decoder.replacements[0].first, "");
+  token.first_offset = pool.size();
+  token.first_size = first.size();
+  pool += first;
 }
 
 void Tokenizer::State::check_id(std::string_view text, int32_t id) const {
@@ -149,18 +161,18 @@ void Tokenizer::State::read_vocabulary() {
       throw_input_error("vocabulary: id {} belongs to '{}' and to '{}'; each token needs an id of its own", id,
                         bytes_of(id), text);
     }
-    set_token(id, decoded_token(text, spec.decoder), false);
+    set_token(id, text, false, false);
     const auto [known, is_new] = texts.emplace(text, id);
     if (!is_new && !text.empty()) {
       throw_input_error("vocabulary: token '{}' has id {} and id {}; each token may occur once", text, known->second,
                         id);
     }
   }
+  std::deque<std::string> storage;
   for (const AddedToken& token : spec.added_tokens) {
     check_id(token.content, token.id);
     added.emplace(token.content, token.id);
-    const auto& decoder = spec.decoder;
-    set_token(token.id, decoder.byte_level ? token.content : decoded_token(token.content, decoder), token.is_special);
+    set_token(token.id, matched_content(token, storage), true, token.is_special);
   }
   if (!spec.byte_level) return;
   words.reserve(spec.vocabulary.size());  // from here on the pool does not grow: views into it stay valid
@@ -247,11 +259,14 @@ void Tokenizer::State::make_unigram() {
   unigram = Unigram(list, options);
 }
 
+std::string_view Tokenizer::State::matched_content(const AddedToken& token, std::deque<std::string>& storage) const {
+  return token.is_normalized && !token.is_verbatim ? normalizer.apply(token.content, storage) : token.content;
+}
+
 void Tokenizer::State::read_added_tokens() {
   std::deque<std::string> storage;
   for (const AddedToken& token : spec.added_tokens) {
-    const bool changes = token.is_normalized && !token.is_verbatim;
-    const std::string_view content = changes ? normalizer.apply(token.content, storage) : token.content;
+    const std::string_view content = matched_content(token, storage);
     (token.is_normalized ? normalized : raw).add(content, token);
     if (!token.is_special) (token.is_normalized ? normalized_without_special : raw_without_special).add(content, token);
   }
@@ -329,16 +344,17 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, EncodeOptions opti
   if (text.size() > kMaxText) throw_input_error("text: {} bytes, at most {} expected", text.size(), kMaxText);
   State::Call call;
   call.pre_tokenizer = state.pre_tokenizer.make_scratch();
-  const auto add = [&](const char* option, std::span<const int32_t> expected, std::optional<int32_t> role) {
+  const auto add = [&](const char* option, const char* place, std::span<const int32_t> expected,
+                       std::optional<int32_t> role) {
     if (expected.empty() && !role)
-      throw_input_error("{}: this tokenizer names no such token; encode without it", option);
+      throw_input_error("{}: this tokenizer names no {}-of-text token; encode without it", option, place);
     if (expected.empty()) {
       call.ids.push_back(*role);
     } else {
       call.ids.insert(call.ids.end(), expected.begin(), expected.end());
     }
   };
-  if (options.add_bos) add("add_bos", state.spec.prefix, state.spec.bos);
+  if (options.add_bos) add("add_bos", "beginning", state.spec.prefix, state.spec.bos);
   if (!is_utf8(text)) {
     text =
         call.storage.emplace_back(state.spec.each_bad_byte ? replace_invalid_bytes(text) : replace_invalid_utf8(text));
@@ -362,7 +378,7 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, EncodeOptions opti
       }
     }
   }
-  if (options.add_eos) add("add_eos", state.spec.suffix, state.spec.eos);
+  if (options.add_eos) add("add_eos", "end", state.spec.suffix, state.spec.eos);
   return std::move(call.ids);
 }
 
@@ -374,15 +390,13 @@ std::string Tokenizer::decode(std::span<const int32_t> ids) const {
 }
 
 void Tokenizer::append_decoded(int32_t id, DecodePosition& position, std::string& bytes) const {
-  const DecoderSpec& decoder = state_->spec.decoder;
+  const State& state = *state_;
   std::string_view token = token_bytes(id);
-  if (position.at_start && decoder.first_loses_spaces) {
-    std::copy_if(token.begin(), token.end(), std::back_inserter(bytes), [](char c) { return c != ' '; });
-    token = {};
-  }
+  if (position.at_start && id >= 0 && id < vocab_size())
+    token = std::string_view(state.pool).substr(state.tokens[id].first_offset, state.tokens[id].first_size);
   position.at_start = false;
   while (position.num_stripped >= 0 && !token.empty()) {
-    if (token[0] == ' ' && position.num_stripped < decoder.strip_start) {
+    if (token[0] == ' ' && position.num_stripped < state.spec.decoder.strip_start) {
       token.remove_prefix(1);
       position.num_stripped++;
     } else {

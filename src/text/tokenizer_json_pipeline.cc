@@ -93,7 +93,9 @@ void read_pre_tokenizer(const json& node, TokenizerSpec& spec, int nesting) {
                                        : read_behavior(text_member(node, "behavior", where));
     steps.emplace_back(SplitStep{"[\\p{P}$+<=>\\^`|~]", behavior});
   } else if (type == "Whitespace") {
-    steps.emplace_back(SplitStep{"\\w+|[^\\w\\s]+", SplitBehavior::removed, true});
+    // This pattern runs on another library there, whose \w is Unicode's.
+    const std::string word = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{200C}\\x{200D}";
+    steps.emplace_back(SplitStep{"[" + word + "]+|[^" + word + "\\s]+", SplitBehavior::removed, true});
   } else if (type == "WhitespaceSplit") {
     steps.emplace_back(SplitStep{"\\s", SplitBehavior::removed});
   } else if (type == "CharDelimiterSplit") {

@@ -41,7 +41,7 @@ size_t utf8_before(std::string_view text, size_t end);
 // Unicode's White_Space.
 bool is_white_space(char32_t code_point);
 
-// Letters, marks, decimal digits and connectors, the \w of Unicode regular expressions.
+// Letters, marks, decimal digits, connectors and joiners, the \w of Unicode regular expressions.
 bool is_word_character(char32_t code_point);
 
 }  // namespace nibble

@@ -149,6 +149,14 @@ class Thinking(Case):
         self.assertNotIn("thinking", answer)
         self.assertTrue(answer["text"])
 
+    def test_options_that_need_a_template_are_refused_without_one(self):
+        for option in ["--system", "x"], ["--thinking", "off"], ["--reasoning-effort", "low"], ["--show-thinking"]:
+            self.refuse("run", FOLDER, "--raw", "Hi", *option, says=[option[0], "--raw"])
+            self.refuse("run", FOLDER, "--tokens", "1", *option, says=[option[0], "--tokens"])
+        (self.model / "chat_template.jinja").unlink()
+        (self.model / "tokenizer_config.json").unlink()
+        self.refuse("run", self.model, "Hi", "--system", "x", says=["--system", "has none"])
+
     def test_the_template_hears_of_it(self):
         off = self.report("run", self.model, "Hi", *self.options, "--thinking", "off")
         self.assertEqual(off["text"].strip(),

@@ -36,6 +36,8 @@ class Arguments(Case):
         self.refuse("run", FOLDER, "--tokens", "1", "--threads", "-1", says=["--threads"])
         self.refuse("run", FOLDER, "--tokens", "1", "--ctx", "0", says=["--ctx"])
         self.refuse("run", FOLDER, "--tokens", "1", "--kv-cache-type", "q2", says=["--kv-cache-type", "f16", "f32"])
+        self.refuse("models", "more", says=["more"])
+        self.refuse("plan", FOLDER, FOLDER, says=[FOLDER])
         self.refuse("run", FOLDER, "--tokens", "1", "--backend", "tpu", says=["tpu", "cpu, reference"])
         self.refuse("logits", FOLDER, "--tokens", "1", says=["--out"])
         self.refuse("quantize", FOLDER, "--out", self.folder / "x", says=["--format"])
@@ -257,6 +259,7 @@ class Eval(Case):
         self.refuse("eval", SILENT, "--text", text, says=[SILENT, "has no tokenizer"])
         self.refuse("eval", FOLDER, "--text", self.folder / "none.txt", says=["none.txt", "cannot be opened"])
         self.refuse("eval", FOLDER, "--tokens", "1", says=["1 tokens", "at least 2"])
+        self.refuse("eval", FOLDER, "--text", text, "--max-tokens", "-1", says=["--max-tokens"])
         self.refuse("eval", FOLDER, "--text", self.write("empty.txt", ""), says=["0 tokens", "at least 2"])
 
 

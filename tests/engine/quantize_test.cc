@@ -143,7 +143,7 @@ TEST_P(Quantize, ReadsEveryTypeOfGguf) {
       if (t.to != "F16") EXPECT_TRUE(t.relative_error > 0 && t.relative_error < 0.2) << t.name << t.relative_error;
     }
     EXPECT_EQ(from, types);
-    EXPECT_LT(mean_kl(golden.logits, logits_of(out, golden), 131), 1.5);
+    EXPECT_LT(mean_kl(golden.logits, logits_of(out, golden), 131), 2.5);
   }
 }
 
