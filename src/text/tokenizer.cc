@@ -140,7 +140,7 @@ void Tokenizer::State::set_token(int32_t id, std::string_view text, bool is_adde
   token = {pool.size(), bytes.size(), true, is_special, pool.size(), bytes.size()};
   pool += bytes;
   if (!decoder.first_loses_spaces || is_plain) return;
-  const std::string first = replace_all(text, decoder.replacements[0].first, "");
+  const std::string first = replace_all(text, decoder.replacements[0].first, "", text.size());
   token.first_offset = pool.size();
   token.first_size = first.size();
   pool += first;
