@@ -49,7 +49,8 @@ TEST(NoAllocation, TheCounterCounts) {
 // The project's own models and, where the second set is there, one of it for each kind of layer.
 std::vector<std::filesystem::path> models() {
   std::vector<std::filesystem::path> paths;
-  for (const char* name : {"llama-modelopt-nvfp4", "llama-ct-mxfp4", "llama-floats-sharded", "qwen3-bf16"})
+  for (const char* name :
+       {"llama-modelopt-nvfp4", "llama-ct-mxfp4", "llama-floats-sharded", "qwen3-bf16", "deepseek_v3-groups"})
     paths.push_back(kModels / name);
   for (const char* name : {"qwen3_moe-ct-nvfp4", "gpt_oss-mxfp4", "deepseek_v3-modelopt-nvfp4"}) {
     const auto path = std::filesystem::path(NIBBLE_FIXTURES) / "checkpoints" / name;
