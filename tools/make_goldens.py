@@ -3,7 +3,8 @@
 Each folder holds one model, as config.json and safetensors or as model.gguf, in one of the dialects that Nibble reads,
 with golden.json (prompt_tokens, greedy_tokens, the smallest margin between the best and the second logit on the way)
 and golden_logits.npy, float32 [prompt, vocabulary]. The judge runs in float32, eager, on the values that the stored
-codes and scales mean; safetensors codes and scales are drawn directly, GGUF blocks come from gguf-py's quantizers.
+codes and scales mean; safetensors codes and scales are drawn directly, GGUF blocks come from gguf-py's quantizers, or are
+drawn where it has none, and mean what its dequantizers make of them.
 
 Needs PyPI's torch, transformers (5), safetensors and gguf. Their output is checked in, so that the tests need none of
 it; the same versions write the same bytes again.
@@ -26,6 +27,7 @@ import transformers
 from gguf import GGMLQuantizationType as Ggml
 
 PROMPT, GREEDY, LEAST_MARGIN, LEAST_DIFFERENT = 16, 16, 0.1, 6
+CONVERTED_MARGIN = 0.3
 E2M1 = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6])
 
 
@@ -47,6 +49,7 @@ class Spec:
     theta: float = 10000.0
     old_style: bool = False  # rope_theta and rope_scaling instead of rope_parameters
     shards: int = 1
+    margin: float = LEAST_MARGIN  # more for what some backends convert
     text: bool = False  # with the tokenizer of tests/data/text, whose 335 ids the vocabulary exceeds, and a template
 
 
@@ -75,6 +78,13 @@ SPECS = {
     "llama-gguf-q4_1": Spec("gguf-q4_1", intermediate=96, heads=3, kv_heads=3, head_dim=32, tied=True),
     "llama-gguf-floats": Spec("gguf-floats", hidden=54, intermediate=77, heads=3, kv_heads=1, head_dim=22,
                               vocabulary=341, text=True),
+    # Files of llama.cpp mix types: K-quants where rows are multiples of 256, others where they are not.
+    "llama-gguf-q4_k": Spec("gguf-q4_k", hidden=256, intermediate=256, heads=2, kv_heads=1, head_dim=32,
+                            margin=CONVERTED_MARGIN),
+    "llama-gguf-q5_k": Spec("gguf-q5_k", hidden=256, intermediate=256, layers=1, heads=4, kv_heads=2, head_dim=24,
+                            margin=CONVERTED_MARGIN, rope=LINEAR, attention_bias=True),
+    "llama-gguf-iq4_nl": Spec("gguf-iq4_nl", head_dim=32, margin=CONVERTED_MARGIN, rope=LLAMA3, tied=True),
+    "llama-gguf-split": Spec("gguf-q5_0", head_dim=32, layers=1, margin=CONVERTED_MARGIN, shards=3),
     "qwen3-bf16": Spec("bf16", "qwen3", hidden=90, intermediate=75, head_dim=26, rope=YARN, theta=1e6,
                        attention_bias=True),
     "qwen3-modelopt-nvfp4": Spec("modelopt", "qwen3", hidden=80, intermediate=112, heads=3, kv_heads=1, head_dim=48,
@@ -368,10 +378,45 @@ def permuted(values, heads):
         values.shape)
 
 
+K_MIXES = {"q4_k": {"o_proj": Ggml.Q5_0, "v_proj": Ggml.Q6_K, "down_proj": Ggml.Q6_K, "lm_head": Ggml.Q6_K},
+           "q5_k": {"o_proj": Ggml.Q5_1, "down_proj": Ggml.Q6_K}}
+
+
+def drawn_blocks(maker, kind, rows, columns, deviation):
+    """Blocks of a type that gguf-py does not write, with all codes and scales of unlike sizes."""
+    elements, size = gguf.GGML_QUANT_SIZES[kind]
+    blocks = maker.integers(0, 256, (rows, columns // elements, size)).numpy().astype(np.uint8)
+    number = blocks.shape[:2]
+
+    def put_halves(at, values):
+        blocks[..., at:at + 2] = values.numpy().astype("<f2")[..., None].view(np.uint8)
+
+    step = (maker.normal(number, 0.2, 1.0) * deviation)
+    if kind == Ggml.IQ4_NL:  # its values' deviation is 71
+        put_halves(0, step / 71 * (1 - 2 * maker.integers(0, 2, number)))
+    elif kind == Ggml.Q6_K:  # codes deviate by 18.5 and scales are about 70, of either sign
+        scales = maker.integers(40, 100, (*number, 16)) * (1 - 2 * maker.integers(0, 2, (*number, 16)))
+        blocks[..., 192:208] = scales.numpy().astype(np.int8).view(np.uint8)
+        put_halves(208, step / 18.5 / 70)
+    else:  # scales of about 40, minima that take the middle code to about 0
+        largest = {Ggml.Q4_K: 15, Ggml.Q5_K: 31}[kind]
+        scales = maker.integers(20, 60, (*number, 8)).numpy()
+        minima = scales + maker.integers(-3, 4, (*number, 8)).numpy()
+        blocks[..., 4:8] = scales[..., :4] | scales[..., 4:] >> 4 << 6
+        blocks[..., 8:12] = minima[..., :4] | minima[..., 4:] >> 4 << 6
+        blocks[..., 12:16] = scales[..., 4:] & 15 | (minima[..., 4:] & 15) << 4
+        put_halves(0, step / (largest * 0.29) / 40)
+        put_halves(2, step / (largest * 0.29) / 40 * largest / 2)
+    return blocks.reshape(rows, -1)
+
+
 def gguf_type(s, index, name):
     wanted = s.dialect.removeprefix("gguf-")
     if wanted == "floats":
         return [Ggml.BF16, Ggml.F16, Ggml.F32][index % 3]
+    if wanted in K_MIXES:
+        matrix = name.rsplit(".", 1)[-1]
+        return K_MIXES[wanted].get(matrix, Ggml[wanted.upper()])
     if wanted == "mxfp4" and name in ("model.embed_tokens", "lm_head"):
         return Ggml.Q8_0
     return Ggml[wanted.upper()]
@@ -379,7 +424,9 @@ def gguf_type(s, index, name):
 
 def write_gguf(folder, maker):
     s = maker.spec
-    writer = gguf.GGUFWriter(folder / "model.gguf", s.architecture)
+    tensors = sum(1 for _ in module_names(s)) + sum(1 for _ in vector_names(s))
+    writer = gguf.GGUFWriter(folder / "model.gguf", s.architecture,
+                             split_max_tensors=0 if s.shards == 1 else -(-tensors // s.shards))
     writer.add_context_length(256)
     writer.add_embedding_length(s.hidden)
     writer.add_block_count(s.layers)
@@ -416,8 +463,13 @@ def write_gguf(folder, maker):
     for i, (name, rows, columns, has_bias) in enumerate(module_names(s)):
         heads = {"q_proj": s.heads, "k_proj": s.kv_heads}.get(name.rsplit(".", 1)[-1], 0)
         kind = gguf_type(s, i, name)
-        values = maker.normal((rows, columns), target_deviation(name, columns)).numpy()
-        stored = values if kind == Ggml.F32 else gguf.quants.quantize(values, kind)
+        deviation = target_deviation(name, columns)
+        if kind in (Ggml.Q4_K, Ggml.Q5_K, Ggml.Q6_K, Ggml.IQ4_NL):
+            values = None
+            stored = drawn_blocks(maker, kind, rows, columns, deviation)
+        else:
+            values = maker.normal((rows, columns), deviation).numpy()
+            stored = values if kind == Ggml.F32 else gguf.quants.quantize(values, kind)
         meant = values if kind == Ggml.F32 else gguf.quants.dequantize(stored, kind)
         maker.meant[name + ".weight"] = torch.from_numpy(meant.astype(np.float32).copy())
         if s.architecture == "llama" and heads:
@@ -461,12 +513,12 @@ def golden(model, s, random):
     for _ in range(1000):
         prompt = torch.randint(0, s.vocabulary, (PROMPT,), generator=random).tolist()
         tokens, margin = list(prompt), np.inf
-        while len(tokens) < PROMPT + GREEDY and margin > LEAST_MARGIN:
+        while len(tokens) < PROMPT + GREEDY and margin > s.margin:
             best = torch.topk(model(torch.tensor([tokens])).logits[0, -1], 2)
             margin = min(margin, float(best.values[0] - best.values[1]))
             tokens.append(int(best.indices[0]))
         greedy = set(tokens[PROMPT:])
-        if margin > LEAST_MARGIN and len(greedy) >= LEAST_DIFFERENT and not greedy & set(stop_tokens(s)):
+        if margin > s.margin and len(greedy) >= LEAST_DIFFERENT and not greedy & set(stop_tokens(s)):
             logits = model(torch.tensor([prompt])).logits[0].numpy()
             return {"prompt_tokens": prompt, "greedy_tokens": tokens[PROMPT:], "margin": round(margin, 4)}, logits
     raise RuntimeError("every prompt runs into a near tie, repeats itself or stops")

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "checkpoint/gguf.h"
+#include "checkpoint/gguf_split.h"
 #include "checkpoint/json_file.h"
 #include "checkpoint/safetensors.h"
 
@@ -125,15 +126,28 @@ Checkpoint open_gguf(const fs::path& path) {
   if (path.extension() == ".safetensors")
     throw_input_error("{}: is only the weights of a checkpoint; name its folder, which also has config.json",
                       path.string());
-  auto file = map_file(path);
-  auto contents = parse_gguf(file->bytes(), path.string());
+  std::vector<std::shared_ptr<const MappedFile>> files = {map_file(path)};
+  auto contents = parse_gguf(files[0]->bytes(), path.string());
+  const GgufSplit split = read_gguf_split(contents, path.string());
+  if (split.number > 0)
+    throw_input_error("{}: is part {} of a model in {} files; name the first, {}", path.string(), split.number + 1,
+                      split.count, gguf_part_path(path, split, 0).string());
+  for (int64_t number = 1; number < split.count; number++) {
+    const auto part = gguf_part_path(path, split, number);
+    if (!fs::exists(part))
+      throw_input_error("{}: is not there, but {} is the first of {} parts; fetch the missing file", part.string(),
+                        path.string(), split.count);
+    files.push_back(map_file(part));
+    add_gguf_part(parse_gguf(files.back()->bytes(), part.string()), part.string(), number, split, path.string(),
+                  contents);
+  }
   return {.container = Container::gguf,
           .path = path,
           .config = std::move(contents.metadata),
           .hf_quant_config = {},
           .generation_config = {},
           .tensors = std::move(contents.tensors),
-          .files = {std::move(file)}};
+          .files = std::move(files)};
 }
 
 }  // namespace

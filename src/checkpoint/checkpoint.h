@@ -45,7 +45,8 @@ struct Checkpoint {
   }
 };
 
-// Opens a folder in Hugging Face layout (config.json, *.safetensors, an index if there are shards) or a .gguf file.
+// Opens a folder in Hugging Face layout (config.json, *.safetensors, an index if there are shards) or a .gguf file, the
+// first one if the model is in several (gguf_split.h).
 // Reads headers only. Throws InputError with the file, the fact and what was expected for anything that does not hold:
 // a truncated file, a lying length, overlapping or missing ranges, an unknown type, a tensor that is there twice.
 Checkpoint open_checkpoint(const std::filesystem::path& path);

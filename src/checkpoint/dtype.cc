@@ -25,7 +25,9 @@ constexpr DTypeFacts kFacts[] = {
     {DType::i16, "I16", {1, 2}},         {DType::i8, "I8", {1, 1}},           {DType::u64, "U64", {1, 8}},
     {DType::u32, "U32", {1, 4}},         {DType::u16, "U16", {1, 2}},         {DType::u8, "U8", {1, 1}},
     {DType::boolean, "BOOL", {1, 1}},    {DType::q8_0, "Q8_0", {32, 34}},     {DType::q4_0, "Q4_0", {32, 18}},
-    {DType::q4_1, "Q4_1", {32, 20}},     {DType::mxfp4, "MXFP4", {32, 17}},   {DType::nvfp4, "NVFP4", {64, 36}},
+    {DType::q4_1, "Q4_1", {32, 20}},     {DType::q5_0, "Q5_0", {32, 22}},     {DType::q5_1, "Q5_1", {32, 24}},
+    {DType::q4_k, "Q4_K", {256, 144}},   {DType::q5_k, "Q5_K", {256, 176}},   {DType::q6_k, "Q6_K", {256, 210}},
+    {DType::iq4_nl, "IQ4_NL", {32, 18}}, {DType::mxfp4, "MXFP4", {32, 17}},   {DType::nvfp4, "NVFP4", {64, 36}},
 };
 
 constexpr bool facts_are_in_order() {

@@ -29,6 +29,12 @@ enum class DType : uint8_t {
   q8_0,
   q4_0,
   q4_1,
+  q5_0,
+  q5_1,
+  q4_k,
+  q5_k,
+  q6_k,
+  iq4_nl,
   mxfp4,
   nvfp4,
 };

@@ -37,21 +37,21 @@ constexpr GgmlType kGgmlTypes[] = {
     {3, "Q4_1", DType::q4_1},
     {4, "Q4_2", {}},
     {5, "Q4_3", {}},
-    {6, "Q5_0", {}},
-    {7, "Q5_1", {}},
+    {6, "Q5_0", DType::q5_0},
+    {7, "Q5_1", DType::q5_1},
     {8, "Q8_0", DType::q8_0},
     {9, "Q8_1", {}},
     {10, "Q2_K", {}},
     {11, "Q3_K", {}},
-    {12, "Q4_K", {}},
-    {13, "Q5_K", {}},
-    {14, "Q6_K", {}},
+    {12, "Q4_K", DType::q4_k},
+    {13, "Q5_K", DType::q5_k},
+    {14, "Q6_K", DType::q6_k},
     {15, "Q8_K", {}},
     {16, "IQ2_XXS", {}},
     {17, "IQ2_XS", {}},
     {18, "IQ3_XXS", {}},
     {19, "IQ1_S", {}},
-    {20, "IQ4_NL", {}},
+    {20, "IQ4_NL", DType::iq4_nl},
     {21, "IQ3_S", {}},
     {22, "IQ2_S", {}},
     {23, "IQ4_XS", {}},
@@ -238,17 +238,6 @@ uint64_t metadata_alignment(const Json& metadata, std::string_view file) {
   return alignment;
 }
 
-// A model in several files: each is whole in itself, but has only some of the tensors.
-void check_not_split(const Json& metadata, std::string_view file) {
-  const auto count = metadata.find("split.count"), number = metadata.find("split.no");
-  if (count == metadata.end() || !count->is_number_integer() || count->get<int64_t>() <= 1) return;
-  const int64_t part = number != metadata.end() && number->is_number_integer() ? number->get<int64_t>() + 1 : 0;
-  throw_input_error(
-      "{}: is part {} of a model in {} files; only whole models are read: join them with "
-      "llama-gguf-split --merge",
-      file, part, count->get<int64_t>());
-}
-
 DType read_tensor_type(Reader& reader, std::string_view what) {
   const auto number = reader.read<uint32_t>(what);
   const auto* type = std::ranges::find(kGgmlTypes, number, &GgmlType::number);
@@ -256,7 +245,7 @@ DType read_tensor_type(Reader& reader, std::string_view what) {
     throw_input_error("{}: {}: type number {} is unknown; the file is damaged, or newer than this program",
                       reader.file(), what, number);
   if (!type->dtype)
-    throw_input_error("{}: {}: type {} is not read; use a file in MXFP4, NVFP4, Q4_0, Q4_1, Q8_0, BF16, F16 or F32",
+    throw_input_error("{}: {}: type {} is not read; use a file in MXFP4, NVFP4, Q4_K, Q5_K, Q6_K, Q8_0 or BF16",
                       reader.file(), what, type->name);
   return *type->dtype;
 }
@@ -316,7 +305,6 @@ GgufContents parse_gguf(std::span<const uint8_t> bytes, std::string_view file) {
   Reader reader(bytes, file);
   const auto [num_tensors, num_entries] = read_header(bytes, reader);
   GgufContents contents{.metadata = MetadataReader(reader).read(num_entries), .tensors = {}};
-  check_not_split(contents.metadata, file);
 
   reader.check_count(num_tensors, "tensors", kMinTensorBytes);
   std::vector<Announced> infos;

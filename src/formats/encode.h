@@ -1,4 +1,5 @@
-// From float32 to every format: what `nibble quantize` writes and what tests feed to kernels.
+// From float32 to the formats that are written: what `nibble quantize` writes, what backends convert weights to, and
+// what tests feed to kernels.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +11,8 @@ namespace nibble {
 
 enum class ScaleSearch : uint8_t {
   plain,  // the scale that the producers' own tools choose (OCP and ggml for MXFP4, ModelOpt for NVFP4)
-  best,   // FP4: the scale of least squared error among all that could be it, never worse than plain; others: plain
+  best,   // never worse than plain. FP4: the scale of least squared error among all that could be it; Q8_0: the nearest
+          // codes for the scale as it is stored; others: plain
 };
 
 // The multiplier for a tensor whose largest magnitude is `largest`: NVFP4 largest / (6 * 448), so that the largest
@@ -19,7 +21,8 @@ float tensor_scale_for(FormatId format, float largest);
 
 // Encodes one row: `codes` has code_bytes(K), `scales` scale_bytes(K) bytes, all overwritten. Rounds to nearest, ties
 // to even (Q8_0, Q4_0 and Q4_1: as ggml does). A group of zeros gets a scale that decodes to zeros. Throws InputError
-// if a value is not finite, or is beyond what the format reaches with this tensor scale.
+// if a value is not finite, or is beyond what the format reaches with this tensor scale, or if the format is only
+// read.
 void encode_row(FormatId format, std::span<const float> row, float tensor_scale, ScaleSearch search, uint8_t* codes,
                 uint8_t* scales);
 

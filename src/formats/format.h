@@ -11,9 +11,13 @@
 //   static constexpr bool has_tensor_scale;    // whether each part of a tensor has one more float32 multiplier
 //   static float decode(const uint8_t* codes, const uint8_t* scales, int64_t k);  // weight k of a row, exactly
 //   static bool is_valid_scale(const uint8_t* scale);  // false for NaN and for what the format does not have
+//   static int decode_integer(const uint8_t* codes, int64_t k);  // only if a scale is one half for 32 weights, and
+//                                                                // weight k is this int8 times it
+//   static bool is_valid_code(uint8_t code);           // only if a code can be NaN: false for these
 //
-// Multi-byte codes and scales are little-endian. 4-bit codes: byte j of a row holds k = 2j in its low nibble and
-// k = 2j + 1 in its high nibble, whatever order the file had.
+// Multi-byte codes and scales are little-endian. Codes of less than a byte are packed without gaps from the low end,
+// whatever order the file had: bit i of code k is bit k * code_bits + i of the row. So byte j of a row of 4-bit codes
+// holds k = 2j in its low nibble and k = 2j + 1 in its high nibble.
 #pragma once
 
 #include <bit>
@@ -32,11 +36,25 @@ enum class FormatId : uint8_t {
   q8_0,
   q4_0,
   q4_1,
+  q5_0,
+  q5_1,
+  q4_k,
+  q5_k,
+  q6_k,
+  iq4_nl,
   mxfp4,
   nvfp4,
   fp4_half_32,
   fp4_half_64,
-  fp4_half_128
+  fp4_half_128,
+  fp8,
+  fp8_128,
+  affine4_32,
+  affine4_64,
+  affine4_128,
+  affine8_32,
+  affine8_64,
+  affine8_128
 };
 
 // Bytes of the codes of one row of K weights.
@@ -57,6 +75,25 @@ inline uint32_t nibble_at(const uint8_t* codes, int64_t k) { return (codes[k / 2
 // Puts `code` into a row of 4-bit codes whose nibble k is still zero.
 inline void set_nibble(uint8_t* codes, int64_t k, uint32_t code) {
   codes[k / 2] |= static_cast<uint8_t>(code << (k % 2 * 4));
+}
+
+// The code of weight k in a row of codes of kBits bits, at most 8.
+template <int kBits>
+uint32_t code_at(const uint8_t* codes, int64_t k) {
+  const int64_t bit = k * kBits;
+  const auto shift = static_cast<int>(bit % 8);
+  uint32_t bits = codes[bit / 8];
+  if (shift + kBits > 8) bits |= uint32_t{codes[bit / 8 + 1]} << 8;
+  return (bits >> shift) & ((1u << kBits) - 1);
+}
+
+// Puts `code` into a row of codes of kBits bits whose bits for weight k are still zero.
+template <int kBits>
+void set_code(uint8_t* codes, int64_t k, uint32_t code) {
+  const int64_t bit = k * kBits;
+  const auto shift = static_cast<int>(bit % 8);
+  codes[bit / 8] |= static_cast<uint8_t>(code << shift);
+  if (shift + kBits > 8) codes[bit / 8 + 1] |= static_cast<uint8_t>(code >> (8 - shift));
 }
 
 // A T from bytes that need not be aligned.

@@ -2,19 +2,28 @@
 // A new format is one header, one value of FormatId, and one line in AllFormats.
 #pragma once
 
+#include <array>
 #include <optional>
 #include <type_traits>
 #include <utility>
 
 #include "base/error.h"
+#include "formats/affine.h"
 #include "formats/bf16.h"
 #include "formats/f16.h"
 #include "formats/f32.h"
 #include "formats/fp4_half.h"
+#include "formats/fp8.h"
+#include "formats/iq4_nl.h"
 #include "formats/mxfp4.h"
 #include "formats/nvfp4.h"
 #include "formats/q4_0.h"
 #include "formats/q4_1.h"
+#include "formats/q4_k.h"
+#include "formats/q5_0.h"
+#include "formats/q5_1.h"
+#include "formats/q5_k.h"
+#include "formats/q6_k.h"
 #include "formats/q8_0.h"
 
 namespace nibble {
@@ -22,23 +31,36 @@ namespace nibble {
 template <class... Formats>
 struct FormatList {};
 
-using AllFormats = FormatList<F32, F16, Bf16, Q8_0, Q4_0, Q4_1, Mxfp4, Nvfp4, Fp4Half<32>, Fp4Half<64>, Fp4Half<128>>;
+using AllFormats = FormatList<F32, F16, Bf16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K, Iq4Nl, Mxfp4, Nvfp4,
+                              Fp4Half<32>, Fp4Half<64>, Fp4Half<128>, Fp8, Fp8Scaled, Affine<4, 32>, Affine<4, 64>,
+                              Affine<4, 128>, Affine<8, 32>, Affine<8, 64>, Affine<8, 128>>;
 
-// Calls visit(Format{}) with the format of that id and returns what it returns.
+// The ids of a list's formats, in its order.
+template <class... Formats>
+constexpr std::array<FormatId, sizeof...(Formats)> format_ids(FormatList<Formats...>) {
+  return {Formats::id...};
+}
+inline constexpr auto kAllFormatIds = format_ids(AllFormats{});
+
+// Calls visit(Format{}) with the format of that id, which is in the list, and returns what it returns.
+template <class... Formats, class Visit>
+auto visit_format(FormatList<Formats...>, FormatId id, Visit&& visit) {
+  using Result = std::common_type_t<decltype(visit(Formats{}))...>;
+  if constexpr (std::is_void_v<Result>) {
+    const bool found = ((Formats::id == id && (visit(Formats{}), true)) || ...);
+    if (!found) throw_input_error("format number {} does not exist here", static_cast<int>(id));
+  } else {
+    std::optional<Result> result;
+    const bool found = ((Formats::id == id && (result.emplace(visit(Formats{})), true)) || ...);
+    if (!found) throw_input_error("format number {} does not exist here", static_cast<int>(id));
+    return *std::move(result);
+  }
+}
+
+// The same with all formats.
 template <class Visit>
-decltype(auto) visit_format(FormatId id, Visit&& visit) {
-  using Result = decltype(visit(F32{}));
-  return [&]<class... Formats>(FormatList<Formats...>) -> Result {
-    if constexpr (std::is_void_v<Result>) {
-      const bool found = ((Formats::id == id && (visit(Formats{}), true)) || ...);
-      if (!found) throw_input_error("format number {} does not exist", static_cast<int>(id));
-    } else {
-      std::optional<Result> result;
-      const bool found = ((Formats::id == id && (result.emplace(visit(Formats{})), true)) || ...);
-      if (!found) throw_input_error("format number {} does not exist", static_cast<int>(id));
-      return std::move(*result);
-    }
-  }(AllFormats{});
+auto visit_format(FormatId id, Visit&& visit) {
+  return visit_format(AllFormats{}, id, std::forward<Visit>(visit));
 }
 
 inline std::string_view format_name(FormatId id) {

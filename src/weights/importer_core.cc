@@ -21,6 +21,12 @@ std::optional<FormatId> plain_format(DType dtype) {
   }
 }
 
+float element(const Tensor& tensor, int64_t i) {
+  if (tensor.dtype == DType::f8_e8m0) return e8m0_to_float(tensor.bytes[static_cast<size_t>(i)]);
+  return visit_format(*plain_format(tensor.dtype),
+                      [&](auto format) { return format.decode(tensor.bytes.data(), nullptr, i); });
+}
+
 std::string Importer::where(const Tensor& tensor) const {
   return fmt::format("{}: tensor {}", checkpoint_->path.string(), tensor.name);
 }
@@ -159,7 +165,7 @@ CanonicalWeight Importer::read(const MatrixRequest& request) {
 
 CanonicalWeight Importer::read_located(const MatrixRequest& request, const StoredMatrix& stored) const {
   CanonicalWeight weight = load(request, stored);
-  check_weight(weight, where(stored.scales != nullptr ? *stored.scales : *stored.codes));
+  check_weight(weight, where(stored.scales != nullptr ? *stored.scales : *stored.codes), where(*stored.codes));
   return weight;
 }
 
@@ -190,6 +196,7 @@ std::vector<std::string> Importer::unused_tensors() const {
   std::vector<std::string> names;
   for (const auto& [name, tensor] : checkpoint_->tensors)
     if (!asked_for_.contains(name) && is_unused(tensor)) names.push_back(name);
+  for (std::string& setting : unused_settings()) names.push_back(std::move(setting));
   return names;
 }
 
@@ -198,11 +205,12 @@ std::vector<float> Importer::tensor_scales(const MatrixRequest& request, const S
   if (stored.tensor_scale == nullptr) return scales;
   const Tensor& tensor = *stored.tensor_scale;
   for (size_t e = 0; e < scales.size(); e++) {
-    const float value = load_unaligned<float>(tensor.bytes.data() + (tensor.bytes.size() > sizeof(float) ? 4 * e : 0));
+    const float value =
+        element(tensor, dtype_bytes(tensor.dtype, 1) == std::ssize(tensor.bytes) ? 0 : static_cast<int64_t>(e));
     const bool is_good = std::isfinite(value) && (stored.tensor_scale_divides ? value > 0.0f : value >= 0.0f);
     if (!is_good)
       fail(tensor, "tensor scale {} is {}, a positive finite number expected; the file is damaged", e, value);
-    scales[e] = stored.tensor_scale_divides ? 1.0f / value : value;
+    scales[e] = stored.tensor_scale_divides ? 1.0f / value : value * stored.tensor_scale_unit;
     if (!std::isfinite(scales[e]))
       fail(tensor, "tensor scale {} is {}, too small to divide by; the file is damaged", e, value);
   }

@@ -28,8 +28,12 @@ struct StoredMatrix {
   const Tensor* codes = nullptr;
   const Tensor* scales = nullptr;        // null: there are none, or they lie between the codes (GGUF)
   const Tensor* biases = nullptr;        // MLX affine only
+  int code_bits = 0;                     // MLX affine only
+  int64_t scale_rows = 1;                // rows, and weights of a row, that share a scale in the file, where the
+  int64_t scale_columns = 0;             // format has other groups: FP8 and MLX affine; else 0
   const Tensor* tensor_scale = nullptr;  // null: 1
   bool tensor_scale_divides = false;     // the file's value is 1 / tensor_scale
+  float tensor_scale_unit = 1.0f;        // what the file's value is a multiple of
   RowSelection rows;
   bool is_transposed = false;         // [E, K, rows]; plain formats only
   std::string source;                 // for MatrixInfo
@@ -67,6 +71,8 @@ class Importer : public WeightSource {
   virtual CanonicalWeight load(const MatrixRequest& request, const StoredMatrix& stored) const = 0;
   virtual StoredVector locate_vector(const TensorName& name) const = 0;
   virtual bool is_unused(const Tensor& tensor) const = 0;
+  // What the configuration says that is of no use here, to be listed with the unused tensors.
+  virtual std::vector<std::string> unused_settings() const { return {}; }
 
   const Checkpoint& checkpoint() const { return *checkpoint_; }
 
@@ -117,6 +123,9 @@ inline int64_t gguf_row(int64_t n, int64_t num_rows, int num_heads) {
   const int64_t head_dim = num_rows / num_heads, head = n / head_dim, row = n % head_dim;
   return head * head_dim + row % (head_dim / 2) * 2 + row / (head_dim / 2);
 }
+
+// Element i of a tensor of F32, F16, BF16 or F8_E8M0.
+float element(const Tensor& tensor, int64_t i);
 
 // The format whose rows are plain elements of this type. Null optional if there is none.
 std::optional<FormatId> plain_format(DType dtype);

@@ -122,7 +122,7 @@ StoredMatrix SafetensorsImporter::locate_gpt_oss(const MatrixRequest& request, c
   const int64_t num_rows = rows.count > 0 ? rows.count : request.N;
   expect_dtype(codes, {DType::u8});
   expect_dtype(scales, {DType::u8});
-  expect_config(codes, tensor, QuantizationTool::gpt_oss, FormatId::mxfp4);
+  expect_scheme(codes, tensor, {QuantizationTool::gpt_oss}, {.codes = Scheme::Codes::mxfp4});
   expect_whole_groups(codes, request.K, Mxfp4::group_size);
   expect_shape(codes, {request.E, num_rows, request.K / Mxfp4::group_size, Mxfp4::group_size / 2});
   expect_shape(scales, {request.E, num_rows, request.K / Mxfp4::group_size});

@@ -5,8 +5,18 @@
 //   MXFP4   e[1], q[16]        32        low nibble of q[j] is element j, high nibble is j + 16
 //   Q4_0    d[2], q[16]        32        the same
 //   Q4_1    d[2], m[2], q[16]  32        the same
+//   IQ4_NL  d[2], q[16]        32        the same
 //   Q8_0    d[2], q[32]        32
 //   NVFP4   d[4], q[32]        64        in each 16 of them, low nibble of byte j of 8 is j, high nibble is j + 8
+//
+// Codes of more than 4 bits have their high bits elsewhere:
+//
+//   Q5_0    d[2], h[4], q[16]        32   as Q4_0; bit i of the number h is the fifth of element i
+//   Q5_1    d[2], m[2], h[4], q[16]  32   the same
+//   Q4_K    s[16], q[128]            256  low nibbles of 32 bytes are 32 elements, their high nibbles the next 32
+//   Q5_K    s[16], h[32], q[128]     256  the same; bit i of h[l] is the fifth of element 32 i + l
+//   Q6_K    q[128], h[64], s[18]     256  of each 128: low nibbles of 64 bytes, then their high ones; bits 2i and 2i + 1
+//                                         of byte l of 32 of h are the high bits of element 32 i + l
 //
 // F32, F16 and BF16 rows are taken as they are, unless the rows of q and k have to be put back in order.
 #include <algorithm>
@@ -26,16 +36,68 @@ void reorder_nibbles(const uint8_t* ggml, int64_t num_bytes, uint8_t* codes) {
   }
 }
 
+// How a block is divided: its scales into `scales`, its codes in our order into `codes`, which is zeroed.
 template <class Format>
 struct GgmlBlock {
   static constexpr int64_t group_size = Format::group_size;
   static constexpr int64_t size = Format::group_scale_bytes + Format::group_size * Format::code_bits / 8;
   static void split(const uint8_t* block, uint8_t* codes, uint8_t* scale) {
     std::memcpy(scale, block, Format::group_scale_bytes);
-    if constexpr (Format::code_bits == 8)
-      std::memcpy(codes, block + Format::group_scale_bytes, Format::group_size);
-    else
-      reorder_nibbles(block + Format::group_scale_bytes, Format::group_size / 2, codes);
+    const uint8_t* q = block + Format::group_scale_bytes;
+    if constexpr (Format::code_bits == 8) {
+      std::memcpy(codes, q, Format::group_size);
+    } else if constexpr (Format::code_bits == 4) {
+      reorder_nibbles(q, Format::group_size / 2, codes);
+    } else {
+      static_assert(Format::id == FormatId::q5_0 || Format::id == FormatId::q5_1);
+      const auto high = load_unaligned<uint32_t>(q);
+      for (int k = 0; k < 32; k++) {
+        const uint32_t low = k < 16 ? q[4 + k] & 15u : q[4 + k - 16] >> 4;
+        set_code<5>(codes, k, low | ((high >> k & 1) << 4));
+      }
+    }
+  }
+};
+
+// The nibble of element k of 256: 2 * `run` elements lie in the low and then in the high nibbles of `run` bytes.
+uint32_t run_nibble(const uint8_t* q, int k, int run) {
+  const uint32_t byte = q[k / (2 * run) * run + k % run];
+  return k / run % 2 == 0 ? byte & 15u : byte >> 4;
+}
+
+template <>
+struct GgmlBlock<Q4_K> {
+  static constexpr int64_t group_size = 256;
+  static constexpr int64_t size = 144;
+  static void split(const uint8_t* block, uint8_t* codes, uint8_t* scale) {
+    std::memcpy(scale, block, kKScaleBytes);
+    for (int k = 0; k < 256; k++) set_nibble(codes, k, run_nibble(block + kKScaleBytes, k, 32));
+  }
+};
+
+template <>
+struct GgmlBlock<Q5_K> {
+  static constexpr int64_t group_size = 256;
+  static constexpr int64_t size = 176;
+  static void split(const uint8_t* block, uint8_t* codes, uint8_t* scale) {
+    std::memcpy(scale, block, kKScaleBytes);
+    const uint8_t* high = block + kKScaleBytes;
+    for (int k = 0; k < 256; k++)
+      set_code<5>(codes, k, run_nibble(high + 32, k, 32) | ((high[k % 32] >> (k / 32) & 1u) << 4));
+  }
+};
+
+template <>
+struct GgmlBlock<Q6_K> {
+  static constexpr int64_t group_size = 256;
+  static constexpr int64_t size = 210;
+  static void split(const uint8_t* block, uint8_t* codes, uint8_t* scale) {
+    std::memcpy(scale, block + 192, 18);
+    const uint8_t* high = block + 128;
+    for (int k = 0; k < 256; k++) {
+      const uint32_t top = high[k / 128 * 32 + k % 32] >> (k % 128 / 32 * 2) & 3u;
+      set_code<6>(codes, k, run_nibble(block, k, 64) | (top << 4));
+    }
   }
 };
 
@@ -52,11 +114,20 @@ struct GgmlBlock<Nvfp4> {
   }
 };
 
+// What the types of a file become.
+using GgufFormats = FormatList<F32, F16, Bf16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K, Iq4Nl, Mxfp4, Nvfp4>;
+
 std::optional<FormatId> format_of(DType dtype) {
   switch (dtype) {
     case DType::q8_0: return FormatId::q8_0;
     case DType::q4_0: return FormatId::q4_0;
     case DType::q4_1: return FormatId::q4_1;
+    case DType::q5_0: return FormatId::q5_0;
+    case DType::q5_1: return FormatId::q5_1;
+    case DType::q4_k: return FormatId::q4_k;
+    case DType::q5_k: return FormatId::q5_k;
+    case DType::q6_k: return FormatId::q6_k;
+    case DType::iq4_nl: return FormatId::iq4_nl;
     case DType::mxfp4: return FormatId::mxfp4;
     case DType::nvfp4: return FormatId::nvfp4;
     default: return plain_format(dtype);
@@ -80,7 +151,9 @@ StoredMatrix GgufImporter::locate(const MatrixRequest& request) {
   const Tensor& weight = take(request.name.gguf + ".weight");
   const std::optional<FormatId> format = format_of(weight.dtype);
   if (!format)
-    fail(weight, "type {} is not read; F32, F16, BF16, Q8_0, Q4_0, Q4_1, MXFP4 and NVFP4 are",
+    fail(weight,
+         "type {} is not read; F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K, IQ4_NL, "
+         "MXFP4 and NVFP4 are",
          dtype_name(weight.dtype));
   expect_columns(weight, request, request.K);
   expect_whole_groups(weight, request.K, dtype_block(weight.dtype).elements);
@@ -105,7 +178,7 @@ CanonicalWeight GgufImporter::load(const MatrixRequest& request, const StoredMat
   if (is_plain && request.gguf_permuted_heads == 0) return borrow(request, stored);
 
   OwnedWeight owned = own(request, stored);
-  visit_format(stored.format, [&](auto format) {
+  visit_format(GgufFormats{}, stored.format, [&](auto format) {
     using Format = decltype(format);
     const int64_t row_codes = code_bytes<Format>(request.K), row_scales = scale_bytes<Format>(request.K);
     for (int64_t row = 0; row < request.E * request.N; row++) {

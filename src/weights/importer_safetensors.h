@@ -24,15 +24,26 @@ class SafetensorsImporter final : public Importer {
   CanonicalWeight load(const MatrixRequest& request, const StoredMatrix& stored) const override;
   bool is_unused(const Tensor& tensor) const override;
 
+  std::vector<std::string> unused_settings() const override;
+
  private:
   // A module: its tensors are x.weight and more beside it. name.hf is its name in the file, without a *.
   StoredMatrix locate_module(const MatrixRequest& request);
+  bool has_module(const std::string& module) const;
   StoredMatrix locate_plain(const MatrixRequest& request);
+
+  // importer_fp4.cc
   StoredMatrix locate_modelopt(const MatrixRequest& request);
   StoredMatrix locate_compressed_tensors(const MatrixRequest& request);
+  StoredMatrix locate_deepseek_fp4(const MatrixRequest& request);
+
+  // importer_fp8.cc
+  StoredMatrix locate_fp8(const MatrixRequest& request);
+  CanonicalWeight load_fp8(const MatrixRequest& request, const StoredMatrix& stored) const;
+
+  // importer_mlx.cc
   StoredMatrix locate_mlx(const MatrixRequest& request);
-  CanonicalWeight load_mlx_affine(const MatrixRequest& request, const StoredMatrix& stored) const;
-  bool has_module(const std::string& module) const;
+  CanonicalWeight load_affine(const MatrixRequest& request, const StoredMatrix& stored) const;
 
   // importer_experts.cc
   StoredMatrix locate_experts(const MatrixRequest& request);
@@ -42,9 +53,11 @@ class SafetensorsImporter final : public Importer {
   StoredVector locate_expert_biases(const std::string& name) const;
   CanonicalWeight load_selected(const MatrixRequest& request, const StoredMatrix& stored) const;
 
-  // Throws InputError if the configuration does not know of this tool's tensors, or says that they are not there.
-  void expect_config(const Tensor& codes, const std::string& module, QuantizationTool tool, FormatId format) const;
-  const Tensor& take_tensor_scale(const std::string& name);
+  // Throws InputError if the configuration was not written by that tool, or says something else of the module.
+  void expect_scheme(const Tensor& codes, const std::string& module, std::initializer_list<QuantizationTool> tools,
+                     const Scheme& found) const;
+  // One float for all weights of a module, or one for each expert of a stack.
+  const Tensor& take_tensor_scale(const std::string& name, const MatrixRequest& request);
 
   QuantizationConfig config_;
 };

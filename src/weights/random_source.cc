@@ -69,7 +69,12 @@ float fill_scales(FormatId format, Random& random, double deviation, std::span<u
     case FormatId::nvfp4:
       for (uint8_t& byte : scales) byte = static_cast<uint8_t>(0x30 + (random.bits() & 15));  // 0.5 to 1.875
       return static_cast<float>(scale / 1.1);
-    default: {
+    case FormatId::q8_0:
+    case FormatId::q4_0:
+    case FormatId::q4_1:
+    case FormatId::fp4_half_32:
+    case FormatId::fp4_half_64:
+    case FormatId::fp4_half_128: {
       const auto group_bytes = static_cast<size_t>(scale_bytes(format, 1));
       for (size_t i = 0; i < scales.size(); i += group_bytes) {
         const float value = static_cast<float>(scale) * (1.0f + 0.25f * random.signed_unit());
@@ -78,6 +83,7 @@ float fill_scales(FormatId format, Random& random, double deviation, std::span<u
       }
       return 1.0f;
     }
+    default: throw_input_error("random weights in {} are not made", format_name(format));
   }
 }
 

@@ -1,7 +1,9 @@
 #include "weights/weight.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <string>
 
 #include "base/error.h"
 #include "base/memory.h"
@@ -53,7 +55,7 @@ CanonicalWeight concat_rows(std::span<const CanonicalWeight> weights) {
   return all;
 }
 
-void check_weight(const CanonicalWeight& w, std::string_view name) {
+void check_weight(const CanonicalWeight& w, std::string_view name, std::string_view codes_name) {
   const auto expect = [&](std::string_view what, size_t bytes, int64_t row_bytes) {
     const auto expected = static_cast<size_t>(w.E * w.N * row_bytes);
     if (bytes != expected)
@@ -69,13 +71,22 @@ void check_weight(const CanonicalWeight& w, std::string_view name) {
       const auto size = static_cast<size_t>(Format::group_scale_bytes);
       for (size_t i = 0; i < w.scales.size(); i += size) {
         if (Format::is_valid_scale(w.scales.data() + i)) continue;
-        uint32_t bits = 0;
-        std::memcpy(&bits, w.scales.data() + i, size);
+        std::string bytes;  // as a number: the last byte first
+        for (size_t j = size; j-- > 0;) bytes += fmt::format("{:02x}", w.scales[i + j]);
         throw_input_error(
-            "{}: scale {} is 0x{:0{}x}, which is NaN, infinite or negative: not a scale of {}; the file is "
-            "damaged or in another format",
-            name, i / size, bits, 2 * size, Format::name);
+            "{}: scale {} is 0x{}, which is NaN, infinite or negative: not a scale of {}; the file is damaged or in "
+            "another format",
+            name, i / size, bytes, Format::name);
       }
+    }
+  });
+  visit_format(w.format, [&](auto format) {
+    using Format = decltype(format);
+    if constexpr (requires { Format::is_valid_code(uint8_t{}); }) {
+      const auto bad = std::ranges::find_if_not(w.codes, Format::is_valid_code);
+      if (bad != w.codes.end())
+        throw_input_error("{}: code {} is 0x{:02x}, which is NaN in {}; the file is damaged",
+                          codes_name.empty() ? name : codes_name, bad - w.codes.begin(), *bad, Format::name);
     }
   });
   for (const Part& part : w.parts)

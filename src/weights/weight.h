@@ -41,7 +41,8 @@ void decode_row(const CanonicalWeight& weight, int64_t e, int64_t n, float* out)
 // One weight with the rows of all `weights` below each other; all have the same format, E and K. Each keeps its parts.
 CanonicalWeight concat_rows(std::span<const CanonicalWeight> weights);
 
-// Throws InputError, with `name`, the place and the byte, if the sizes do not fit the shape or a scale is not valid.
-void check_weight(const CanonicalWeight& weight, std::string_view name);
+// Throws InputError, with `name`, the place and the byte, if the sizes do not fit the shape or a scale is not valid; or
+// with `codes_name` (if empty: `name`), if a code is not.
+void check_weight(const CanonicalWeight& weight, std::string_view name, std::string_view codes_name = {});
 
 }  // namespace nibble

@@ -42,7 +42,12 @@ void load_weights(const WeightTable& table, const WeightSink& sink,
   for (int i = 0; i < static_cast<int>(table.entries().size()); i++) {
     const WeightEntry& entry = table.entries()[static_cast<size_t>(i)];
     if (const auto* matrix = std::get_if<MatrixEntry>(&entry.what)) {
-      sink.matrix({i}, table.source().read(matrix->request));
+      const CanonicalWeight weight = table.source().read(matrix->request);
+      try {
+        sink.matrix({i}, weight);
+      } catch (const InputError& error) {  // a backend does not know the weight's name
+        throw_input_error("{}: {}", entry.name(), error.what());
+      }
       table.source().release(matrix->request);
     } else {
       sink.vector({i}, table.source().read_vector(std::get<VectorRequest>(entry.what)));

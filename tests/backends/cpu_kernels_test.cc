@@ -6,11 +6,13 @@
 #include <gtest/gtest.h>
 
 #include "backends/cpu/kernels.h"
+#include "backends/cpu/packed_layout.h"
 #include "backends/random_weights.h"
 
 namespace nibble {
 namespace {
 
+constexpr auto kKernelFormats = format_ids(KernelFormats{});
 constexpr float kGuard = -12345.0f;
 
 struct Prepared {
@@ -87,7 +89,7 @@ void expect_product(const CpuKernels& kernels, const CanonicalWeight& weight, in
 TEST(CpuLinear, MultipliesEveryFormatAndShape) {
   uint32_t seed = 1;
   for (const CpuKernels* kernels : supported_cpu_kernels()) {
-    for (FormatId format : kAllFormatIds) {
+    for (FormatId format : kKernelFormats) {
       for (int64_t N : {1, 3, 15, 16, 17, 33})
         for (int64_t K : {1, 32, 40, 48, 96, 264})
           expect_product(*kernels, random_weight(format, 1, N, K, 1, seed++), 9);
@@ -102,7 +104,7 @@ TEST(CpuLinear, MultipliesEveryFormatAndShape) {
 TEST(CpuLinear, GivesTheSameBitsHoweverItIsSplit) {
   const int64_t N = 49, K = 288, largest_M = 131;
   for (const CpuKernels* kernels : supported_cpu_kernels()) {
-    for (FormatId format : kAllFormatIds) {
+    for (FormatId format : kKernelFormats) {
       const CanonicalWeight weight = random_weight(format, 1, N, K, 2, 7);
       const PackedMatrix packed(weight);
       const auto x = random_activations(largest_M * K, 8);
@@ -216,7 +218,7 @@ TEST(CpuLinear, ReadsEveryScaleAndCode) {
 // The largest codes and activations there are must not saturate 16-bit sums.
 TEST(CpuLinear, LargestCodesAndActivationsStayExact) {
   const int64_t N = 16, K = 64;
-  for (FormatId format : kAllFormatIds) {
+  for (FormatId format : kKernelFormats) {
     if (group_size(format) == 1) continue;
     for (uint8_t code : {0x00, 0x77, 0xFF, 0x80, 0x7F, 0xF7}) {
       CanonicalWeight weight = random_weight(format, 1, N, K, 1, 1);
@@ -248,7 +250,7 @@ TEST(CpuLinear, ActivationsThatAreNotFiniteGiveNaN) {
   const int64_t N = 16, K = 96;
   for (float bad : {std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity(),
                     std::numeric_limits<float>::quiet_NaN()}) {
-    for (FormatId format : kAllFormatIds) {
+    for (FormatId format : kKernelFormats) {
       const PackedMatrix packed(random_weight(format, 1, N, K, 1, 1));
       auto x = random_activations(K, 2);
       x[40] = bad;
@@ -276,7 +278,7 @@ TEST(CpuLinear, AcceptsTheLargestAndSmallestActivations) {
 }
 
 TEST(PackedMatrix, UnpacksExactly) {
-  for (FormatId format : kAllFormatIds) {
+  for (FormatId format : kKernelFormats) {
     for (int64_t K : {1, 7, 32, 48, 130, 264}) {
       const CanonicalWeight weight = random_weight(format, 2, 19, K, 2, 11);
       const PackedMatrix packed(weight);

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include "backends/cpu/packed_layout.h"
 #include "backends/step_program.h"
 
 namespace nibble {
@@ -37,12 +38,24 @@ void expect_reference(const StepProgram& program, const Runs& runs, float tolera
 }
 
 TEST(CpuStep, EmbedGivesRowsOfAnyFormatExactly) {
-  for (FormatId format : kAllFormatIds) {
+  for (FormatId format : format_ids(KernelFormats{})) {
     StepProgram p(3);
     p.step.logits = p.step.buffer("x", 128);
     p.step.embed({.w = p.matrix(format, 21, 128), .out = p.step.logits});
     const Runs runs = {{{20, 0}, {0, 1}, {17, 2}}, {{5, 3}, {5, 4}, {19, 5}}};
     EXPECT_EQ(cpu_values(p, runs), p.run(*make_reference_backend(), runs)) << format_name(format);
+  }
+}
+
+// The rows of a converted weight, and what it multiplies, are those of the matrix as packed: within Q8_0's error.
+TEST(CpuStep, TakesWeightsInFormatsWithoutAKernel) {
+  for (FormatId format : {FormatId::q5_1, FormatId::q4_k, FormatId::q6_k, FormatId::iq4_nl}) {
+    StepProgram p(3);
+    const Slice x = p.step.buffer("x", 256);
+    p.step.logits = p.step.buffer("out", 37);
+    p.step.embed({.w = p.matrix(format, 21, 256), .out = x});
+    p.step.linear({.x = x, .w = p.matrix(format, 37, 256), .bias = p.vector(37), .out = p.step.logits});
+    expect_reference(p, {{{20, 0}, {0, 1}, {17, 2}}, {{5, 3}, {5, 4}, {19, 5}}}, 1e-2f);
   }
 }
 

@@ -10,21 +10,37 @@
 
 namespace nibble {
 
-inline constexpr FormatId kAllFormatIds[] = {FormatId::f32,         FormatId::f16,         FormatId::bf16,
-                                             FormatId::q8_0,        FormatId::q4_0,        FormatId::q4_1,
-                                             FormatId::mxfp4,       FormatId::nvfp4,       FormatId::fp4_half_32,
-                                             FormatId::fp4_half_64, FormatId::fp4_half_128};
-
 // One random scale, of a size that keeps sums of a few thousand weights within float32.
 inline void random_scale(FormatId format, std::mt19937& random, uint8_t* out) {
   const auto half = [&](uint8_t* to) {
     const auto bits = static_cast<uint16_t>((random() & 0x83FF) | ((8 + random() % 10) << 10));  // 2^-7 … 2^2, signed
     std::memcpy(to, &bits, 2);
   };
+  const auto number = [&](float unit, uint8_t* to) {  // a float within a factor of two
+    const float value = unit * (1.0f + static_cast<float>(random() % 1024) / 1024);
+    std::memcpy(to, &value, 4);
+  };
   switch (format) {
     case FormatId::mxfp4: *out = static_cast<uint8_t>(118 + random() % 12); break;
     case FormatId::nvfp4: *out = static_cast<uint8_t>(random() % 0x7F); break;
-    case FormatId::q4_1: half(out), half(out + 2); break;
+    case FormatId::q4_1:
+    case FormatId::q5_1: half(out), half(out + 2); break;
+    case FormatId::q4_k:
+    case FormatId::q5_k:
+      half(out), half(out + 2);
+      for (int i = 4; i < kKScaleBytes; i++) out[i] = static_cast<uint8_t>(random());
+      break;
+    case FormatId::q6_k:
+      for (int i = 0; i < 16; i++) out[i] = static_cast<uint8_t>(random());
+      half(out + 16);
+      break;
+    case FormatId::fp8_128: number(1.0f, out); break;
+    case FormatId::affine4_32:
+    case FormatId::affine4_64:
+    case FormatId::affine4_128:
+    case FormatId::affine8_32:
+    case FormatId::affine8_64:
+    case FormatId::affine8_128: number(random() % 2 == 0 ? 1.0f : -1.0f, out), number(-8.0f, out + 4); break;
     default: half(out);
   }
 }
@@ -50,6 +66,9 @@ inline CanonicalWeight random_weight(FormatId format, int64_t E, int64_t N, int6
       std::memcpy(codes + 2 * i, &bits, 2);
     }
   }
+  if (format == FormatId::fp8 || format == FormatId::fp8_128)
+    for (size_t i = 0; i < num_codes; i++)
+      if (!is_e4m3_number(codes[i])) codes[i] = 0;
   const int64_t group_bytes = visit_format(format, [](auto tag) { return int64_t{decltype(tag)::group_scale_bytes}; });
   for (size_t i = 0; i < num_scales; i += static_cast<size_t>(group_bytes)) random_scale(format, random, scales + i);
 

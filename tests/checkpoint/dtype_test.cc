@@ -15,6 +15,12 @@ TEST(DType, BytesOfPlainAndBlockTypes) {
   EXPECT_EQ(dtype_bytes(DType::q8_0, 64), 68);
   EXPECT_EQ(dtype_bytes(DType::q4_0, 64), 36);
   EXPECT_EQ(dtype_bytes(DType::q4_1, 64), 40);
+  EXPECT_EQ(dtype_bytes(DType::q5_0, 64), 44);
+  EXPECT_EQ(dtype_bytes(DType::q5_1, 64), 48);
+  EXPECT_EQ(dtype_bytes(DType::q4_k, 512), 288);
+  EXPECT_EQ(dtype_bytes(DType::q5_k, 512), 352);
+  EXPECT_EQ(dtype_bytes(DType::q6_k, 512), 420);
+  EXPECT_EQ(dtype_bytes(DType::iq4_nl, 64), 36);
   EXPECT_EQ(dtype_bytes(DType::mxfp4, 64), 34);
   EXPECT_EQ(dtype_bytes(DType::nvfp4, 64), 36);
   expect_parts(error_of([] { dtype_bytes(DType::nvfp4, 96); }), {"NVFP4", "96", "64"});

@@ -147,7 +147,9 @@ TEST(Gguf, TensorsThatLie) {
   expect_parts(one(tensor("a", {int64_t{1} << 40, int64_t{1} << 40}, 0, 0)),
                {"tensor a: shape [1099511627776, 1099511627776]"});
   expect_parts(one(tensor("a", {16, 2}, 39, 0)), {"tensor a: shape [2, 16]", "MXFP4", "32"});
-  expect_parts(one(tensor("a", {256}, 12, 0)), {"tensor a: type Q4_K ", "MXFP4"});
+  expect_parts(one(tensor("a", {256}, 10, 0)), {"tensor a: type Q2_K ", "Q4_K"});
+  expect_parts(one(tensor("a", {128, 3}, 14, 0)), {"tensor a: shape [3, 128]", "Q6_K", "blocks of 256"});
+  expect_parts(one(tensor("a", {256}, 12, 0)), {"tensor a: 144 bytes of data", "only 64 bytes"});
   expect_parts(one(tensor("a", {256}, 99, 0)), {"tensor a: type number 99"});
   expect_parts(one(tensor("a", {4}, 24, 8)), {"tensor a: ", "byte 8", "multiple of 32"});
   expect_parts(one(tensor("a", {65}, 24, 0)), {"tensor a: 65 bytes of data from byte 0", "64 bytes"});
@@ -161,18 +163,15 @@ TEST(Gguf, TensorsThatLie) {
   expect_parts(two(tensor("a", {3}, 24, 0) + tensor("a", {1}, 24, 32)), {"tensor a: is there twice"});
 }
 
-TEST(Gguf, OnePartOfSeveralIsRefused) {
-  const auto part = [](uint16_t number, uint16_t count) {
-    return header(0, 2) + entry("split.no", GgufType::u16, raw(number)) +
-           entry("split.count", GgufType::u16, raw(count));
-  };
-  expect_parts(fault(part(1, 3)), {"is part 2 of a model in 3 files", "llama-gguf-split --merge"});
-  EXPECT_EQ(parse_gguf(as_bytes(part(0, 1)), "m").metadata.size(), 2u);
-}
-
 TEST(Gguf, TypeNumbers) {
   EXPECT_EQ(ggml_type(DType::f32), 0u);
   EXPECT_EQ(ggml_type(DType::bf16), 30u);
+  EXPECT_EQ(ggml_type(DType::q5_0), 6u);
+  EXPECT_EQ(ggml_type(DType::q5_1), 7u);
+  EXPECT_EQ(ggml_type(DType::q4_k), 12u);
+  EXPECT_EQ(ggml_type(DType::q5_k), 13u);
+  EXPECT_EQ(ggml_type(DType::q6_k), 14u);
+  EXPECT_EQ(ggml_type(DType::iq4_nl), 20u);
   EXPECT_EQ(ggml_type(DType::mxfp4), 39u);
   EXPECT_EQ(ggml_type(DType::nvfp4), 40u);
   EXPECT_EQ(ggml_type(DType::u8), std::nullopt);

@@ -53,6 +53,23 @@ TEST_P(GoldenTest, ReferenceGivesTheLogits) {
   EXPECT_EQ(greedy_tokens(engine, golden), golden.greedy);
 }
 
+// Whether the backend rounds one of the model's matrices, because it has no kernel for its format. Q5_0 and IQ4_NL are
+// exact in Q8_0, FP8 in BF16.
+bool rounds_weights(Engine& engine) {
+  return std::ranges::any_of(engine.model().weights.entries(), [&](const WeightEntry& entry) {
+    const auto* matrix = std::get_if<MatrixEntry>(&entry.what);
+    if (matrix == nullptr) return false;
+    const MatrixInfo& info = matrix->info;
+    const bool is_exact =
+        info.format == FormatId::q5_0 || info.format == FormatId::iq4_nl || info.format == FormatId::fp8;
+    return !is_exact && engine.backend().plan_pack(info.format, info.E, info.N, info.K).format != info.format;
+  });
+}
+
+// A half-precision cache and 15-bit activations give up to 4e-6. Rounding to Q8_0 is an error of about 0.5 % of a weight
+// of usual size, of random sign: with logits that deviate by 4, as these do, up to 2.7e-3 was measured.
+constexpr double kLargestKl = 3e-5, kLargestKlRounded = 5e-3;
+
 TEST_P(GoldenTest, CpuGivesTheTokensInBlocksOfAnySize) {
   const Golden& golden = GetParam();
   Engine engine = open_engine(golden.model, "cpu", 2);
@@ -61,7 +78,7 @@ TEST_P(GoldenTest, CpuGivesTheTokensInBlocksOfAnySize) {
   ASSERT_EQ(logits.size(), golden.logits.size());
   const double kl = mean_kl(golden.logits, logits, logits.size() / golden.prompt.size());
   RecordProperty("mean_kl", fmt::format("{:.2e}", kl));
-  EXPECT_LT(kl, 3e-5);  // a half-precision cache and 15-bit activations give up to 4e-6
+  EXPECT_LT(kl, rounds_weights(engine) ? kLargestKlRounded : kLargestKl);
   for (int64_t block : {1, 7, 32}) EXPECT_EQ(forward(engine, golden.prompt, block), logits) << "blocks of " << block;
   EXPECT_EQ(greedy_tokens(engine, golden), golden.greedy);
 }

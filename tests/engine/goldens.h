@@ -44,11 +44,18 @@ inline std::vector<float> read_npy(const std::filesystem::path& path) {
   return values;
 }
 
+// What of the folder is named as the model: a GGUF file, the first of several, or the folder itself.
+inline std::filesystem::path model_in(const std::filesystem::path& folder) {
+  for (const char* name : {"model.gguf", "model-00001-of-00003.gguf"})
+    if (std::filesystem::exists(folder / name)) return folder / name;
+  return folder;
+}
+
 inline Golden read_golden(const std::filesystem::path& folder) {
   const auto json = nlohmann::json::parse(read_bytes(folder / "golden.json"));
   return {.name = folder.filename().string(),
           .folder = folder,
-          .model = std::filesystem::exists(folder / "model.gguf") ? folder / "model.gguf" : folder,
+          .model = model_in(folder),
           .prompt = json.at("prompt_tokens"),
           .greedy = json.at("greedy_tokens"),
           .logits = read_npy(folder / "golden_logits.npy")};

@@ -127,6 +127,26 @@ TEST_P(Quantize, AllUntiesATiedOutput) {
   EXPECT_EQ(config_of(out).at("tie_word_embeddings"), true);
 }
 
+// Types that are converted to run are decoded as they are here.
+TEST_P(Quantize, ReadsEveryTypeOfGguf) {
+  for (const auto& [model, types] :
+       {std::pair<const char*, std::set<std::string>>{"llama-gguf-q4_k", {"Q4_K", "Q6_K", "Q5_0"}},
+        {"llama-gguf-q5_k", {"Q5_K", "Q6_K", "Q5_1"}},
+        {"llama-gguf-iq4_nl", {"IQ4_NL"}},
+        {"llama-gguf-split", {"Q5_0"}}}) {
+    SCOPED_TRACE(model);
+    std::filesystem::remove_all(out);
+    const Golden golden = read_golden(kModels / model);
+    std::set<std::string> from;
+    for (const QuantizedTensor& t : quantize_to_out(golden.model)) {
+      from.insert(t.from);
+      if (t.to != "F16") EXPECT_TRUE(t.relative_error > 0 && t.relative_error < 0.2) << t.name << t.relative_error;
+    }
+    EXPECT_EQ(from, types);
+    EXPECT_LT(mean_kl(golden.logits, logits_of(out, golden), 131), 2.5);
+  }
+}
+
 TEST_P(Quantize, RowsThatAreNoWholeGroupsStay) {
   const Golden golden = read_golden(kModels / "llama-bf16");  // 90 and 75 columns, and 132 in o_proj
   for (const QuantizedTensor& t : quantize_to_out(golden.model)) {

@@ -11,21 +11,16 @@
 namespace nibble {
 namespace {
 
-const std::vector<FormatId> kAll = {FormatId::f32,         FormatId::f16,         FormatId::bf16,
-                                    FormatId::q8_0,        FormatId::q4_0,        FormatId::q4_1,
-                                    FormatId::mxfp4,       FormatId::nvfp4,       FormatId::fp4_half_32,
-                                    FormatId::fp4_half_64, FormatId::fp4_half_128};
-
 TEST(VisitFormat, ReachesEveryFormatByItsId) {
   std::set<std::string> names;
-  for (FormatId id : kAll) {
+  for (FormatId id : kAllFormatIds) {
     EXPECT_EQ(visit_format(id, [](auto format) { return decltype(format)::id; }), id);
     int visited = 0;
     visit_format(id, [&](auto) { visited++; });  // void
     EXPECT_EQ(visited, 1);
     names.insert(std::string(format_name(id)));
   }
-  EXPECT_EQ(names.size(), kAll.size());
+  EXPECT_EQ(names.size(), kAllFormatIds.size());
 }
 
 TEST(VisitFormat, AnUnknownNumberIsAnInputError) {
@@ -38,21 +33,20 @@ TEST(Formats, BytesOfARow) {
     FormatId format;
     int64_t K, codes, scales;
   };
-  for (const Case& c : std::initializer_list<Case>{{FormatId::f32, 3, 12, 0},
-                                                   {FormatId::f16, 3, 6, 0},
-                                                   {FormatId::bf16, 3, 6, 0},
-                                                   {FormatId::q8_0, 33, 33, 4},
-                                                   {FormatId::q4_0, 33, 17, 4},
-                                                   {FormatId::q4_1, 33, 17, 8},
-                                                   {FormatId::mxfp4, 32, 16, 1},
-                                                   {FormatId::mxfp4, 33, 17, 2},
-                                                   {FormatId::nvfp4, 1, 1, 1},
-                                                   {FormatId::nvfp4, 17, 9, 2},
-                                                   {FormatId::nvfp4, 2048, 1024, 128},
-                                                   {FormatId::fp4_half_32, 65, 33, 6},
-                                                   {FormatId::fp4_half_64, 65, 33, 4},
-                                                   {FormatId::fp4_half_128, 65, 33, 2},
-                                                   {FormatId::mxfp4, 0, 0, 0}}) {
+  for (const Case& c :
+       std::initializer_list<Case>{{FormatId::f32, 3, 12, 0},          {FormatId::f16, 3, 6, 0},
+                                   {FormatId::bf16, 3, 6, 0},          {FormatId::q8_0, 33, 33, 4},
+                                   {FormatId::q4_0, 33, 17, 4},        {FormatId::q4_1, 33, 17, 8},
+                                   {FormatId::q5_0, 33, 21, 4},        {FormatId::q5_1, 32, 20, 4},
+                                   {FormatId::q4_k, 256, 128, 16},     {FormatId::q5_k, 512, 320, 32},
+                                   {FormatId::q6_k, 257, 193, 36},     {FormatId::iq4_nl, 33, 17, 4},
+                                   {FormatId::mxfp4, 32, 16, 1},       {FormatId::mxfp4, 33, 17, 2},
+                                   {FormatId::nvfp4, 1, 1, 1},         {FormatId::nvfp4, 17, 9, 2},
+                                   {FormatId::nvfp4, 2048, 1024, 128}, {FormatId::fp4_half_32, 65, 33, 6},
+                                   {FormatId::fp4_half_64, 65, 33, 4}, {FormatId::fp4_half_128, 65, 33, 2},
+                                   {FormatId::fp8, 33, 33, 0},         {FormatId::fp8_128, 129, 129, 8},
+                                   {FormatId::affine4_32, 33, 17, 16}, {FormatId::affine8_128, 129, 129, 16},
+                                   {FormatId::mxfp4, 0, 0, 0}}) {
     EXPECT_EQ(code_bytes(c.format, c.K), c.codes) << format_name(c.format) << " " << c.K;
     EXPECT_EQ(scale_bytes(c.format, c.K), c.scales) << format_name(c.format) << " " << c.K;
   }
@@ -82,6 +76,39 @@ TEST(Formats, LowNibbleIsTheEvenK) {
   const uint8_t bytes[2] = {0x80, 0x7F};
   EXPECT_EQ(Q8_0::decode(bytes, halves, 0), -128 * 1.5f);
   EXPECT_EQ(Q8_0::decode(bytes, halves, 1), 127 * 1.5f);
+}
+
+TEST(Formats, Fp8HasFloatScales) {
+  const uint8_t codes[2] = {0x38, 0xC4};  // 1, -3
+  EXPECT_EQ(Fp8::decode(codes, nullptr, 1), -3.0f);
+  uint8_t row[129] = {};
+  row[127] = 0x38;
+  row[128] = 0xC4;
+  const float scales[2] = {0.75f, -2.5f};
+  const auto* bytes = reinterpret_cast<const uint8_t*>(scales);
+  EXPECT_EQ(Fp8Scaled::decode(row, bytes, 127), 0.75f);
+  EXPECT_EQ(Fp8Scaled::decode(row, bytes, 128), 7.5f);
+  EXPECT_TRUE(Fp8Scaled::is_valid_scale(bytes));
+  EXPECT_FALSE(Fp8Scaled::is_valid_scale(bytes + 4));
+  for (int code = 0; code < 256; code++)
+    EXPECT_EQ(Fp8::is_valid_code(static_cast<uint8_t>(code)), code != 0x7F && code != 0xFF);
+}
+
+TEST(Formats, AffineHasAScaleAndABias) {
+  const float pairs[4] = {2.0f, -1.0f, -0.5f, 4.0f};
+  const auto* scales = reinterpret_cast<const uint8_t*>(pairs);
+  uint8_t codes[33] = {0x5A};
+  codes[16] = 0xF0;  // 4 bits: k = 32 and 33
+  codes[32] = 200;
+  EXPECT_EQ((Affine<4, 32>::decode(codes, scales, 0)), 19.0f);
+  EXPECT_EQ((Affine<4, 32>::decode(codes, scales, 1)), 9.0f);
+  EXPECT_EQ((Affine<4, 32>::decode(codes, scales, 33)), -3.5f);
+  EXPECT_EQ((Affine<8, 32>::decode(codes, scales, 0)), 179.0f);
+  EXPECT_EQ((Affine<8, 32>::decode(codes, scales, 32)), -96.0f);
+  EXPECT_EQ((Affine<8, 64>::decode(codes, scales, 32)), 399.0f);
+  EXPECT_TRUE((Affine<8, 64>::is_valid_scale(scales)));  // may be negative
+  const float infinite[2] = {1.0f, INFINITY};
+  EXPECT_FALSE((Affine<8, 64>::is_valid_scale(reinterpret_cast<const uint8_t*>(infinite))));
 }
 
 TEST(Formats, ValidScales) {

@@ -80,6 +80,34 @@ struct WeightedSum {
   double sum = 0.0, magnitude = 0.0;
 };
 
+// Each tensor by its own shape, stacked experts among them.
+TEST(Fixtures, EveryTensorOfEveryGgufIsRead) {
+  if (!has_fixtures()) return;
+  for (const auto& entry : std::filesystem::directory_iterator(kFixtures / "gguf")) {
+    const auto checkpoint = std::make_shared<const Checkpoint>(open_checkpoint(entry.path() / "model.gguf"));
+    const auto source = make_importer(checkpoint);
+    for (const auto& [name, tensor] : checkpoint->tensors) {
+      SCOPED_TRACE(fmt::format("{} {}", entry.path().string(), name));
+      const size_t rank = tensor.shape.size();
+      std::vector<float> values;
+      if (name.ends_with(".weight") && rank >= 2) {
+        values = decoded(source->read({.name = {"", name.substr(0, name.size() - 7)},
+                                       .E = rank == 3 ? tensor.shape[0] : 1,
+                                       .N = tensor.shape[rank - 2],
+                                       .K = tensor.shape[rank - 1],
+                                       .is_experts = rank == 3}));
+      } else if (rank > 0 && !name.ends_with("scale")) {
+        values = source->read_vector({.name = {"", name},
+                                      .size = tensor.shape[rank - 1],
+                                      .E = rank == 2 ? tensor.shape[0] : 1,
+                                      .is_experts = rank == 2});
+      }
+      for (float value : values) ASSERT_TRUE(std::isfinite(value));
+    }
+    EXPECT_EQ(source->unknown_tensors(), std::vector<std::string>{});
+  }
+}
+
 // Of value[i] * (i % 1009 + 1), which no two orders of the values share.
 WeightedSum weighted_sum(const std::vector<float>& values) {
   WeightedSum all;

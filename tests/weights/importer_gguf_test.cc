@@ -184,6 +184,85 @@ TEST(ImportGguf, Nvfp4HasATensorScaleForEachExpert) {
   EXPECT_NE(error_of(file, request).find("x.scale: shape [3] in the file, [2] expected"), std::string::npos);
 }
 
+// One scale for all experts, or one for each; a weight's values are those of the block times its expert's.
+TEST(ImportGguf, ExpertsAreStacked) {
+  const BlockCase& c = kBlockCases.back();
+  const std::string name = "blk.3.ffn_gate_exps";
+  const MatrixRequest request{.name = {"", name}, .E = 2, .N = 1, .K = 64, .is_experts = true};
+  MemoryCheckpoint file(Container::gguf);
+  file.add(name + ".weight", DType::nvfp4, {2, 1, 64}, two_blocks(c));
+  const std::vector<float> plain = decoded(file.open()->read(request));
+  EXPECT_TRUE(std::equal(c.expected.begin(), c.expected.end(), plain.begin()));
+  for (const auto& scales : {std::vector<float>{0.5f, 4.0f}, {3.0f}}) {
+    const auto* first = reinterpret_cast<const uint8_t*>(scales.data());
+    file.add(name + ".scale", DType::f32, {static_cast<int64_t>(scales.size())}, {first, first + 4 * scales.size()});
+    const CanonicalWeight weight = file.open()->read(request);
+    EXPECT_EQ(weight.E, 2);
+    const std::vector<float> values = decoded(weight);
+    for (size_t k = 0; k < 128; k++) EXPECT_EQ(values[k], plain[k] * (k < 64 ? scales.front() : scales.back())) << k;
+  }
+
+  file.add(name + ".weight", DType::nvfp4, {2, 64}, two_blocks(c));
+  EXPECT_NE(error_of(file, request).find("shape [2, 64] in the file, [2, 1, 64] expected"), std::string::npos);
+  file.add(name + ".scale", DType::f32, {2}, bytes_of({1.0f, std::numeric_limits<float>::quiet_NaN()}))
+      .add(name + ".weight", DType::nvfp4, {2, 1, 64}, two_blocks(c));
+  EXPECT_NE(error_of(file, request).find(name + ".scale: tensor scale 1 is nan"), std::string::npos);
+}
+
+// llama.cpp drops the dimension of 1, gguf-py keeps it.
+TEST(ImportGguf, ASingleExpertHasEitherShape) {
+  const MatrixRequest request{.name = {"", "e"}, .E = 1, .N = 2, .K = 32, .is_experts = true};
+  for (const std::vector<int64_t>& shape : {std::vector<int64_t>{1, 2, 32}, {2, 32}}) {
+    MemoryCheckpoint file(Container::gguf);
+    file.add("e.weight", DType::q4_0, shape, two_blocks(kBlockCases[2]))
+        .add("e.bias", DType::f32, {shape.begin(), shape.end() - 1}, bytes_of({1.0f, 2.0f}));
+    const auto source = file.open();
+    EXPECT_EQ(decoded(source->read(request)), kBlockCases[2].expected);
+    EXPECT_EQ(source->read_vector({.name = {"", "e.bias"}, .size = 2, .E = 1, .is_experts = true}),
+              (std::vector<float>{1, 2}));
+  }
+}
+
+TEST(ImportGguf, BiasesOfExpertsAreRows) {
+  MemoryCheckpoint file(Container::gguf);
+  file.add("blk.0.ffn_up_exps.bias", DType::f32, {3, 2}, bytes_of({1.0f, 2.0f, 3.0f, 4.0f, 5.0f, 6.0f}));
+  VectorRequest request{.name = {"", "blk.0.ffn_up_exps.bias"}, .size = 2, .E = 3, .is_experts = true};
+  EXPECT_EQ(file.open()->read_vector(request), (std::vector<float>{1, 2, 3, 4, 5, 6}));
+  request.E = 2;
+  EXPECT_NE(input_error([&] {
+              file.open()->check_vector(request);
+            }).find("blk.0.ffn_up_exps.bias: shape [3, 2] in the file, [2, 2] expected"),
+            std::string::npos);
+}
+
+// A scale or minimum that is no number, wherever a block has it.
+TEST(ImportGguf, ScalesThatAreNotFiniteAreRefused) {
+  struct Case {
+    DType dtype;
+    int64_t K;
+    std::vector<size_t> halves;  // where they are in a block
+  };
+  for (const Case& c : {Case{DType::q5_0, 32, {0}}, Case{DType::q5_1, 32, {0, 2}}, Case{DType::q4_k, 256, {0, 2}},
+                        Case{DType::q5_k, 256, {0, 2}}, Case{DType::q6_k, 256, {208}}, Case{DType::iq4_nl, 32, {0}}}) {
+    const auto block_bytes = static_cast<size_t>(dtype_block(c.dtype).bytes);
+    for (size_t at : c.halves) {
+      for (uint8_t high : {0x7C, 0xFC, 0x7E}) {
+        MemoryCheckpoint file(Container::gguf);
+        Bytes bytes(2 * block_bytes);
+        bytes[block_bytes + at + 1] = high;
+        file.add("x.weight", c.dtype, {1, 2 * c.K}, bytes);
+        const std::string message = error_of(file, matrix("x", 1, 2 * c.K));
+        EXPECT_TRUE(message.starts_with("model: tensor x.weight: scale 1 is 0x")) << message;
+        EXPECT_NE(message.find(dtype_name(c.dtype)), std::string::npos) << message;
+      }
+    }
+    MemoryCheckpoint file(Container::gguf);
+    file.add("x.weight", c.dtype, {1, 48}, Bytes(2 * block_bytes));
+    EXPECT_NE(error_of(file, matrix("x", 1, 48)).find(fmt::format("rows of 48 weights, a multiple of {}", c.K)),
+              std::string::npos);
+  }
+}
+
 TEST(ImportGguf, Nvfp4ScaleWithoutAValueIsZero) {
   BlockCase c = kBlockCases.back();
   c.scales[0] = {0x7F, 0x38, 0x38, 0x38};
@@ -244,7 +323,8 @@ TEST(ImportGguf, FaultsNameFileTensorAndBothValues) {
             "configuration");
   EXPECT_NE(error_of(file, matrix("w", 2, 64)).find("there is no tensor w.weight"), std::string::npos);
   EXPECT_EQ(error_of(file, matrix("i", 1, 1)),
-            "model: tensor i.weight: type I32 is not read; F32, F16, BF16, Q8_0, Q4_0, Q4_1, MXFP4 and NVFP4 are");
+            "model: tensor i.weight: type I32 is not read; F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, "
+            "Q6_K, IQ4_NL, MXFP4 and NVFP4 are");
   EXPECT_NE(error_of(file, matrix("y", 1, 32)).find("model: tensor y.weight: scale 0 is 0xff"), std::string::npos);
   EXPECT_NE(error_of(file, matrix("z", 1, 48)).find("rows of 48 weights, a multiple of 32 expected"),
             std::string::npos);

@@ -183,16 +183,6 @@ TEST(ImportMlx, ExpertsAreStacked) {
   EXPECT_NE(error_of(file, matrix("x", 1, 32)).find("shape [2, 1, 4] in the file, [1, 4] expected"), std::string::npos);
 }
 
-TEST(ImportMlx, AffineModulesBecomeFloat32) {
-  MemoryCheckpoint file(Container::safetensors, mlx_config("mxfp4", 32));
-  file.add("affine.weight", DType::u32, {2, 8}, some_bytes(64))
-      .add("affine.scales", DType::bf16, {2, 1}, bytes_of<uint16_t>({0x3F80, 0x3E80}))
-      .add("affine.biases", DType::bf16, {2, 1}, bytes_of<uint16_t>({0xC000, 0x3F00}));
-  const std::vector<float> values = decoded(file.open()->read(matrix("affine", 2, 32)));
-  const Bytes codes = some_bytes(64);
-  for (size_t i = 0; i < 64; i++) EXPECT_EQ(values[i], i < 32 ? codes[i] * 1.0f - 2.0f : codes[i] * 0.25f + 0.5f) << i;
-}
-
 TEST(ImportMlx, AModuleThatIsNotQuantizedHasNoScales) {
   MemoryCheckpoint file(Container::safetensors, mlx_config("mxfp4", 32));
   file.add("plain.weight", DType::u32, {2, 4}, some_bytes(32)).add("plain.scales", DType::u8, {2, 1}, {130, 127});
@@ -238,35 +228,6 @@ TEST(ImportSafetensors, FaultsNameFileTensorAndBothValues) {
   file.add("i.weight", DType::i32, {1, 1}, {0, 0, 0, 0});
   EXPECT_EQ(error_of(file, matrix("i", 1, 1)),
             "model: tensor i.weight: type I32 in the file is not read here, F32 or F16 or BF16 expected");
-}
-
-TEST(ImportSafetensors, UnknownMethodsFormatsAndModesAreNamed) {
-  const auto error = [](const json& config) {
-    return input_error([&] { MemoryCheckpoint(Container::safetensors, config).open(); });
-  };
-  EXPECT_EQ(error({{"quantization_config", {{"quant_method", "gptq"}}}}),
-            "model/config.json: quantization_config: quant_method \"gptq\" is not read; modelopt, compressed-tensors, "
-            "mxfp4 (gpt-oss) and "
-            "MLX's own \"quantization\" are");
-  EXPECT_EQ(error({{"quantization_config", {{"quant_method", "modelopt"}, {"quant_algo", "FP8"}}}}),
-            "model/config.json: quantization_config: ModelOpt's quant_algo \"FP8\" is not read; NVFP4 is");
-  EXPECT_EQ(error({{"quantization_config", {{"quant_method", "compressed-tensors"}, {"format", "int-quantized"}}}}),
-            "model/config.json: quantization_config: the format \"int-quantized\" of compressed-tensors is not read; "
-            "nvfp4-pack-quantized and mxfp4-pack-quantized are");
-  EXPECT_NE(error(mlx_config("mxfp8", 32)).find("mode \"mxfp8\" with 4 bits and groups of 32 is not read"),
-            std::string::npos);
-  EXPECT_NE(error(mlx_config("mxfp4", 64)).find("mode \"mxfp4\" with 4 bits and groups of 64 is not read"),
-            std::string::npos);
-  json wrong_group = compressed_tensors_config("nvfp4-pack-quantized");
-  wrong_group["quantization_config"]["config_groups"]["group_0"]["weights"]["group_size"] = 32;
-  EXPECT_EQ(error(wrong_group), "model/config.json: quantization_config: group_size 32, 16 expected for NVFP4");
-  json wrong_type = modelopt_config();
-  wrong_type["quantization_config"]["quant_algo"] = 4;
-  EXPECT_NE(error(wrong_type).find("model/config.json: quantization_config: a value has another type than expected"),
-            std::string::npos);
-  json bad_pattern = compressed_tensors_config("nvfp4-pack-quantized");
-  bad_pattern["quantization_config"]["ignore"] = {"re:(unclosed"};
-  EXPECT_NE(error(bad_pattern).find("the pattern re:(unclosed is not a regular expression"), std::string::npos);
 }
 
 TEST(ImportSafetensors, Vectors) {

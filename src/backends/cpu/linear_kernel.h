@@ -251,6 +251,7 @@ void linear(const LinearTask& task) {
     case FormatId::fp4_half_32: return linear_of<Isa, PackedLayout<Fp4Half<32>>>(task);
     case FormatId::fp4_half_64: return linear_of<Isa, PackedLayout<Fp4Half<64>>>(task);
     case FormatId::fp4_half_128: return linear_of<Isa, PackedLayout<Fp4Half<128>>>(task);
+    default: break;  // not among KernelFormats: no matrix is packed in it
   }
 }
 

@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <cstring>
+#include <exception>
+#include <mutex>
 
+#include "backends/cpu/convert.h"
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/packed_layout.h"
 
@@ -21,7 +24,7 @@ struct Planes {
 Planes planes_of(FormatId format, int64_t E, int64_t N, int64_t K) {
   Planes p{};
   p.num_blocks = (N + kBlockRows - 1) / kBlockRows;
-  visit_format(format, [&](auto tag) {
+  visit_format(KernelFormats{}, format, [&](auto tag) {
     using Layout = PackedLayout<decltype(tag)>;
     const int64_t padded_k = Layout::is_float ? K : round_up(K, kGroup);
     p.block_code_bytes = kBlockRows * padded_k * Layout::code_bits / 8;
@@ -86,51 +89,88 @@ void pack_scales(const CanonicalRow& row, int64_t K, int r, uint8_t* out) {
   }
 }
 
+// `rows` are up to 16, of K weights.
 template <class Format>
-void pack_block(const CanonicalWeight& w, int64_t e, int64_t b, uint8_t* codes, uint8_t* scales, float* row_factors) {
+void pack_block(std::span<const CanonicalRow> rows, int64_t K, uint8_t* codes, uint8_t* scales, float* row_factors) {
   using Layout = PackedLayout<Format>;
-  CanonicalRow rows[kBlockRows];
-  const int num_rows = static_cast<int>(std::min<int64_t>(kBlockRows, w.N - b * kBlockRows));
-  for (int r = 0; r < num_rows; r++) rows[r] = canonical_row(w, e, b * kBlockRows + r);
-
-  const int64_t row_bytes = code_bytes<Format>(w.K);
+  const int num_rows = static_cast<int>(rows.size());
+  const int64_t row_bytes = code_bytes<Format>(K);
   if constexpr (Layout::is_float) {
     constexpr int size = Layout::code_bits / 8;
-    for (int64_t k = 0; k < w.K; k++)
+    for (int64_t k = 0; k < K; k++)
       for (int r = 0; r < num_rows; r++)
-        std::memcpy(codes + (k * kBlockRows + r) * size, rows[r].codes + k * size, size);
+        std::memcpy(codes + (k * kBlockRows + r) * size, rows[static_cast<size_t>(r)].codes + k * size, size);
   } else {
-    const int64_t num_lines = round_up(w.K, kGroup) / Layout::line_k;
+    const int64_t num_lines = round_up(K, kGroup) / Layout::line_k;
     for (int64_t i = 0; i < num_lines; i++) {
       for (int r = 0; r < kBlockRows; r++) {
-        const uint32_t word = r < num_rows ? load_lane(rows[r].codes, 4 * i, row_bytes) : 0;
+        const uint32_t word = r < num_rows ? load_lane(rows[static_cast<size_t>(r)].codes, 4 * i, row_bytes) : 0;
         const uint32_t lane = Layout::is_nibble ? interleave_nibbles(word) : word ^ kSignBits;
         std::memcpy(codes + i * kLineBytes + 4 * r, &lane, 4);
       }
     }
   }
   if constexpr (Layout::scale == ScaleKind::e8m0)
-    for (int64_t k = 0; k < w.K; k += kGroup)
+    for (int64_t k = 0; k < K; k += kGroup)
       std::memset(scales + k / kGroup * Layout::scale_line_bytes, kE8m0Bias, Layout::scale_line_bytes);
   for (int r = 0; r < num_rows; r++) {
-    pack_scales<Layout>(rows[r], w.K, r, scales);
-    row_factors[r] = rows[r].tensor_scale;
+    pack_scales<Layout>(rows[static_cast<size_t>(r)], K, r, scales);
+    row_factors[r] = rows[static_cast<size_t>(r)].tensor_scale;
   }
 }
+
+// Packs blocks first to last - 1 of all experts' blocks, one after the other.
+class BlockPacker {
+ public:
+  BlockPacker(const CanonicalWeight& weight, const PackedMatrix& packed)
+      : weight_(weight),
+        packed_(packed),
+        row_codes_(code_bytes(packed.format, weight.K)),
+        row_scales_(scale_bytes(packed.format, weight.K)),
+        converter_(weight.format, weight.K) {
+    if (!is_converted()) return;
+    codes_.resize(static_cast<size_t>(kBlockRows * row_codes_));
+    scales_.resize(static_cast<size_t>(kBlockRows * row_scales_));
+  }
+
+  void pack(int64_t block, uint8_t* codes, uint8_t* scales, float* row_factors) {
+    const int64_t e = block / packed_.num_blocks, first_row = block % packed_.num_blocks * kBlockRows;
+    const auto num_rows = static_cast<int>(std::min<int64_t>(kBlockRows, weight_.N - first_row));
+    CanonicalRow rows[kBlockRows];
+    for (int r = 0; r < num_rows; r++) {
+      rows[r] = canonical_row(weight_, e, first_row + r);
+      if (is_converted())
+        rows[r] = converter_.convert(rows[r], codes_.data() + r * row_codes_, scales_.data() + r * row_scales_);
+    }
+    visit_format(KernelFormats{}, packed_.format, [&](auto tag) {
+      pack_block<decltype(tag)>({rows, static_cast<size_t>(num_rows)}, weight_.K, codes, scales, row_factors);
+    });
+  }
+
+ private:
+  bool is_converted() const { return packed_.format != weight_.format; }
+
+  const CanonicalWeight& weight_;
+  const PackedMatrix& packed_;
+  int64_t row_codes_, row_scales_;  // bytes of a row, as packed
+  RowConverter converter_;
+  std::vector<uint8_t> codes_, scales_;  // of 16 rows that were converted
+};
 
 }  // namespace
 
 PackPlan plan_pack(FormatId format, int64_t E, int64_t N, int64_t K) {
-  return {.format = format,
+  const FormatId packed = kernel_format(format);
+  return {.format = packed,
           .layout = "16 rows interleaved",
           .kernel = std::string(cpu_kernels().name),
-          .bytes = planes_of(format, E, N, K).bytes};
+          .bytes = planes_of(packed, E, N, K).bytes};
 }
 
 PackedMatrix::PackedMatrix(const CanonicalWeight& weight, WorkerPool* pool) {
-  const Planes planes = planes_of(weight.format, weight.E, weight.N, weight.K);
+  format = kernel_format(weight.format);
+  const Planes planes = planes_of(format, weight.E, weight.N, weight.K);
   buffer_ = Buffer(static_cast<size_t>(planes.bytes));
-  format = weight.format;
   E = weight.E;
   N = weight.N;
   K = weight.K;
@@ -143,21 +183,27 @@ PackedMatrix::PackedMatrix(const CanonicalWeight& weight, WorkerPool* pool) {
   row_factors = reinterpret_cast<const float*>(buffer_.data() + planes.row_factors_at);
 
   const auto pack_blocks = [&](int64_t first, int64_t last) {
-    visit_format(format, [&](auto tag) {
-      for (int64_t i = first; i < last; i++)
-        pack_block<decltype(tag)>(weight, i / num_blocks, i % num_blocks, buffer_.data() + i * block_code_bytes,
-                                  buffer_.data() + planes.scales_at + i * block_scale_bytes,
-                                  reinterpret_cast<float*>(buffer_.data() + planes.row_factors_at) + i * kBlockRows);
-    });
+    BlockPacker packer(weight, *this);
+    for (int64_t i = first; i < last; i++)
+      packer.pack(i, buffer_.data() + i * block_code_bytes, buffer_.data() + planes.scales_at + i * block_scale_bytes,
+                  reinterpret_cast<float*>(buffer_.data() + planes.row_factors_at) + i * kBlockRows);
   };
   if (pool == nullptr) {
     pack_blocks(0, E * num_blocks);
-  } else {
-    pool->run([&](int worker) {
+    return;
+  }
+  std::mutex mutex;
+  std::exception_ptr failure;  // a worker must not throw
+  pool->run([&](int worker) {
+    try {
       const auto [first, last] = worker_range(E * num_blocks, 1, worker, pool->num_threads());
       pack_blocks(first, last);
-    });
-  }
+    } catch (...) {
+      const std::lock_guard lock(mutex);
+      failure = std::current_exception();
+    }
+  });
+  if (failure) std::rethrow_exception(failure);
 }
 
 void unpack_row(const PackedMatrix& m, int64_t e, int64_t n, float* out) {
@@ -169,7 +215,7 @@ void unpack_row(const PackedMatrix& m, int64_t e, int64_t n, float* out) {
 
   // Back to the format's own bytes, 128 k (whole groups of any format) at a time, so that the format decodes them.
   constexpr int kChunk = 128;
-  visit_format(m.format, [&](auto tag) {
+  visit_format(KernelFormats{}, m.format, [&](auto tag) {
     using Format = decltype(tag);
     using Layout = PackedLayout<Format>;
     uint8_t row_codes[kChunk * 4], row_scales[kChunk];

@@ -14,7 +14,8 @@ namespace nibble {
 // Planes of an expert lie block after block: block b of expert e is at index e * num_blocks + b of each plane.
 class PackedMatrix final : public PackedWeight {
  public:
-  // Packs `weight`, whose bytes are not needed afterwards, with all workers of `pool` (null: on the calling thread).
+  // Packs `weight`, whose bytes are not needed afterwards, with all workers of `pool` (null: on the calling thread). A
+  // weight in a format without a kernel is converted (convert.h): InputError if one of its values is not finite.
   explicit PackedMatrix(const CanonicalWeight& weight, WorkerPool* pool = nullptr);
 
   int64_t num_blocks = 0;        // of 16 rows, per expert
@@ -22,7 +23,7 @@ class PackedMatrix final : public PackedWeight {
   int64_t block_scale_bytes = 0;
   const uint8_t* codes = nullptr;      // [E, num_blocks, block_code_bytes], at a line's start
   const uint8_t* scales = nullptr;     // [E, num_blocks, block_scale_bytes], at a line's start
-  const float* row_factors = nullptr;  // [E, num_blocks * 16]: the tensor scale of the part that a row is in
+  const float* row_factors = nullptr;  // [E, num_blocks * 16]: what a row is multiplied by, its part's tensor scale
 
  private:
   Buffer buffer_;
@@ -31,7 +32,7 @@ class PackedMatrix final : public PackedWeight {
 // What PackedMatrix makes of a matrix: the same bytes, without loading anything.
 PackPlan plan_pack(FormatId format, int64_t E, int64_t N, int64_t K);
 
-// out[k] = weight[e, n, k] for all k, exactly as decode_row gives it.
+// out[k] = weight[e, n, k] for all k: exactly as decode_row gives it, if the weight was not converted.
 void unpack_row(const PackedMatrix& matrix, int64_t e, int64_t n, float* out);
 
 }  // namespace nibble

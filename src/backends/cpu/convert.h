@@ -1,0 +1,40 @@
+// Weights in formats without a kernel become, while they are packed, Q8_0 or BF16.
+//
+// Sources of up to 6 bits become Q8_0: its step, 1/127 of the group's largest weight, is a quarter of what the finest of
+// them (Q6_K) has, and a matrix of 8 bits is half as long to read as one of 16. An 8-bit source's own steps are as large
+// as Q8_0's, so that a second rounding would double its error: it becomes BF16, as everything else does.
+//
+// Formats whose weights are int8 times a half (Q5_0, IQ4_NL) are exact in Q8_0: it takes their integers and scales.
+//
+// A tensor scale stays apart, as the row's factor: multiplied in before the rounding it could only add one, and the codes
+// of E4M3 are exact in BF16 without it. The factor also takes a power of two out of a Q8_0 row that is rounded, so that
+// the scales of its groups are large halves: as they are, those of weights below 0.008 would be subnormal and lose up to
+// all their bits.
+#pragma once
+
+#include <vector>
+
+#include "weights/weight.h"
+
+namespace nibble {
+
+// The format in which a weight of `format` is packed: itself if it has a kernel.
+FormatId kernel_format(FormatId format);
+
+// Converts rows of K weights from one format to kernel_format of it, one row after the other.
+class RowConverter {
+ public:
+  RowConverter(FormatId from, int64_t K);
+
+  // weight[k] of the row = result's decode(k) * result's tensor_scale, within 1/250 of the largest of its group of 32
+  // (Q8_0; groups below 2^-29 of the row's largest weight: within 2^-39 of that) or 1/256 of itself (BF16). The result
+  // lies at codes and scales, which have the bytes of a row of the new format. Throws InputError if a weight is not
+  // finite.
+  CanonicalRow convert(const CanonicalRow& row, uint8_t* codes, uint8_t* scales);
+
+ private:
+  FormatId from_, to_;
+  std::vector<float> values_;
+};
+
+}  // namespace nibble

@@ -1,0 +1,26 @@
+// Q6_K (block_q6_K in ggml-common.h): 256 codes of 6 bits; for each 16 of them an int8 scale, for all of them a half d,
+// which comes after the 16 scales. value = d * scale * (code - 32), exact in float32.
+#pragma once
+
+#include "formats/f16.h"
+#include "formats/format.h"
+
+namespace nibble {
+
+struct Q6_K {
+  static constexpr FormatId id = FormatId::q6_k;
+  static constexpr std::string_view name = "Q6_K";
+  static constexpr int code_bits = 6;
+  static constexpr int group_size = 256;
+  static constexpr int group_scale_bytes = 18;
+  static constexpr bool has_tensor_scale = false;
+  static float decode(const uint8_t* codes, const uint8_t* scales, int64_t k) {
+    const uint8_t* group = scales + k / group_size * group_scale_bytes;
+    const float scale = static_cast<int8_t>(group[k % group_size / 16]);
+    return half_to_float(load_unaligned<uint16_t>(group + 16)) * scale *
+           static_cast<float>(static_cast<int>(code_at<6>(codes, k)) - 32);
+  }
+  static bool is_valid_scale(const uint8_t* scale) { return is_finite_half(scale + 16); }
+};
+
+}  // namespace nibble
