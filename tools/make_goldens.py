@@ -26,6 +26,8 @@ import torch
 import transformers
 from gguf import GGMLQuantizationType as Ggml
 
+import golden_dialects
+
 PROMPT, GREEDY, LEAST_MARGIN, LEAST_DIFFERENT = 16, 16, 0.1, 6
 CONVERTED_MARGIN = 0.3
 E2M1 = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6])
@@ -90,6 +92,17 @@ SPECS = {
     "qwen3-modelopt-nvfp4": Spec("modelopt", "qwen3", hidden=80, intermediate=112, heads=3, kv_heads=1, head_dim=48,
                                  tied=True, rope=LINEAR, theta=1e6, old_style=True),
     "qwen3-gguf-mxfp4": Spec("gguf-mxfp4", "qwen3", head_dim=32, rope=YARN, theta=1e6),
+    "llama-modelopt-fp8": Spec("modelopt-fp8", hidden=90, intermediate=75, head_dim=22, margin=CONVERTED_MARGIN,
+                               attention_bias=True),
+    "qwen3-fp8-block": Spec("fp8-block", "qwen3", hidden=144, intermediate=272, heads=5, kv_heads=1, head_dim=32,
+                            margin=CONVERTED_MARGIN, tied=True, theta=1e6),
+    "llama-modelopt-mixed": Spec("modelopt-mixed", intermediate=112, margin=CONVERTED_MARGIN, rope=LINEAR),
+    "qwen3-ct-mixed": Spec("ct-mixed", "qwen3", hidden=80, intermediate=112, heads=3, kv_heads=1, head_dim=48,
+                           margin=CONVERTED_MARGIN, theta=1e6),
+    "llama-mlx-affine4": Spec("mlx-affine4", hidden=128, intermediate=192, heads=4, head_dim=32,
+                              margin=CONVERTED_MARGIN, tied=True),
+    "qwen3-mlx-affine8": Spec("mlx-affine8", "qwen3", head_dim=32, margin=CONVERTED_MARGIN, theta=1e6),
+    "llama-mlx-mixed": Spec("mlx-mixed", head_dim=32, margin=CONVERTED_MARGIN, mlp_bias=True),
 }
 
 
@@ -249,7 +262,9 @@ def add_safetensors_weights(maker):
     floats = [torch.bfloat16, torch.float16, torch.float32]
     for i, (name, rows, columns, has_bias) in enumerate(module_names(s)):
         deviation = target_deviation(name, columns)
-        if s.dialect in ("bf16", "floats"):
+        if s.dialect in golden_dialects.ALL:
+            golden_dialects.add_matrix(maker, name, rows, columns, deviation)
+        elif s.dialect in ("bf16", "floats"):
             dtype = floats[i % 3] if s.dialect == "floats" else torch.bfloat16
             maker.plain(name + ".weight", maker.normal((rows, columns), deviation), dtype)
         elif s.dialect == "mlx-nvfp4" and name in ("model.embed_tokens", "lm_head"):
@@ -266,6 +281,8 @@ def add_safetensors_weights(maker):
 
 def quantization_config(s):
     """The entries of config.json, and the contents of hf_quant_config.json or None."""
+    if s.dialect in golden_dialects.ALL:
+        return golden_dialects.quantization_config(s.dialect, [name for name, *_ in module_names(s)])
     kept = [name for name, *_ in module_names(s) if is_kept(s.dialect, name)]
     if s.dialect == "modelopt" and s.architecture == "qwen3":  # older files of the tool have it beside config.json
         return {}, {"producer": {"name": "modelopt", "version": "0.29.0"},

@@ -21,7 +21,8 @@ import make_goldens as base
 
 COMMON = {"hidden_size": 48, "intermediate_size": 56, "num_hidden_layers": 2, "num_attention_heads": 3,
           "num_key_value_heads": 1, "head_dim": 22, "vocab_size": 97, "max_position_embeddings": 256,
-          "rms_norm_eps": 1e-5, "hidden_act": "silu", "tie_word_embeddings": False, "bos_token_id": None, "eos_token_id": 96,
+          "rms_norm_eps": 1e-5, "hidden_act": "silu", "tie_word_embeddings": False, "bos_token_id": None,
+          "eos_token_id": 96,
           "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}
 
 SPECS = {

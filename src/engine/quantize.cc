@@ -33,13 +33,21 @@ struct OutputVector {
 };
 
 // A matrix that stays is written in its own float type; integer codes with half scales become halves, MXFP4 is exact in
-// bfloat16.
+// bfloat16, FP8 and affine integers have float32 scales.
 DType dtype_for_kept(FormatId format) {
   switch (format) {
     case FormatId::bf16:
     case FormatId::mxfp4: return DType::bf16;
     case FormatId::f32:
-    case FormatId::nvfp4: return DType::f32;
+    case FormatId::nvfp4:
+    case FormatId::fp8:
+    case FormatId::fp8_128:
+    case FormatId::affine4_32:
+    case FormatId::affine4_64:
+    case FormatId::affine4_128:
+    case FormatId::affine8_32:
+    case FormatId::affine8_64:
+    case FormatId::affine8_128: return DType::f32;
     default: return DType::f16;
   }
 }

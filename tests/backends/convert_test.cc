@@ -21,7 +21,8 @@ std::vector<FormatId> converted_formats() {
   return formats;
 }
 
-// Every weight of the matrix: within 1/250 of the largest of its 32 if it became Q8_0, half a step of 8 bits if BF16.
+// Every weight of the matrix: within 1/250 of the largest of its 32 if it became Q8_0, half a step of 11 bits if F16,
+// the same if Q4_1.
 void expect_near_decoded(const CanonicalWeight& weight) {
   const PackedMatrix packed(weight);
   ASSERT_EQ(packed.format, kernel_format(weight.format));
@@ -31,7 +32,7 @@ void expect_near_decoded(const CanonicalWeight& weight) {
       decode_row(weight, e, n, wanted.data());
       unpack_row(packed, e, n, got.data());
       for (size_t k = 0; k < wanted.size(); k++) {
-        double bound = std::fabs(wanted[k]) / 256;
+        double bound = packed.format == FormatId::q4_1 ? 0.0 : std::fabs(wanted[k]) / 2048;
         if (packed.format == FormatId::q8_0)
           for (size_t i = k / 32 * 32; i < std::min(wanted.size(), k / 32 * 32 + 32); i++)
             bound = std::max(bound, std::fabs(wanted[i]) / 250.0);
@@ -46,14 +47,20 @@ TEST(KernelFormat, IsTheFormatItselfWhereThereIsAKernel) {
   for (FormatId format : format_ids(KernelFormats{})) EXPECT_EQ(kernel_format(format), format) << format_name(format);
 }
 
-TEST(KernelFormat, IsQ8ForSourcesOfUpToSixBitsAndBfloat16ForOthers) {
+TEST(KernelFormat, IsQ8ForSourcesOfUpToSixBitsAndHalfForOthers) {
   for (FormatId format :
        {FormatId::q5_0, FormatId::q5_1, FormatId::q4_k, FormatId::q5_k, FormatId::q6_k, FormatId::iq4_nl})
     EXPECT_EQ(kernel_format(format), FormatId::q8_0) << format_name(format);
   for (FormatId format : converted_formats()) {
+    if (kernel_format(format) == FormatId::q4_1) continue;
     const int bits = visit_format(format, [](auto tag) { return decltype(tag)::code_bits; });
-    EXPECT_EQ(kernel_format(format), bits <= 6 ? FormatId::q8_0 : FormatId::bf16) << format_name(format);
+    EXPECT_EQ(kernel_format(format), bits <= 6 ? FormatId::q8_0 : FormatId::f16) << format_name(format);
   }
+}
+
+TEST(KernelFormat, IsQ4_1ForAffineIntegersOfFourBits) {
+  for (FormatId format : {FormatId::affine4_32, FormatId::affine4_64, FormatId::affine4_128})
+    EXPECT_EQ(kernel_format(format), FormatId::q4_1) << format_name(format);
 }
 
 TEST(Convert, KeepsEveryWeightWithinTheBound) {

@@ -103,6 +103,17 @@ TEST(ImportModelOpt, TensorScaleMultiplies) {
   EXPECT_EQ(source->unused_tensors(), std::vector<std::string>{"x.input_scale"});
 }
 
+TEST(ImportModelOpt, FusedPartsKeepTheirOwnTensorScales) {
+  MemoryCheckpoint file = modelopt_file();
+  file.add("y.weight", DType::u8, {2, 16}, some_bytes(32))
+      .add("y.weight_scale", DType::f8_e4m3, {2, 2}, kE4m3Scales)
+      .add("y.weight_scale_2", DType::f32, {}, bytes_of({0.25f * 2.14f}));
+  const auto source = file.open();
+  const CanonicalWeight both[] = {source->read(matrix("x", 2, 32)), source->read(matrix("y", 2, 32))};
+  const std::vector<float> values = decoded(concat_rows(both)), plain = expected_rows(kE4m3Values, 16);
+  for (size_t i = 0; i < 128; i++) EXPECT_EQ(values[i], plain[i % 64] * (i < 64 ? 0.25f : 0.25f * 2.14f)) << i;
+}
+
 TEST(ImportModelOpt, ConfigurationMayBeInItsOwnFile) {
   MemoryCheckpoint file = modelopt_file();
   file.checkpoint->config.erase("quantization_config");

@@ -1,15 +1,15 @@
-// Weights in formats without a kernel become, while they are packed, Q8_0 or BF16.
+// Weights in formats without a kernel become, while they are packed, Q4_1, Q8_0 or F16.
 //
-// Sources of up to 6 bits become Q8_0: its step, 1/127 of the group's largest weight, is a quarter of what the finest of
-// them (Q6_K) has, and a matrix of 8 bits is half as long to read as one of 16. An 8-bit source's own steps are as large
-// as Q8_0's, so that a second rounding would double its error: it becomes BF16, as everything else does.
+// 4-bit affine weights are Q4_1 with other scales: their codes stay, and a scale or bias of a file, bfloat16 or half, is a
+// half exactly. Other sources of up to 6 bits become Q8_0: its step, 1/127 of the group's largest weight, is a quarter of
+// what the finest of them (Q6_K) has, and a matrix of 8 bits is half as long to read as one of 16. An 8-bit source's own
+// steps are as large as Q8_0's, so that a second rounding would double its error: it becomes F16.
 //
 // Formats whose weights are int8 times a half (Q5_0, IQ4_NL) are exact in Q8_0: it takes their integers and scales.
 //
 // A tensor scale stays apart, as the row's factor: multiplied in before the rounding it could only add one, and the codes
-// of E4M3 are exact in BF16 without it. The factor also takes a power of two out of a Q8_0 row that is rounded, so that
-// the scales of its groups are large halves: as they are, those of weights below 0.008 would be subnormal and lose up to
-// all their bits.
+// of E4M3 are exact in F16 without it. The factor also takes a power of two out of a row that is rounded, so that its
+// halves are large: as they are, those below 2^-14 would be subnormal and lose up to all their bits.
 #pragma once
 
 #include <vector>
@@ -27,9 +27,15 @@ class RowConverter {
   RowConverter(FormatId from, int64_t K);
 
   // weight[k] of the row = result's decode(k) * result's tensor_scale, within 1/250 of the largest of its group of 32
+<<<<<<< HEAD
   // (Q8_0; groups below 2^-29 of the row's largest weight: within 2^-39 of that) or 1/256 of itself (BF16). The result
   // lies at codes and scales, which have the bytes of a row of the new format. Throws InputError if a weight is not
   // finite.
+=======
+  // (Q8_0; groups below 2^-29 of the row's largest weight: within 2^-40 of that), 1/2048 of itself (F16; below 2^-28 of
+  // the row's largest: 2^-40 of that), or 1/2048 of the group's bias and 15 scales (Q4_1). The result lies at codes and
+  // scales, which have the bytes of a row of the new format. Throws InputError if a weight is not finite.
+>>>>>>> dbb368da47a66194666b6bc64624ea78319ee32b
   CanonicalRow convert(const CanonicalRow& row, uint8_t* codes, uint8_t* scales);
 
  private:
