@@ -27,15 +27,9 @@ class RowConverter {
   RowConverter(FormatId from, int64_t K);
 
   // weight[k] of the row = result's decode(k) * result's tensor_scale, within 1/250 of the largest of its group of 32
-<<<<<<< HEAD
-  // (Q8_0; groups below 2^-29 of the row's largest weight: within 2^-39 of that) or 1/256 of itself (BF16). The result
-  // lies at codes and scales, which have the bytes of a row of the new format. Throws InputError if a weight is not
-  // finite.
-=======
-  // (Q8_0; groups below 2^-29 of the row's largest weight: within 2^-40 of that), 1/2048 of itself (F16; below 2^-28 of
-  // the row's largest: 2^-40 of that), or 1/2048 of the group's bias and 15 scales (Q4_1). The result lies at codes and
+  // (Q8_0; groups below 2^-29 of the row's largest weight: within 2^-39 of that), 1/2048 of itself (F16; below 2^-28 of
+  // the row's largest: 2^-39 of that), or 1/2048 of the group's bias and 15 scales (Q4_1). The result lies at codes and
   // scales, which have the bytes of a row of the new format. Throws InputError if a weight is not finite.
->>>>>>> dbb368da47a66194666b6bc64624ea78319ee32b
   CanonicalRow convert(const CanonicalRow& row, uint8_t* codes, uint8_t* scales);
 
  private:
