@@ -43,11 +43,12 @@ void transpose_rows(const CanonicalWeight& w, const MatrixRequest& r, FormatId f
 
 }  // namespace
 
-// An E2M1 code has 2 significant bits, an E4M3 scale 4 and an E8M0 scale 1: their products fit bfloat16's 8.
+// An E2M1 code has 2 significant bits, E4M3 has 4 and an E8M0 scale 1: their products fit bfloat16's 8.
 FormatId transposed_format(FormatId format) {
   switch (format) {
     case FormatId::mxfp4:
     case FormatId::nvfp4:
+    case FormatId::fp8:
     case FormatId::bf16: return FormatId::bf16;
     case FormatId::f16: return FormatId::f16;
     default: return FormatId::f32;

@@ -46,11 +46,24 @@ TEST(NoAllocation, TheCounterCounts) {
             1);
 }
 
+// The project's own models and, where the second set is there, one of it for each kind of layer.
+std::vector<std::filesystem::path> models() {
+  std::vector<std::filesystem::path> paths;
+  for (const char* name :
+       {"llama-modelopt-nvfp4", "llama-ct-mxfp4", "llama-floats-sharded", "qwen3-bf16", "deepseek_v3-groups"})
+    paths.push_back(kModels / name);
+  for (const char* name : {"qwen3_moe-ct-nvfp4", "gpt_oss-mxfp4", "deepseek_v3-modelopt-nvfp4"}) {
+    const auto path = std::filesystem::path(NIBBLE_FIXTURES) / "checkpoints" / name;
+    if (std::filesystem::exists(path)) paths.push_back(path);
+  }
+  return paths;
+}
+
 TEST(NoAllocation, DecodeAndSampling) {
-  for (const char* name : {"llama-modelopt-nvfp4", "llama-ct-mxfp4", "llama-floats-sharded", "qwen3-bf16"}) {
-    const Golden golden = read_golden(kModels / name);
+  for (const std::filesystem::path& model : models()) {
+    const Golden golden = read_golden(model);
     for (int num_threads : {1, 2}) {
-      SCOPED_TRACE(fmt::format("{}, {} threads", name, num_threads));
+      SCOPED_TRACE(fmt::format("{}, {} threads", golden.name, num_threads));
       Engine engine = open_engine(golden.model, "cpu", num_threads);
       Session session(engine);
       const SamplingOptions options{
