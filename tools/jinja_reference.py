@@ -13,7 +13,7 @@ import jinja2.ext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 # Text that differs from run to run, or that says what a Python object is rather than what it holds.
-UNSTABLE = re.compile(r" object at 0x|<generator|<built-in|<bound method|<class|<function|<method|<Loop")
+UNSTABLE = re.compile(r" object at 0x|generator object|<built-in|<bound method|<class|<function|<method|<Loop|range\(|reversed")
 
 
 class Generation(jinja2.ext.Extension):

@@ -92,7 +92,7 @@ class Generator:
             lambda: f"'{self.percent()}' % {self.pick(i, lambda: self.real(depth - 1))}",
             lambda: f"'{self.format_places()}'.format({a()}, {i()}, k={s()})",
             lambda: f"'{{:{self.format_spec()}}}'.format({self.pick(i, lambda: self.real(depth - 1), s)})",
-            lambda: f"{s()} | {self.pick('upper', 'lower', 'trim', 'title', 'capitalize', 'string', 'reverse', 'escape', 'e', 'safe', 'urlencode', 'striptags', 'forceescape', 'first', 'last', 'trim(' + s() + ')', 'wordwrap(10)', 'wordwrap(5, false)')}",
+            lambda: f"{s()} | {self.pick('upper', 'lower', 'trim', 'title', 'capitalize', 'string', 'reverse', 'escape', 'e', 'safe', 'urlencode', 'striptags', 'forceescape', 'first', 'last', 'trim(' + s() + ')')}",
             lambda: f"{s()} | {self.pick('center(9)', 'center', 'indent', 'indent(2)', 'indent(2, true)', 'indent(width=1, blank=true)', 'indent(' + s() + ')', 'truncate(5)', 'truncate(5, true)', 'truncate(4, false, ' + chr(39) + chr(39) + ')', 'truncate(6, leeway=0)')}",
             lambda: f"{s()} | replace({s()}, {s()}{self.pick('', ', 1')})",
             lambda: f"{s()} | format({a()})", lambda: f"{l()} | join{self.pick('', '(' + s() + ')', '(d=' + s() + ')')}",
@@ -189,7 +189,7 @@ class Generator:
             lambda: lazy(f"{self.pick('people', 'messages', l())} | map(attribute='{self.pick('name', 'age', 'role', 'content', 'home.city', '0')}'{self.pick('', ', default=1')})"),
             lambda: lazy(f"{self.pick('people', 'messages')} | {self.pick('selectattr', 'rejectattr')}('{self.pick('name', 'age', 'role', 'home', 'content')}'{self.pick('', ', ' + chr(39) + 'defined' + chr(39), ', ' + chr(39) + 'string' + chr(39), ', ' + chr(39) + 'equalto' + chr(39) + ', ' + a(), ', ' + chr(39) + 'in' + chr(39) + ', ' + l())})"),
             lambda: lazy(f"{l()} | {self.pick('select', 'reject')}('{self.pick('defined', 'none', 'string', 'number', 'mapping', 'iterable')}')"),
-            lambda: lazy(f"numbers | {self.pick('select', 'reject')}('{self.pick('odd', 'gt', 'divisibleby')}'{self.pick('', ', 2')})"),
+            lambda: lazy(f"numbers | {self.pick('select', 'reject')}({self.pick(repr('odd'), repr('gt') + ', 1', repr('divisibleby') + ', 2')})"),
             lambda: f"people | groupby('{self.attribute()}'{self.pick('', ', default=' + chr(39) + 'q' + chr(39))})", lambda: f"{d()} | dictsort{self.pick('', '(true)', '(by=' + chr(39) + 'value' + chr(39) + ')', '(reverse=true)')}",
             lambda: lazy(f"{d()} | items"), lambda: lazy(f"{d()}.{self.pick('keys', 'values', 'items')}()"), lambda: f"{d()} | list", lambda: lazy(f"words | map('replace', 'a', 'é')"))
 
