@@ -5,6 +5,7 @@ Needs PyPI's jinja2 3.1.
 
 import copy
 import datetime
+import functools
 import json
 import re
 
@@ -13,7 +14,7 @@ import jinja2.ext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 # Text that differs from run to run, or that says what a Python object is rather than what it holds.
-UNSTABLE = re.compile(r" object at 0x|generator object|<built-in|<bound method|<class|<function|<method|<Loop|range\(|reversed")
+UNSTABLE = re.compile(r" object at 0x|generator object|<built-in|<bound method|<class|<function|<method|<Loop|range\(|reversed", re.I)
 
 
 class Generation(jinja2.ext.Extension):
@@ -77,11 +78,16 @@ def environment():
     return env
 
 
+@functools.lru_cache(maxsize=4)
+def compiled(env, template):
+    return env.from_string(template)
+
+
 def judge(env, template, variables):
     """{"rendered": text} or {"error": reason}; None if what Jinja prints is not worth comparing."""
     try:
         # Some filters of Jinja change a list that they are given.
-        result = {"rendered": env.from_string(template).render(**copy.deepcopy(variables))}
+        result = {"rendered": compiled(env, template).render(**copy.deepcopy(variables))}
     except Exception as error:  # whatever it is, the other side must fail, too
         result = {"error": f"{type(error).__name__}: {error}"}
     if UNSTABLE.search(str(result)):

@@ -28,7 +28,8 @@ void render(const TemplateArguments& a) {
                                .render({.messages = json.at("messages"),
                                         .tools = value("tools", nullptr),
                                         .variables = value("variables", nlohmann::ordered_json::object()),
-                                        .add_generation_prompt = generation.get<bool>()});
+                                        .add_generation_prompt = generation.get<bool>(),
+                                        .documents = value("documents", nullptr)});
   std::fwrite(text.data(), 1, text.size(), stdout);
 }
 
@@ -37,7 +38,8 @@ void render(const TemplateArguments& a) {
 void add_template_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand("template", "Render a chat template");
   command->footer(
-      "The JSON file has `messages` and may have `tools`, `add_generation_prompt` and `variables` (bos_token, …).\n\n"
+      "The JSON file has `messages` and may have `tools`, `documents`, `add_generation_prompt` and `variables` "
+      "(bos_token, …).\n\n"
       "  nibble template chat_template.jinja --messages conversation.json");
   auto a = std::make_shared<TemplateArguments>();
   command->add_option("FILE", a->source, "The template, Jinja")->required();

@@ -19,7 +19,8 @@ int main() {
       answer["rendered"] = chat_template.render({.messages = value("messages", ordered_json::array()),
                                                  .tools = value("tools", nullptr),
                                                  .variables = value("variables", nullptr),
-                                                 .add_generation_prompt = value("add_generation_prompt", false)});
+                                                 .add_generation_prompt = value("add_generation_prompt", false),
+                                                 .documents = value("documents", nullptr)});
     } catch (const nibble::InputError& error) {
       answer["error"] = error.what();
     }

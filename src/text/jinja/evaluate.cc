@@ -73,6 +73,9 @@ Value Interpreter::evaluate_access(const Expr& expr, const ScopePointer& scope) 
     case ExprKind::attribute: return get_attribute(value, expr.name);
     case ExprKind::subscript: return get_item(value, evaluate(*expr.operands[1], scope), budget_);
     case ExprKind::slice: {
+      // Jinja computes this while it reads the template, where a mistake is not an error.
+      if (expr.operands[0]->kind == ExprKind::literal && !value.is_text())
+        return undefined("a literal cannot be sliced");
       Value bounds[3] = {None{}, None{}, None{}};
       for (int i = 0; i < 3; i++)
         if (expr.operands[i + 1] != nullptr) bounds[i] = evaluate(*expr.operands[i + 1], scope);

@@ -39,6 +39,7 @@ Value range(Interpreter& interpreter, const Arguments& arguments) {
 // The entries of dict(…) and namespace(…): those of a dict or of a list of pairs, then the named ones.
 void fill(Dict& dict, Interpreter& interpreter, const Arguments& arguments) {
   for (const Value& source : arguments.positional) {
+    if (source.is_undefined()) fail_undefined(source);
     if (source.is_dict()) {
       for (const auto& [key, value] : source.dict().items) dict.set(key, value);
       continue;

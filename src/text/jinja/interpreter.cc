@@ -260,7 +260,7 @@ Interpreter::Flow Interpreter::execute_for(const Statement& statement, const Val
   }
   const Value loop_value{ObjectPointer(loop)};
   for (; loop->index < loop->items.size(); loop->index++) {
-    budget_.charge(1);
+    budget_.charge(4);  // it makes a scope
     const auto inner = scope_of(loop->items[loop->index]);
     inner->names.emplace("loop", loop_value);
     if (execute(statement.body, inner, out) == Flow::break_loop) break;

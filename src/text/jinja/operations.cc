@@ -102,6 +102,15 @@ Value compute_floats(std::string_view op, double a, double b) {
   return quotient - whole > 0.5 ? whole + 1 : whole;
 }
 
+bool is_set(const Value& value) { return value.is_kind(SequenceKind::keys) || value.is_kind(SequenceKind::items); }
+
+bool is_subset(const Value& a, const Value& b, Budget& budget) {
+  return std::all_of(a.items().begin(), a.items().end(), [&](const Value& item) {
+    return std::any_of(b.items().begin(), b.items().end(),
+                       [&](const Value& other) { return are_equal(item, other, budget); });
+  });
+}
+
 std::string describe(const Value& value) {
   if (value.is_none()) return "None";
   return fmt::format("'{} object'", type_name(value));
@@ -224,12 +233,15 @@ bool contains(const Value& container, const Value& item, Budget& budget) {
     return container.text().find(item.text()) != std::string::npos;
   }
   if (container.is_dict()) {
-    if (item.is_dict() || item.is_kind(SequenceKind::list)) fail("'in': a {} cannot be the key of a dict", type_name(item));
+    if (item.is_dict() || item.is_kind(SequenceKind::list))
+      fail("'in': a {} cannot be the key of a dict", type_name(item));
     return container.dict().find(item) != nullptr;
   }
   if (!container.is_list() && !container.is_undefined()) fail_operands("in", item, container);
   if (container.is_undefined()) return false;
   const auto& items = container.items();
+  if (container.is_kind(SequenceKind::keys) && (item.is_dict() || item.is_kind(SequenceKind::list)))
+    fail("'in': a {} cannot be the key of a dict", type_name(item));
   size_t unused = 0;
   size_t& at = container.is_generator() ? std::get<ListPointer>(container.data)->num_taken : unused;
   while (at < items.size())
@@ -247,6 +259,7 @@ bool is_less(const Value& a, const Value& b, Budget& budget) {
     budget.charge_text(std::min(a.text().size(), b.text().size()));
     return a.text() < b.text();
   }
+  if (is_set(a) && is_set(b)) return a.items().size() < b.items().size() && is_subset(a, b, budget);
   if (!(a.is_kind(SequenceKind::list) && b.is_kind(SequenceKind::list)) && !(a.is_tuple() && b.is_tuple()))
     fail_operands("<", a, b);
   for (size_t i = 0; i < a.items().size() && i < b.items().size(); i++)

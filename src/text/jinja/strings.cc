@@ -151,7 +151,7 @@ std::vector<std::string_view> split_at_space(std::string_view text, int64_t max_
   text = strip_left(text);
   while (!text.empty()) {
     if (static_cast<int64_t>(parts.size()) == max_count) {
-      parts.push_back(strip_right(text));
+      parts.push_back(text);
       break;
     }
     size_t end = 0;
@@ -167,7 +167,7 @@ std::vector<std::string_view> split_at_space_from_right(std::string_view text, i
   text = strip_right(text);
   while (!text.empty()) {
     if (static_cast<int64_t>(parts.size()) == max_count) {
-      parts.push_back(strip_left(text));
+      parts.push_back(text);
       break;
     }
     size_t begin = text.size();

@@ -28,6 +28,12 @@ std::string shown(const Value& value) {
   return to_text(value, budget);
 }
 
+// The name of a filter or test to look for; no text names none.
+std::string name_of(const Value& value) {
+  if (value.is_dict() || value.is_kind(SequenceKind::list)) fail("a {} is not the name of anything", type_name(value));
+  return value.is_text() ? value.text() : "";
+}
+
 // Whether the two are one object. Small values always are.
 bool are_same(const Value& a, const Value& b, Budget& budget) {
   if (a.data.index() != b.data.index()) return false;
@@ -76,8 +82,8 @@ const std::unordered_map<std::string, TestEntry>& tests() {
       {"lower", {[](const Value& v, const Value&, Budget&) { return is_lower(shown(v)); }}},
       {"sameas", {[](const Value& v, const Value& other, Budget& b) { return are_same(v, other, b); }, 1}},
       {"in", {[](const Value& v, const Value& other, Budget& b) { return contains(other, v, b); }, 1}},
-      {"filter", {[](const Value& v, const Value&, Budget&) { return v.is_text() && has_filter(v.text()); }}},
-      {"test", {[](const Value& v, const Value&, Budget&) { return v.is_text() && has_test(v.text()); }}},
+      {"filter", {[](const Value& v, const Value&, Budget&) { return has_filter(name_of(v)); }}},
+      {"test", {[](const Value& v, const Value&, Budget&) { return has_test(name_of(v)); }}},
       {"eq", {equal, 1}},
       {"equalto", {equal, 1}},
       {"==", {equal, 1}},
