@@ -30,8 +30,7 @@ Value keys_method(const Value& self, const Arguments& arguments, Budget& budget)
 
 Value get_method(const Value& self, const Arguments& arguments, Budget&) {
   const auto bound = arguments.bind("get", {"/key", "/default"}, 1);
-  if (bound[0].is_dict() || (bound[0].is_list() && !bound[0].is_tuple()))
-    fail("get: a {} cannot be the key of a dict", type_name(bound[0]));
+  check_hashable(bound[0], "get");
   if (const Value* found = self.dict().find(bound[0])) return *found;
   return bound[1].is_undefined() && arguments.positional.size() + arguments.named.size() < 2 ? Value(None{}) : bound[1];
 }

@@ -226,6 +226,14 @@ int64_t length(const Value& value) {
   fail("a {} has no length", type_name(value));
 }
 
+void check_hashable(const Value& value, std::string_view what) {
+  const bool is_view = value.is_kind(SequenceKind::keys) || value.is_kind(SequenceKind::items);
+  if (value.is_dict() || value.is_kind(SequenceKind::list) || is_view)
+    fail("{}: a {} has no hash, so it cannot be looked up", what, type_name(value));
+  if (!value.is_tuple()) return;
+  for (const Value& item : value.items()) check_hashable(item, what);
+}
+
 bool contains(const Value& container, const Value& item, Budget& budget) {
   if (container.is_text()) {
     if (!item.is_text()) fail_operands("in", item, container);
@@ -233,15 +241,13 @@ bool contains(const Value& container, const Value& item, Budget& budget) {
     return container.text().find(item.text()) != std::string::npos;
   }
   if (container.is_dict()) {
-    if (item.is_dict() || item.is_kind(SequenceKind::list))
-      fail("'in': a {} cannot be the key of a dict", type_name(item));
+    check_hashable(item, "'in'");
     return container.dict().find(item) != nullptr;
   }
   if (!container.is_list() && !container.is_undefined()) fail_operands("in", item, container);
   if (container.is_undefined()) return false;
   const auto& items = container.items();
-  if (container.is_kind(SequenceKind::keys) && (item.is_dict() || item.is_kind(SequenceKind::list)))
-    fail("'in': a {} cannot be the key of a dict", type_name(item));
+  if (container.is_kind(SequenceKind::keys)) check_hashable(item, "'in'");
   size_t unused = 0;
   size_t& at = container.is_generator() ? std::get<ListPointer>(container.data)->num_taken : unused;
   while (at < items.size())

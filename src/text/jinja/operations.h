@@ -23,6 +23,10 @@ Value slice(const Value& value, const Value& start, const Value& stop, const Val
 std::vector<Value> iterate(const Value& value, Budget& budget);
 
 int64_t length(const Value& value);
+
+// Fails for what Python has no hash of: lists, dicts and tuples that hold such.
+void check_hashable(const Value& value, std::string_view what);
+
 bool contains(const Value& container, const Value& item, Budget& budget);
 bool is_less(const Value& a, const Value& b, Budget& budget);
 bool compare(std::string_view op, const Value& a, const Value& b, Budget& budget);   // == != < <= > >= in, not in

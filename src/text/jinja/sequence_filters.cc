@@ -155,8 +155,7 @@ Value unique(Interpreter& interpreter, const Value& input, const Arguments& argu
   std::vector<Value> kept, seen;
   for (const Value& item : iterate(input, budget)) {
     const Value key = key_of(item, bound[1], !is_true(bound[0]), budget);
-    if (key.is_dict() || (key.is_list() && !key.is_tuple() && !key.is_kind(SequenceKind::range)))
-      fail("unique: a {} cannot be compared by its hash", type_name(key));
+    check_hashable(key, "unique");
     const auto is_it = [&](const Value& known) { return are_equal(known, key, budget); };
     if (std::any_of(seen.begin(), seen.end(), is_it)) continue;
     seen.push_back(key);

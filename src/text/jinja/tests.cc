@@ -30,7 +30,7 @@ std::string shown(const Value& value) {
 
 // The name of a filter or test to look for; no text names none.
 std::string name_of(const Value& value) {
-  if (value.is_dict() || value.is_kind(SequenceKind::list)) fail("a {} is not the name of anything", type_name(value));
+  check_hashable(value, "the name of a filter or test");
   return value.is_text() ? value.text() : "";
 }
 
