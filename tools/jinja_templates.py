@@ -133,7 +133,7 @@ class Generator:
             lambda: f"{self.pick(s, l)} | {self.pick('length', 'count')}", lambda: f"{s()} | wordcount", lambda: f"{i()} | abs",
             lambda: f"{self.any(depth - 1)} | int{self.pick('', '(5)', '(0, 16)', '(base=8)', '(default=-1)')}", lambda: f"{self.real(depth - 1)} | round | int",
             lambda: f"{l()} | {self.pick('sum', 'min', 'max', 'first', 'last')}", lambda: f"numbers | {self.pick('sum', 'min', 'max')}",
-            lambda: f"people | sum(attribute='age')", lambda: f"{l()}.count({self.any(depth - 1)})", lambda: f"{l()}.index({self.any(depth - 1)})")
+            lambda: f"people | sum(attribute='age')", lambda: f"({l()}).count({self.any(depth - 1)})", lambda: f"({l()}).index({self.any(depth - 1)})")
 
     def real(self, depth):
         if depth <= 0:

@@ -192,8 +192,10 @@ class Parser {
       return statement;
     }
     statement->kind = StatementKind::set_block;
+    const bool was_soft = in_.set_soft(false);
     statement->expr = in_.filters(block_text(), false);
     statement->body = whole_body("endset");
+    in_.set_soft(was_soft);
     return statement;
   }
 
@@ -272,8 +274,10 @@ class Parser {
 
   std::unique_ptr<Statement> filter_statement() {
     auto statement = make(StatementKind::filter_block);
+    const bool was_soft = in_.set_soft(false);
     statement->expr = in_.filters(block_text(), true);
     statement->body = whole_body("endfilter");
+    in_.set_soft(was_soft);
     return statement;
   }
 
