@@ -27,12 +27,13 @@ void render(const TemplateArguments& a) {
   const nlohmann::ordered_json generation = value("add_generation_prompt", false);
   if (!generation.is_boolean())
     throw_input_error("{}: add_generation_prompt is {}; true or false expected", a.messages, generation.dump());
-  const std::string prompt = ChatTemplate(read_file(a.source))
-                                 .render({.messages = json.at("messages"),
-                                          .tools = value("tools", nullptr),
-                                          .variables = value("variables", nlohmann::ordered_json::object()),
-                                          .add_generation_prompt = generation.get<bool>()});
-  std::fwrite(prompt.data(), 1, prompt.size(), stdout);
+  const std::string text = ChatTemplate(read_file(a.source))
+                               .render({.messages = json.at("messages"),
+                                        .tools = value("tools", nullptr),
+                                        .variables = value("variables", nlohmann::ordered_json::object()),
+                                        .add_generation_prompt = generation.get<bool>(),
+                                        .documents = value("documents", nullptr)});
+  std::fwrite(text.data(), 1, text.size(), stdout);
 }
 
 }  // namespace
@@ -40,7 +41,8 @@ void render(const TemplateArguments& a) {
 void add_template_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand("template", "Render a chat template");
   command->footer(
-      "The JSON file has `messages` and may have `tools`, `add_generation_prompt` and `variables` (bos_token, …).\n\n"
+      "The JSON file has `messages` and may have `tools`, `documents`, `add_generation_prompt` and `variables` "
+      "(bos_token, …).\n\n"
       "  nibble template chat_template.jinja --messages conversation.json");
   auto a = std::make_shared<TemplateArguments>();
   command->add_option("FILE", a->source, "The template, Jinja")->required();

@@ -66,7 +66,7 @@ std::string ChatTemplate::render(const ChatMessages& chat) const {
     }
     variables.set("messages", std::move(messages));
     variables.set("tools", jinja::from_json(chat.tools));
-    variables.set("documents", jinja::None{});
+    variables.set("documents", jinja::from_json(chat.documents));
     variables.set("add_generation_prompt", chat.add_generation_prompt);
     if (chat.variables.is_object())
       for (const auto& [key, value] : chat.variables.items()) variables.set(key, jinja::from_json(value));

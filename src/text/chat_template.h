@@ -17,9 +17,10 @@ namespace nibble {
 struct ChatMessages {
   nlohmann::ordered_json messages;  // a list of objects
   nlohmann::ordered_json tools;     // a list of JSON schemas; null if there are none
-  nlohmann::ordered_json
-      variables;  // an object or null: bos_token, enable_thinking and whatever else the template reads
+  // An object or null: bos_token, enable_thinking and whatever else the template reads.
+  nlohmann::ordered_json variables;
   bool add_generation_prompt = true;
+  nlohmann::ordered_json documents = nullptr;  // a list of objects with title and text; null if there are none
 };
 
 class ChatTemplate {

@@ -45,6 +45,7 @@ struct Expr {
   std::vector<ExprPointer> operands;
   std::vector<std::string> operators;
   std::vector<std::pair<std::string, ExprPointer>> keywords;
+  ExprPointer rest, named_rest;  // of a call: the arguments behind * and **
 };
 
 enum class StatementKind {
@@ -90,6 +91,7 @@ struct Statement {
   ExprPointer expr, condition;
   Target target;
   std::vector<Parameter> parameters;
+  bool takes_caller = false, takes_varargs = false, takes_kwargs = false;  // a macro whose body names them
   std::vector<std::pair<Target, ExprPointer>> assignments;
   std::vector<Branch> branches;
   Block body, else_body;

@@ -18,12 +18,16 @@ bool apply_test(Interpreter& interpreter, const std::string& name, const Value& 
 bool has_filter(const std::string& name);
 bool has_test(const std::string& name);
 
-// The method or attribute of that name, bound to the value; undefined if there is none. Fails for methods that would
-// change a list or dict: values do not change.
+// The method or attribute of that name, bound to the value. Undefined if there is none, and for what the sandbox does
+// not let a template see: methods that would change a list or dict, and names that begin with an underscore.
 Value method_of(const Value& self, const std::string& name);
+bool has_attribute(const Value& self, const std::string& name);  // in Python; what the sandbox hides is there, too
 
 // range, namespace, dict, raise_exception, strftime_now, cycler, joiner; undefined for any other name.
 Value find_global(const std::string& name);
+
+// Fails for the name of a namespace's entry that begins with an underscore.
+void check_namespace_name(const std::string& name);
 
 using FunctionBody = std::function<Value(Interpreter&, const Arguments&)>;
 Value make_function(std::string name, FunctionBody body);

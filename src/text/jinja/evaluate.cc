@@ -19,6 +19,16 @@ Arguments Interpreter::arguments_of(const Expr& expr, const ScopePointer& scope)
   Arguments arguments;
   for (size_t i = 1; i < expr.operands.size(); i++) arguments.positional.push_back(evaluate(*expr.operands[i], scope));
   for (const auto& [name, value] : expr.keywords) arguments.named.emplace_back(name, evaluate(*value, scope));
+  if (expr.rest != nullptr)
+    for (Value& item : iterate(evaluate(*expr.rest, scope), budget_)) arguments.positional.push_back(std::move(item));
+  if (expr.named_rest != nullptr) {
+    const Value rest = evaluate(*expr.named_rest, scope);
+    if (!rest.is_dict()) fail("the argument after ** is {}, a dict expected", type_name(rest));
+    for (const auto& [name, value] : rest.dict().items) {
+      if (!name.is_text()) fail("the argument after ** has a key that is not a string");
+      arguments.named.emplace_back(name.text(), value);
+    }
+  }
   return arguments;
 }
 
@@ -54,7 +64,7 @@ Value Interpreter::evaluate_literal(const Expr& expr, const ScopePointer& scope)
   std::vector<Value> items;
   items.reserve(expr.operands.size());
   for (const auto& operand : expr.operands) items.push_back(evaluate(*operand, scope));
-  return {std::move(items), expr.kind == ExprKind::tuple};
+  return {std::move(items), expr.kind == ExprKind::tuple ? SequenceKind::tuple : SequenceKind::list};
 }
 
 Value Interpreter::evaluate_access(const Expr& expr, const ScopePointer& scope) {
@@ -63,7 +73,10 @@ Value Interpreter::evaluate_access(const Expr& expr, const ScopePointer& scope) 
     case ExprKind::attribute: return get_attribute(value, expr.name);
     case ExprKind::subscript: return get_item(value, evaluate(*expr.operands[1], scope), budget_);
     case ExprKind::slice: {
-      Value bounds[3];
+      // Jinja computes this while it reads the template, where a mistake is not an error.
+      if (expr.operands[0]->kind == ExprKind::literal && !value.is_text())
+        return undefined("a literal cannot be sliced");
+      Value bounds[3] = {None{}, None{}, None{}};
       for (int i = 0; i < 3; i++)
         if (expr.operands[i + 1] != nullptr) bounds[i] = evaluate(*expr.operands[i + 1], scope);
       return slice(value, bounds[0], bounds[1], bounds[2], budget_);

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <charconv>
+#include <functional>
+
+#include "text/jinja/builtins.h"
 
 namespace nibble::jinja {
 
@@ -67,6 +70,8 @@ ExprPointer ExpressionParser::finish(ExprPointer expr) const {
   for (const ExprPointer& operand : expr->operands)
     if (operand != nullptr) expr->depth = std::max(expr->depth, operand->depth + 1);
   for (const auto& [name, value] : expr->keywords) expr->depth = std::max(expr->depth, value->depth + 1);
+  for (const ExprPointer& rest : {std::cref(expr->rest), std::cref(expr->named_rest)})
+    if (rest != nullptr) expr->depth = std::max(expr->depth, rest->depth + 1);
   if (expr->depth > kMaxDepth) fail("an expression is more than {} levels deep; cut it in two with set", kMaxDepth);
   return expr;
 }
@@ -90,14 +95,32 @@ std::vector<ExprPointer> single(ExprPointer a) {
 
 ExprPointer ExpressionParser::expression() {
   if (++open_ > kMaxOpen) fail("expressions are nested more than {} deep", kMaxOpen);
+  const bool was_soft = std::exchange(is_soft_, is_soft_ || is_conditional());
   ExprPointer value = logical_or();
   while (take_name("if")) {
     auto operands = pair(std::move(value), logical_or());
     if (take_name("else")) operands.push_back(expression());
     value = make(ExprKind::conditional, std::move(operands));
   }
+  is_soft_ = was_soft;
   open_--;
   return value;
+}
+
+// Whether the expression that begins here goes on with "if", as far as brackets tell.
+bool ExpressionParser::is_conditional() const {
+  int open = 0;
+  for (size_t i = at_; i < tokens_.size() && i < at_ + 200; i++) {
+    const Token& token = tokens_[i];
+    if (token.kind == TokenKind::block_end || token.kind == TokenKind::variable_end) return false;
+    if (token.kind == TokenKind::op && token.text.size() == 1) {
+      if (std::string_view("([{").find(token.text[0]) != std::string_view::npos) open++;
+      if (std::string_view(")]}").find(token.text[0]) != std::string_view::npos && --open < 0) return false;
+      if (open == 0 && token.text[0] == ',') return false;
+    }
+    if (open == 0 && token.kind == TokenKind::name && token.text == "if") return true;
+  }
+  return false;
 }
 
 ExprPointer ExpressionParser::tuple(bool with_condition) {
@@ -219,6 +242,9 @@ ExprPointer ExpressionParser::primary() {
       } else {
         expr->kind = ExprKind::name;
         expr->name = token.text;
+        special_names_.caller += token.text == "caller" ? 1 : 0;
+        special_names_.varargs += token.text == "varargs" ? 1 : 0;
+        special_names_.kwargs += token.text == "kwargs" ? 1 : 0;
       }
       return expr;
     case TokenKind::string: {
@@ -229,7 +255,10 @@ ExprPointer ExpressionParser::primary() {
     }
     case TokenKind::integer: {
       int64_t number = 0;
-      const auto result = std::from_chars(token.text.data(), token.text.data() + token.text.size(), number);
+      const char mark = token.text.size() > 2 ? static_cast<char>(token.text[1] | 0x20) : '0';
+      const int base = mark == 'x' ? 16 : mark == 'o' ? 8 : mark == 'b' ? 2 : 10;
+      const auto result = std::from_chars(token.text.data() + (base == 10 ? 0 : 2),
+                                          token.text.data() + token.text.size(), number, base);
       if (result.ec != std::errc()) fail("the number {} does not fit 64 bits", token.text);
       advance();
       expr->literal = number;
@@ -300,6 +329,11 @@ ExprPointer ExpressionParser::call(ExprPointer function) {
 ExprPointer ExpressionParser::subscript(ExprPointer value) {
   ExprPointer index;
   if (!is_op(":")) index = expression();
+  if (is_op(",") && index != nullptr) {  // a tuple as the key
+    auto items = single(std::move(index));
+    while (take_op(",")) items.push_back(expression());
+    index = make(ExprKind::tuple, std::move(items));
+  }
   if (!is_op(":")) {
     expect_op("]");
     return make(ExprKind::subscript, pair(std::move(value), std::move(index)));
@@ -314,13 +348,20 @@ ExprPointer ExpressionParser::subscript(ExprPointer value) {
 
 void ExpressionParser::arguments(Expr& call) {
   while (!is_op(")")) {
-    if (is_op("*") || is_op("**")) fail("arguments with * or ** are not supported; write them out");
-    if (current().kind == TokenKind::name && next().kind == TokenKind::op && next().text == "=") {
+    if (take_op("*")) {
+      if (call.rest != nullptr || call.named_rest != nullptr) fail("'*' twice, or behind '**', in a call");
+      call.rest = expression();
+    } else if (take_op("**")) {
+      if (call.named_rest != nullptr) fail("'**' twice in a call");
+      call.named_rest = expression();
+    } else if (current().kind == TokenKind::name && next().kind == TokenKind::op && next().text == "=") {
+      if (call.named_rest != nullptr) fail("an argument follows '**'");
       std::string name = advance().text;
       advance();
       call.keywords.emplace_back(std::move(name), expression());
     } else {
-      if (!call.keywords.empty()) fail("an argument without a name follows one with a name");
+      if (!call.keywords.empty() || call.rest != nullptr || call.named_rest != nullptr)
+        fail("an argument without a name follows one with a name");
       call.operands.push_back(expression());
     }
     if (!take_op(",")) break;
@@ -338,6 +379,7 @@ ExprPointer ExpressionParser::filters(ExprPointer value, bool is_block) {
   for (bool is_first = is_block; is_first || is_op("|"); is_first = false) {
     if (!is_first) advance();
     value = make(ExprKind::filter, single(std::move(value)), dotted_name("the name of a filter"));
+    if (!is_soft_ && !has_filter(value->name) && value->name != "random") fail("unknown filter '{}'", value->name);
     if (take_op("(")) {
       arguments(*value);
       value = finish(std::move(value));
@@ -363,8 +405,9 @@ ExprPointer ExpressionParser::filters_and_tests(ExprPointer value) {
 ExprPointer ExpressionParser::test(ExprPointer value) {
   const bool is_negated = take_name("not");
   ExprPointer expr = make(ExprKind::test, single(std::move(value)), dotted_name("the name of a test"));
+  if (!is_soft_ && !has_test(expr->name)) fail("unknown test '{}'", expr->name);
   const TokenKind kind = current().kind;
-  static constexpr std::string_view not_arguments[] = {"else", "or", "and", "if", "in", "not", "recursive"};
+  static constexpr std::string_view not_arguments[] = {"else", "or", "and", "is"};
   const bool is_operator_name = kind == TokenKind::name && std::find(std::begin(not_arguments), std::end(not_arguments),
                                                                      current().text) != std::end(not_arguments);
   if (take_op("(")) {

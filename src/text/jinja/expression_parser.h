@@ -2,12 +2,18 @@
 #pragma once
 
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "text/jinja/ast.h"
 #include "text/jinja/lexer.h"
 
 namespace nibble::jinja {
+
+// How often an expression has named what only some macros have.
+struct SpecialNames {
+  int caller = 0, varargs = 0, kwargs = 0;
+};
 
 class ExpressionParser {
  public:
@@ -31,6 +37,11 @@ class ExpressionParser {
   ExprPointer filters(ExprPointer value, bool is_block);  // the filters after `value`; in a block the first has no bar
   void arguments(Expr& call);                             // "(" has been read
 
+  SpecialNames special_names() const { return special_names_; }
+
+  // Within an if, a filter or test that does not exist is an error only when it is used.
+  bool set_soft(bool is_soft) { return std::exchange(is_soft_, is_soft); }
+
  private:
   ExprPointer make(ExprKind kind, std::vector<ExprPointer> operands = {}, std::string name = {});
   ExprPointer finish(ExprPointer expr) const;
@@ -50,11 +61,14 @@ class ExpressionParser {
   ExprPointer filters_and_tests(ExprPointer value);
   ExprPointer test(ExprPointer value);
   std::string dotted_name(std::string_view what);
+  bool is_conditional() const;
 
   std::vector<Token> tokens_;
   size_t at_ = 0;
   int& line_;
   int open_ = 0;  // expressions that are being read
+  bool is_soft_ = false;
+  SpecialNames special_names_;
 };
 
 }  // namespace nibble::jinja

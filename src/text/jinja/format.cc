@@ -6,6 +6,7 @@
 
 #include <utf8proc.h>
 
+#include "text/jinja/operations.h"
 #include "text/utf8.h"
 
 namespace nibble::jinja {
@@ -16,22 +17,6 @@ void append(std::string& out, std::string_view text, Budget& budget) {
   budget.charge_text(text.size());
   if (out.size() + text.size() > kMaxText) fail("a text grows beyond {} bytes", kMaxText);
   out += text;
-}
-
-// Whether Python shows the character itself in a repr.
-bool is_printable(char32_t c) {
-  if (c == ' ') return true;
-  switch (utf8proc_category(static_cast<utf8proc_int32_t>(c))) {
-    case UTF8PROC_CATEGORY_CN:
-    case UTF8PROC_CATEGORY_CC:
-    case UTF8PROC_CATEGORY_CF:
-    case UTF8PROC_CATEGORY_CS:
-    case UTF8PROC_CATEGORY_CO:
-    case UTF8PROC_CATEGORY_ZL:
-    case UTF8PROC_CATEGORY_ZP:
-    case UTF8PROC_CATEGORY_ZS: return false;
-    default: return true;
-  }
 }
 
 void append_quoted(std::string& out, const std::string& text, Budget& budget) {
@@ -63,10 +48,49 @@ void append_quoted(std::string& out, const std::string& text, Budget& budget) {
   append(out, quoted + quote, budget);
 }
 
+void append_repr(std::string& out, const Value& value, Budget& budget, int nesting);
+
+void append_entries(std::string& out, const Dict& dict, Budget& budget, int nesting) {
+  bool is_first = true;
+  for (const auto& [key, item] : dict.items) {
+    if (!is_first) append(out, ", ", budget);
+    is_first = false;
+    append_repr(out, key, budget, nesting + 1);
+    append(out, ": ", budget);
+    append_repr(out, item, budget, nesting + 1);
+  }
+}
+
+void append_sequence(std::string& out, const Value& value, Budget& budget, int nesting) {
+  const auto& items = value.items();
+  const auto number = [&](size_t i) { return std::get<int64_t>(items[i].data); };
+  if (value.is_kind(SequenceKind::range)) {
+    const int64_t step = items.size() > 1 ? number(1) - number(0) : 1;
+    const int64_t start = items.empty() ? 0 : number(0), stop = items.empty() ? 0 : number(items.size() - 1) + step;
+    append(out,
+           step == 1 ? fmt::format("range({}, {})", start, stop) : fmt::format("range({}, {}, {})", start, stop, step),
+           budget);
+    return;
+  }
+  if (value.is_generator()) return append(out, "<generator>", budget);
+  const bool is_view = !value.is_indexed() || value.is_kind(SequenceKind::range);
+  if (is_view) append(out, fmt::format("{}(", type_name(value)), budget);
+  append(out, value.is_tuple() ? "(" : "[", budget);
+  for (size_t i = 0; i < items.size(); i++) {
+    if (i > 0) append(out, ", ", budget);
+    append_repr(out, items[i], budget, nesting + 1);
+  }
+  if (value.is_tuple() && items.size() == 1) append(out, ",", budget);
+  append(out, value.is_tuple() ? ")" : "]", budget);
+  if (is_view) append(out, ")", budget);
+}
+
 void append_repr(std::string& out, const Value& value, Budget& budget, int nesting) {
   if (nesting > kMaxNesting) fail("a value is nested more than {} deep", kMaxNesting);
   if (value.is_text()) {
+    if (value.is_markup()) append(out, "Markup(", budget);
     append_quoted(out, value.text(), budget);
+    if (value.is_markup()) append(out, ")", budget);
   } else if (value.is_undefined()) {
     append(out, "Undefined", budget);
   } else if (value.is_none()) {
@@ -78,27 +102,17 @@ void append_repr(std::string& out, const Value& value, Budget& budget, int nesti
   } else if (value.is_float()) {
     append(out, float_text(std::get<double>(value.data)), budget);
   } else if (value.is_list()) {
-    const auto& [items, is_tuple, unused] = *std::get<ListPointer>(value.data);
-    append(out, is_tuple ? "(" : "[", budget);
-    for (size_t i = 0; i < items.size(); i++) {
-      if (i > 0) append(out, ", ", budget);
-      append_repr(out, items[i], budget, nesting + 1);
-    }
-    if (is_tuple && items.size() == 1) append(out, ",", budget);
-    append(out, is_tuple ? ")" : "]", budget);
+    append_sequence(out, value, budget, nesting);
   } else if (value.is_dict()) {
     append(out, "{", budget);
-    bool is_first = true;
-    for (const auto& [key, item] : value.dict().items) {
-      if (!is_first) append(out, ", ", budget);
-      is_first = false;
-      append_repr(out, key, budget, nesting + 1);
-      append(out, ": ", budget);
-      append_repr(out, item, budget, nesting + 1);
-    }
+    append_entries(out, value.dict(), budget, nesting);
     append(out, "}", budget);
+  } else if (const auto* space = dynamic_cast<const Namespace*>(&value.object())) {
+    append(out, "<Namespace {", budget);
+    append_entries(out, space->values, budget, nesting);
+    append(out, "}>", budget);
   } else {
-    append(out, fmt::format("<{}>", value.object().type()), budget);
+    append(out, value.object().shown(), budget);
   }
 }
 
@@ -152,7 +166,7 @@ void append_json(std::string& out, const Value& value, const JsonStyle& style, B
     append(out, *scalar, budget);
   } else if (value.is_text()) {
     append_json_text(out, value.text(), style.ensure_ascii, budget);
-  } else if (value.is_list()) {
+  } else if (value.is_kind(SequenceKind::list) || value.is_tuple()) {
     append(out, "[", budget);
     for (size_t i = 0; i < value.items().size(); i++) {
       if (i > 0) append(out, style.item_separator, budget);
@@ -165,8 +179,9 @@ void append_json(std::string& out, const Value& value, const JsonStyle& style, B
     auto items = value.dict().items;
     if (style.sort_keys) {
       const auto by_key = [](const auto& a, const auto& b) {
-        if (!a.first.is_text() || !b.first.is_text()) fail("tojson: sort_keys needs keys that are strings");
-        return a.first.text() < b.first.text();
+        if (a.first.is_text() && b.first.is_text()) return a.first.text() < b.first.text();
+        if (!a.first.is_number() || !b.first.is_number()) fail("tojson: sort_keys needs keys of one type");
+        return to_double(a.first, "tojson") < to_double(b.first, "tojson");
       };
       std::sort(items.begin(), items.end(), by_key);
     }
@@ -189,6 +204,21 @@ void append_json(std::string& out, const Value& value, const JsonStyle& style, B
 }
 
 }  // namespace
+
+bool is_printable(char32_t c) {
+  if (c == ' ') return true;
+  switch (utf8proc_category(static_cast<utf8proc_int32_t>(c))) {
+    case UTF8PROC_CATEGORY_CN:
+    case UTF8PROC_CATEGORY_CC:
+    case UTF8PROC_CATEGORY_CF:
+    case UTF8PROC_CATEGORY_CS:
+    case UTF8PROC_CATEGORY_CO:
+    case UTF8PROC_CATEGORY_ZL:
+    case UTF8PROC_CATEGORY_ZP:
+    case UTF8PROC_CATEGORY_ZS: return false;
+    default: return true;
+  }
+}
 
 std::string to_text(const Value& value, Budget& budget) {
   if (value.is_undefined()) return "";

@@ -17,6 +17,9 @@ std::string to_repr(const Value& value, Budget& budget);
 // The shortest digits that give `number` back, with an exponent below 1e-4 and from 1e16 on.
 std::string float_text(double number);
 
+// Whether Python shows the character itself in a repr.
+bool is_printable(char32_t c);
+
 struct JsonStyle {
   bool ensure_ascii = false;
   bool sort_keys = false;

@@ -33,12 +33,13 @@ Value range(Interpreter& interpreter, const Arguments& arguments) {
     if (__builtin_add_overflow(i, step, &i)) break;
   }
   interpreter.budget().charge(items.size());
-  return items;
+  return {std::move(items), SequenceKind::range};
 }
 
 // The entries of dict(…) and namespace(…): those of a dict or of a list of pairs, then the named ones.
 void fill(Dict& dict, Interpreter& interpreter, const Arguments& arguments) {
   for (const Value& source : arguments.positional) {
+    if (source.is_undefined()) fail_undefined(source);
     if (source.is_dict()) {
       for (const auto& [key, value] : source.dict().items) dict.set(key, value);
       continue;
@@ -53,6 +54,7 @@ void fill(Dict& dict, Interpreter& interpreter, const Arguments& arguments) {
 }
 
 Value make_dict(Interpreter& interpreter, const Arguments& arguments) {
+  if (arguments.positional.size() > 1) fail("dict: {} dicts, at most one expected", arguments.positional.size());
   Dict dict;
   fill(dict, interpreter, arguments);
   return dict;
@@ -60,22 +62,40 @@ Value make_dict(Interpreter& interpreter, const Arguments& arguments) {
 
 Value make_namespace(Interpreter& interpreter, const Arguments& arguments) {
   const auto space = interpreter.make_namespace();
+  if (arguments.positional.size() > 1) fail("namespace: {} dicts, at most one expected", arguments.positional.size());
   fill(space->values, interpreter, arguments);
+  for (const auto& [name, value] : space->values.items)
+    if (name.is_text()) check_namespace_name(name.text());
   return ObjectPointer(space);
 }
 
 Value raise_exception(Interpreter& interpreter, const Arguments& arguments) {
-  fail("{}", to_text(arguments.bind("raise_exception", {"message"})[0], interpreter.budget()));
+  fail("{}", to_text(arguments.bind("raise_exception", {"message"}, 1)[0], interpreter.budget()));
 }
 
 Value strftime_now(Interpreter& interpreter, const Arguments& arguments) {
-  const std::string format = to_text(arguments.bind("strftime_now", {"format"})[0], interpreter.budget());
+  const std::string format = to_text(arguments.bind("strftime_now", {"format"}, 1)[0], interpreter.budget());
   if (format.size() > 200) fail("strftime_now: a format of {} bytes, at most 200 expected", format.size());
-  const std::time_t now = std::time(nullptr);
+  std::timespec now{};
+  std::timespec_get(&now, TIME_UTC);
   std::tm local{};
-  localtime_r(&now, &local);
-  char buffer[4096];
-  return std::string(buffer, std::strftime(buffer, sizeof buffer, format.c_str(), &local));
+  localtime_r(&now.tv_sec, &local);
+  // What C does not have: %f, microseconds. Python's datetime.now() knows no time zone: %z and %Z are empty.
+  std::string expanded;
+  for (size_t i = 0; i < format.size(); i++) {
+    if (format[i] == '%' && i + 1 < format.size()) {
+      const char kind = format[++i];
+      if (kind == 'f') {
+        expanded += fmt::format("{:06}", now.tv_nsec / 1000);
+      } else if (kind != 'z' && kind != 'Z') {
+        expanded += {'%', kind};
+      }
+    } else {
+      expanded += format[i];
+    }
+  }
+  char buffer[8192];
+  return std::string(buffer, std::strftime(buffer, sizeof buffer, expanded.c_str(), &local));
 }
 
 // cycler(a, b, …): next() gives them in turn.
@@ -132,6 +152,10 @@ Value find_global(const std::string& name) {
   };
   const auto known = functions.find(name);
   return known == functions.end() ? Value() : make_function(name, known->second);
+}
+
+void check_namespace_name(const std::string& name) {
+  if (name.starts_with('_')) fail("'{}' begins with an underscore; a namespace has no such names, rename it", name);
 }
 
 }  // namespace nibble::jinja

@@ -10,48 +10,75 @@ namespace nibble::jinja {
 
 // A macro, or the body of a call block. It sees the names of the place where it is defined.
 struct Macro : Object {
-  std::string name;
-  const std::vector<Parameter>* parameters;
-  const Block* body;
+  const Statement* statement;
   std::weak_ptr<Scope> scope;  // weak, because the scope holds the macro
 
+  bool is_caller() const { return statement->kind == StatementKind::call_block; }
+  Value name() const { return is_caller() ? Value(None{}) : Value(statement->text); }
   std::string_view type() const override { return "Macro"; }
+  std::string shown() const override {
+    return is_caller() ? "<Macro anonymous>" : fmt::format("<Macro '{}'>", statement->text);
+  }
   bool is_callable() const override { return true; }
-  Value attribute(std::string_view attribute) const override { return attribute == "name" ? Value(name) : Value(); }
+
+  Value attribute(std::string_view attribute) const override {
+    if (attribute == "name") return name();
+    if (attribute == "catch_varargs") return statement->takes_varargs;
+    if (attribute == "catch_kwargs") return statement->takes_kwargs;
+    if (attribute == "caller") return statement->takes_caller;
+    if (attribute != "arguments") return {};
+    std::vector<Value> names;
+    for (const Parameter& parameter : statement->parameters) names.emplace_back(parameter.name);
+    return {std::move(names), SequenceKind::tuple};
+  }
 
   Value call(Interpreter& interpreter, const Arguments& arguments) override {
     const auto inner = std::make_shared<Scope>();
     inner->outer = scope.lock();
-    if (inner->outer == nullptr) fail("the macro '{}' is called outside of the block that defines it", name);
+    if (inner->outer == nullptr) fail("the macro '{}' is called outside of the block that defines it", statement->text);
+    const auto& parameters = statement->parameters;
     auto& names = inner->names;
+    if (statement->takes_caller)
+      names["caller"] = undefined("'caller' is undefined: the macro was not called by a call block");
     std::vector<Value> rest;
     for (size_t i = 0; i < arguments.positional.size(); i++) {
-      if (i < parameters->size()) {
-        names[(*parameters)[i].name] = arguments.positional[i];
-      } else {
+      if (i < parameters.size()) {
+        names[parameters[i].name] = arguments.positional[i];
+      } else if (statement->takes_varargs) {
         rest.push_back(arguments.positional[i]);
+      } else {
+        fail("the macro '{}' takes {} arguments, not {}", statement->text, parameters.size(),
+             arguments.positional.size());
       }
     }
     Dict named_rest;
-    names["caller"] = undefined("'caller' is undefined: the macro was not called by a call block");
     for (const auto& [key, value] : arguments.named) {
-      const auto is_it = [&name_given = key](const Parameter& parameter) { return parameter.name == name_given; };
-      if (key == "caller" || std::any_of(parameters->begin(), parameters->end(), is_it)) {
+      const size_t at =
+          std::find_if(parameters.begin(), parameters.end(),
+                       [&name_given = key](const Parameter& parameter) { return parameter.name == name_given; }) -
+          parameters.begin();
+      const bool is_free = at < parameters.size() && at >= arguments.positional.size();
+      if (is_free || (key == "caller" && at == parameters.size() && statement->takes_caller)) {
         names[key] = value;
-      } else {
+      } else if (statement->takes_kwargs) {
         named_rest.set(key, value);
+      } else {
+        fail("the macro '{}' takes no argument called '{}'", statement->text, key);
       }
     }
-    names["varargs"] = Value(std::move(rest), true);
-    names["kwargs"] = std::move(named_rest);
-    for (const Parameter& parameter : *parameters) {
-      if (names.contains(parameter.name)) continue;
+    if (statement->takes_varargs) names["varargs"] = Value(std::move(rest), SequenceKind::tuple);
+    if (statement->takes_kwargs) names["kwargs"] = std::move(named_rest);
+    for (size_t i = arguments.positional.size(); i < parameters.size(); i++) {
+      const Parameter& parameter = parameters[i];
+      const bool is_given = std::any_of(arguments.named.begin(), arguments.named.end(),
+                                        [&](const auto& entry) { return entry.first == parameter.name; });
+      if (is_given) continue;
       names[parameter.name] = parameter.fallback != nullptr
                                   ? interpreter.evaluate(*parameter.fallback, inner)
                                   : undefined(fmt::format("parameter '{}' was not given", parameter.name));
     }
     std::string out;
-    interpreter.execute(*body, inner, out);
+    interpreter.execute(statement->body, inner, out);
     return out;
   }
 };
@@ -89,7 +116,7 @@ struct Loop : Object {
     if (name == "changed") {
       auto* self = const_cast<Loop*>(this);  // remembers what it saw; the loop outlives its body
       return make_function("changed", [self](Interpreter& interpreter, const Arguments& arguments) {
-        Value now(arguments.positional, true);
+        Value now(arguments.positional, SequenceKind::tuple);
         const bool is_same = are_equal(now, self->changed_before, interpreter.budget());
         self->changed_before = std::move(now);
         return Value(!is_same);
@@ -158,20 +185,31 @@ Interpreter::Flow Interpreter::execute(const Statement& statement, const ScopePo
     case StatementKind::text: print(statement.text, out); break;
     case StatementKind::output: print(to_text(evaluate(*statement.expr, scope), budget_), out); break;
     case StatementKind::if_: return execute_if(statement, scope, out);
-    case StatementKind::for_: execute_for(statement, evaluate(*statement.expr, scope), 1, scope, out); break;
+    case StatementKind::for_: return execute_for(statement, evaluate(*statement.expr, scope), 1, scope, out);
     case StatementKind::set: assign(statement.target, evaluate(*statement.expr, scope), *scope); break;
-    case StatementKind::set_block: assign(statement.target, filtered_block(statement, scope), *scope); break;
+    case StatementKind::set_block: {
+      Value value;
+      const Flow flow = filtered_block(statement, scope, value);
+      if (flow != Flow::next) return flow;  // what was rendered so far is lost
+      assign(statement.target, value, *scope);
+      break;
+    }
     case StatementKind::macro: {
       const auto macro = std::make_shared<Macro>();
-      macro->name = statement.text;
-      macro->parameters = &statement.parameters;
-      macro->body = &statement.body;
+      macro->statement = &statement;
       macro->scope = scope;
       scope->names[statement.text] = Value(ObjectPointer(macro));
       break;
     }
     case StatementKind::call_block: execute_call(statement, scope, out); break;
-    case StatementKind::filter_block: print(to_text(filtered_block(statement, scope), budget_), out); break;
+    case StatementKind::filter_block: {
+      Value value;
+      const Flow flow = filtered_block(statement, scope, value);
+      if (flow != Flow::next) return flow;
+      if (!value.is_text()) fail("a filter block gives a {}, a string expected", type_name(value));
+      print(value.text(), out);
+      break;
+    }
     case StatementKind::with: {
       const auto inner = std::make_shared<Scope>();
       inner->outer = scope;
@@ -195,8 +233,8 @@ Interpreter::Flow Interpreter::execute_if(const Statement& statement, const Scop
   return execute(statement.else_body, scope, out);
 }
 
-void Interpreter::execute_for(const Statement& statement, const Value& sequence, int depth, const ScopePointer& scope,
-                              std::string& out) {
+Interpreter::Flow Interpreter::execute_for(const Statement& statement, const Value& sequence, int depth,
+                                           const ScopePointer& scope, std::string& out) {
   const Level level(level_);
   const auto loop = std::make_shared<Loop>();
   loop->statement = &statement;
@@ -218,42 +256,38 @@ void Interpreter::execute_for(const Statement& statement, const Value& sequence,
   if (loop->items.empty()) {
     const auto inner = std::make_shared<Scope>();
     inner->outer = scope;
-    execute(statement.else_body, inner, out);
-    return;
+    return execute(statement.else_body, inner, out);
   }
   const Value loop_value{ObjectPointer(loop)};
   for (; loop->index < loop->items.size(); loop->index++) {
-    budget_.charge(1);
+    budget_.charge(4);  // it makes a scope
     const auto inner = scope_of(loop->items[loop->index]);
     inner->names.emplace("loop", loop_value);
     if (execute(statement.body, inner, out) == Flow::break_loop) break;
   }
+  return Flow::next;
 }
 
 void Interpreter::execute_call(const Statement& statement, const ScopePointer& scope, std::string& out) {
   const auto caller = std::make_shared<Macro>();
-  caller->name = "caller";
-  caller->parameters = &statement.parameters;
-  caller->body = &statement.body;
+  caller->statement = &statement;
   caller->scope = scope;
   Arguments arguments = arguments_of(*statement.expr, scope);
   arguments.named.emplace_back("caller", Value(ObjectPointer(caller)));
   print(to_text(call(evaluate(*statement.expr->operands[0], scope), arguments), budget_), out);
 }
 
-std::string Interpreter::block_text(const Statement& statement, const ScopePointer& scope) {
-  const auto inner = std::make_shared<Scope>();
-  inner->outer = scope;
+Interpreter::Flow Interpreter::filtered_block(const Statement& statement, const ScopePointer& scope, Value& value) {
+  const auto body = std::make_shared<Scope>();
+  body->outer = scope;
   std::string text;
-  execute(statement.body, inner, text);
-  return text;
-}
-
-Value Interpreter::filtered_block(const Statement& statement, const ScopePointer& scope) {
+  const Flow flow = execute(statement.body, body, text);
+  if (flow != Flow::next) return flow;
   const auto inner = std::make_shared<Scope>();
   inner->outer = scope;
-  inner->names.emplace(kBlockText, block_text(statement, scope));
-  return evaluate(*statement.expr, inner);
+  inner->names.emplace(kBlockText, std::move(text));
+  value = evaluate(*statement.expr, inner);
+  return Flow::next;
 }
 
 void Interpreter::assign(const Target& target, const Value& value, Scope& scope) {
@@ -275,6 +309,7 @@ void Interpreter::assign(const Target& target, const Value& value, Scope& scope)
     fail("'{}.{}' cannot be set: '{}' is {}, a namespace expected", target.name, target.attribute, target.name,
          type_name(object));
   }
+  check_namespace_name(target.attribute);
   space->values.set(target.attribute, value);
 }
 

@@ -50,11 +50,10 @@ class Interpreter {
   Flow execute(const Block& block, const ScopePointer& scope, std::string& out);
   Flow execute(const Statement& statement, const ScopePointer& scope, std::string& out);
   Flow execute_if(const Statement& statement, const ScopePointer& scope, std::string& out);
-  void execute_for(const Statement& statement, const Value& sequence, int depth, const ScopePointer& scope,
+  Flow execute_for(const Statement& statement, const Value& sequence, int depth, const ScopePointer& scope,
                    std::string& out);
   void execute_call(const Statement& statement, const ScopePointer& scope, std::string& out);
-  std::string block_text(const Statement& statement, const ScopePointer& scope);
-  Value filtered_block(const Statement& statement, const ScopePointer& scope);
+  Flow filtered_block(const Statement& statement, const ScopePointer& scope, Value& value);
   void assign(const Target& target, const Value& value, Scope& scope);
   void print(std::string_view text, std::string& out);
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "text/jinja/case.h"
 #include "text/jinja/strings.h"
 #include "text/jinja/value.h"
 #include "text/utf8.h"
@@ -163,10 +164,7 @@ class Lexer {
       }
       const char c = source_[at_];
       if (begins_name(c)) {
-        size_t end = at_;
-        while (end < source_.size() && (begins_name(source_[end]) || is_digit(source_[end]))) end++;
-        add(TokenKind::name, source_.substr(at_, end - at_));
-        move_to(end);
+        name();
       } else if (is_digit(c)) {
         number();
       } else if (c == '\'' || c == '"') {
@@ -177,32 +175,47 @@ class Lexer {
     }
   }
 
+  // The end of a run of digits with single underscores between them; `at` itself if there is no digit.
+  template <class IsDigit>
+  size_t digits_end(size_t at, IsDigit is_digit_of_base) const {
+    const auto digit_at = [&](size_t i) { return i < source_.size() && is_digit_of_base(source_[i]); };
+    while (digit_at(at) ||
+           (at < source_.size() && source_[at] == '_' && at > 0 && digit_at(at - 1) && digit_at(at + 1)))
+      at++;
+    return at;
+  }
+
+  // 1_000, 0x1f, 0o17, 0b101: the whole part of a number, or an integer. A 0 is followed by zeros only.
   void number() {
     const bool after_dot = at_ > 0 && source_[at_ - 1] == '.';  // items.0.1: two integers
-    size_t end = at_;
-    std::string digits;
-    const auto take_digits = [&] {
-      for (; end < source_.size() && (is_digit(source_[end]) || source_[end] == '_'); end++)
-        if (source_[end] != '_') digits += source_[end];
-    };
-    const auto digit_at = [&](size_t i) { return i < source_.size() && is_digit(source_[i]); };
-    take_digits();
+    const auto lower_at = [&](size_t i) { return i < source_.size() ? static_cast<char>(source_[i] | 0x20) : '\0'; };
+    size_t end = digits_end(at_, is_digit);
     TokenKind kind = TokenKind::integer;
-    if (!after_dot && end < source_.size() && source_[end] == '.' && digit_at(end + 1)) {
+    const size_t fraction_end = end < source_.size() && source_[end] == '.' ? digits_end(end + 1, is_digit) : end;
+    size_t float_end = fraction_end > end + 1 ? fraction_end : end;
+    if (lower_at(float_end) == 'e') {
+      const size_t sign =
+          float_end + 1 < source_.size() && (source_[float_end + 1] == '-' || source_[float_end + 1] == '+');
+      const size_t power_end = digits_end(float_end + 1 + sign, is_digit);
+      if (power_end > float_end + 1 + sign) float_end = power_end;
+    }
+    if (!after_dot && float_end > end) {
       kind = TokenKind::floating;
-      digits += source_[end++];
-      take_digits();
+      end = float_end;
+    } else if (source_[at_] == '0') {
+      const char base = lower_at(at_ + 1);
+      const size_t first = at_ + 2 < source_.size() && source_[at_ + 2] == '_' ? at_ + 3 : at_ + 2;
+      const auto is_of_base = [base](char c) {
+        const char lower = static_cast<char>(c | 0x20);
+        return base == 'b'   ? c == '0' || c == '1'
+               : base == 'o' ? c >= '0' && c <= '7'
+                             : is_digit(c) || (lower >= 'a' && lower <= 'f');
+      };
+      const size_t based = base == 'b' || base == 'o' || base == 'x' ? digits_end(first, is_of_base) : first;
+      end = based > first ? based : digits_end(at_, [](char c) { return c == '0'; });
     }
-    if (!after_dot && end < source_.size() && (source_[end] == 'e' || source_[end] == 'E')) {
-      const size_t power =
-          end + 1 < source_.size() && (source_[end + 1] == '-' || source_[end + 1] == '+') ? end + 2 : end + 1;
-      if (digit_at(power)) {
-        kind = TokenKind::floating;
-        digits += source_.substr(end, power - end);
-        end = power;
-        take_digits();
-      }
-    }
+    std::string digits = source_.substr(at_, end - at_);
+    std::erase(digits, '_');
     add(kind, digits);
     move_to(end);
   }
@@ -213,6 +226,22 @@ class Lexer {
     if (end >= source_.size()) fail("a string is not closed; {} expected", quote);
     add(TokenKind::string, unescape(std::string_view(source_).substr(at_ + 1, end - at_ - 1)));
     move_to(end + 1);
+  }
+
+  // A name may have letters of any alphabet.
+  void name() {
+    size_t end = at_;
+    bool is_first = true;
+    while (end < source_.size()) {
+      const Utf8Step step = read_utf8(source_, end);
+      if (!is_word_character(step.code_point)) break;
+      if (!(is_first ? step.code_point == '_' || is_letter(step.code_point) : true)) break;
+      is_first = false;
+      end += step.num_bytes;
+    }
+    if (end == at_) fail("unexpected character '{}' in a tag", source_.substr(at_, read_utf8(source_, at_).num_bytes));
+    add(TokenKind::name, source_.substr(at_, end - at_));
+    move_to(end);
   }
 
   void op(std::string& brackets) {

@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "text/jinja/builtins.h"
 #include "text/jinja/format.h"
+#include "text/jinja/python_format.h"
 #include "text/jinja/strings.h"
 
 namespace nibble::jinja {
@@ -31,15 +33,18 @@ Value repeat(const Value& value, int64_t count, Budget& budget) {
   const size_t size = value.is_text() ? value.text().size() : value.items().size();
   if (size > 0 && static_cast<uint64_t>(count) > kMaxText / size)
     fail("'*' makes a value of more than {} parts", kMaxText);
+  if (size == 0) return value;
   budget.charge(count + (value.is_text() ? size * count / 16 : size * count));
   if (value.is_text()) {
     std::string text;
+    text.reserve(size * count);
     for (int64_t i = 0; i < count; i++) text += value.text();
-    return text;
+    return {std::move(text), value.is_markup()};
   }
   std::vector<Value> items;
+  items.reserve(size * count);
   for (int64_t i = 0; i < count; i++) items.insert(items.end(), value.items().begin(), value.items().end());
-  return items;
+  return {std::move(items), value.is_tuple() ? SequenceKind::tuple : SequenceKind::list};
 }
 
 Value compute_integers(std::string_view op, int64_t a, int64_t b) {
@@ -51,6 +56,7 @@ Value compute_integers(std::string_view op, int64_t a, int64_t b) {
   } else if (op == "*") {
     if (__builtin_mul_overflow(a, b, &result)) fail_overflow(op);
   } else if (op == "**") {
+    if (b < 0 && a == 0) fail("'**': division by zero");
     if (b < 0) return std::pow(static_cast<double>(a), static_cast<double>(b));
     if (b > 64 && (a > 1 || a < -1)) fail_overflow(op);
     if (b > 64) return a == -1 && b % 2 == 0 ? int64_t{1} : a;
@@ -74,12 +80,35 @@ Value compute_floats(std::string_view op, double a, double b) {
   if (op == "+") return a + b;
   if (op == "-") return a - b;
   if (op == "*") return a * b;
-  if (op == "**") return std::pow(a, b);
+  if (op == "**") {
+    if (a == 0 && b < 0) fail("'**': division by zero");
+    const double power = std::pow(a, b);
+    if (std::isnan(power) && !std::isnan(a) && !std::isnan(b))
+      fail("'**': the result is a complex number, which is not supported");
+    if (std::isinf(power) && std::isfinite(a) && std::isfinite(b)) fail("'**': the result is too large");
+    return power;
+  }
   if (b == 0) fail("'{}': division by zero", op);
   if (op == "/") return a / b;
-  const double remainder = std::fmod(a, b);
-  if (op == "//") return std::floor(a / b);
-  return remainder != 0 && (remainder < 0) != (b < 0) ? remainder + b : remainder;
+  double remainder = std::fmod(a, b), quotient = (a - remainder) / b;
+  if (remainder != 0 && (remainder < 0) != (b < 0)) {
+    remainder += b;
+    quotient -= 1;
+  }
+  if (remainder == 0) remainder = std::copysign(0.0, b);
+  if (op == "%") return remainder;
+  if (quotient == 0) return std::copysign(0.0, a / b);
+  const double whole = std::floor(quotient);
+  return quotient - whole > 0.5 ? whole + 1 : whole;
+}
+
+bool is_set(const Value& value) { return value.is_kind(SequenceKind::keys) || value.is_kind(SequenceKind::items); }
+
+bool is_subset(const Value& a, const Value& b, Budget& budget) {
+  return std::all_of(a.items().begin(), a.items().end(), [&](const Value& item) {
+    return std::any_of(b.items().begin(), b.items().end(),
+                       [&](const Value& other) { return are_equal(item, other, budget); });
+  });
 }
 
 std::string describe(const Value& value) {
@@ -101,7 +130,7 @@ double to_double(const Value& value, std::string_view what) {
 
 Value get_attribute(const Value& value, const std::string& name) {
   if (value.is_undefined()) fail_undefined(value);
-  if (Value method = method_of(value, name); !method.is_undefined()) return method;
+  if (has_attribute(value, name)) return method_of(value, name);
   if (value.is_dict()) {
     if (const Value* found = value.dict().find(name)) return *found;
   }
@@ -112,7 +141,7 @@ Value get_item(const Value& value, const Value& key, Budget& budget) {
   if (value.is_undefined()) fail_undefined(value);
   if (value.is_dict()) {
     if (const Value* found = value.dict().find(key)) return *found;
-  } else if ((value.is_list() || value.is_text()) && (key.is_integer() || key.is_bool())) {
+  } else if ((value.is_indexed() || value.is_text()) && (key.is_integer() || key.is_bool())) {
     const int64_t size = length(value);
     int64_t index = to_integer(key, "a subscript");
     if (index < 0) index += size;
@@ -120,12 +149,12 @@ Value get_item(const Value& value, const Value& key, Budget& budget) {
       if (value.is_list()) return value.items()[index];
       budget.charge_text(value.text().size());
       const auto offsets = character_offsets(value.text());
-      return value.text().substr(offsets[index], offsets[index + 1] - offsets[index]);
+      return {value.text().substr(offsets[index], offsets[index + 1] - offsets[index]), value.is_markup()};
     }
     return undefined(fmt::format("{} has no element {}", describe(value), std::get<int64_t>(Value(index).data)));
   }
   if (key.is_text()) {
-    if (Value method = method_of(value, key.text()); !method.is_undefined()) return method;
+    if (has_attribute(value, key.text())) return method_of(value, key.text());
     return undefined(fmt::format("{} has no attribute '{}'", describe(value), key.text()));
   }
   return undefined(fmt::format("{} has no element {}", describe(value), to_repr(key, budget)));
@@ -133,9 +162,9 @@ Value get_item(const Value& value, const Value& key, Budget& budget) {
 
 Value slice(const Value& value, const Value& start, const Value& stop, const Value& step, Budget& budget) {
   if (value.is_undefined()) fail_undefined(value);
-  if (!value.is_list() && !value.is_text()) fail("a {} cannot be sliced", type_name(value));
+  if (!value.is_indexed() && !value.is_text()) fail("a {} cannot be sliced", type_name(value));
   const auto bound = [](const Value& given, int64_t fallback) {
-    return given.is_undefined() || given.is_none() ? fallback : to_integer(given, "a slice");
+    return given.is_none() ? fallback : to_integer(given, "a slice");
   };
   const int64_t size = length(value), stride = bound(step, 1);
   if (stride == 0) fail("the step of a slice is 0");
@@ -143,7 +172,7 @@ Value slice(const Value& value, const Value& start, const Value& stop, const Val
     if (at < 0) at = at < -size ? -1 : at + size;
     return std::clamp<int64_t>(at, stride < 0 ? -1 : 0, stride < 0 ? size - 1 : size);
   };
-  const bool has_start = !start.is_undefined() && !start.is_none(), has_stop = !stop.is_undefined() && !stop.is_none();
+  const bool has_start = !start.is_none(), has_stop = !stop.is_none();
   const int64_t first = has_start ? clamp(bound(start, 0)) : stride < 0 ? size - 1 : 0;
   const int64_t last = has_stop ? clamp(bound(stop, 0)) : stride < 0 ? -1 : size;
   std::vector<int64_t> chosen;
@@ -156,21 +185,24 @@ Value slice(const Value& value, const Value& start, const Value& stop, const Val
     std::vector<Value> items;
     items.reserve(chosen.size());
     for (const int64_t i : chosen) items.push_back(value.items()[i]);
-    return {std::move(items), std::get<ListPointer>(value.data)->is_tuple};
+    return {std::move(items), value.is_tuple() ? SequenceKind::tuple : value.kind()};
   }
   budget.charge_text(value.text().size());
   const auto offsets = character_offsets(value.text());
   std::string text;
   for (const int64_t i : chosen) text.append(value.text(), offsets[i], offsets[i + 1] - offsets[i]);
-  return text;
+  return {std::move(text), value.is_markup()};
 }
 
 std::vector<Value> iterate(const Value& value, Budget& budget) {
   if (value.is_undefined()) return {};
   std::vector<Value> items;
   if (value.is_list()) {
+    size_t& num_taken = std::get<ListPointer>(value.data)->num_taken;
     budget.charge(value.items().size());
-    return value.items();
+    if (!value.is_generator()) return value.items();
+    return {value.items().begin() + static_cast<ptrdiff_t>(std::exchange(num_taken, value.items().size())),
+            value.items().end()};
   }
   if (value.is_dict()) {
     budget.charge(value.dict().items.size());
@@ -189,9 +221,17 @@ std::vector<Value> iterate(const Value& value, Budget& budget) {
 int64_t length(const Value& value) {
   if (value.is_undefined()) return 0;
   if (value.is_text()) return static_cast<int64_t>(count_characters(value.text()));
-  if (value.is_list()) return static_cast<int64_t>(value.items().size());
+  if (value.is_list() && !value.is_generator()) return static_cast<int64_t>(value.items().size());
   if (value.is_dict()) return static_cast<int64_t>(value.dict().items.size());
   fail("a {} has no length", type_name(value));
+}
+
+void check_hashable(const Value& value, std::string_view what) {
+  const bool is_view = value.is_kind(SequenceKind::keys) || value.is_kind(SequenceKind::items);
+  if (value.is_dict() || value.is_kind(SequenceKind::list) || is_view)
+    fail("{}: a {} has no hash, so it cannot be looked up", what, type_name(value));
+  if (!value.is_tuple()) return;
+  for (const Value& item : value.items()) check_hashable(item, what);
 }
 
 bool contains(const Value& container, const Value& item, Budget& budget) {
@@ -200,12 +240,18 @@ bool contains(const Value& container, const Value& item, Budget& budget) {
     budget.charge_text(container.text().size());
     return container.text().find(item.text()) != std::string::npos;
   }
-  if (container.is_dict()) return container.dict().find(item) != nullptr;
-  if (!container.is_list() && !container.is_undefined()) fail_operands("in", item, container);
-  if (container.is_list()) {
-    for (const Value& known : container.items())
-      if (are_equal(known, item, budget)) return true;
+  if (container.is_dict()) {
+    check_hashable(item, "'in'");
+    return container.dict().find(item) != nullptr;
   }
+  if (!container.is_list() && !container.is_undefined()) fail_operands("in", item, container);
+  if (container.is_undefined()) return false;
+  const auto& items = container.items();
+  if (container.is_kind(SequenceKind::keys)) check_hashable(item, "'in'");
+  size_t unused = 0;
+  size_t& at = container.is_generator() ? std::get<ListPointer>(container.data)->num_taken : unused;
+  while (at < items.size())
+    if (are_equal(items[at++], item, budget)) return true;
   return false;
 }
 
@@ -219,7 +265,9 @@ bool is_less(const Value& a, const Value& b, Budget& budget) {
     budget.charge_text(std::min(a.text().size(), b.text().size()));
     return a.text() < b.text();
   }
-  if (!a.is_list() || !b.is_list()) fail_operands("<", a, b);
+  if (is_set(a) && is_set(b)) return a.items().size() < b.items().size() && is_subset(a, b, budget);
+  if (!(a.is_kind(SequenceKind::list) && b.is_kind(SequenceKind::list)) && !(a.is_tuple() && b.is_tuple()))
+    fail_operands("<", a, b);
   for (size_t i = 0; i < a.items().size() && i < b.items().size(); i++)
     if (!are_equal(a.items()[i], b.items()[i], budget)) return is_less(a.items()[i], b.items()[i], budget);
   return a.items().size() < b.items().size();
@@ -241,21 +289,21 @@ Value compute(std::string_view op, const Value& a, const Value& b, Budget& budge
     if (a.is_float() || b.is_float()) return compute_floats(op, to_double(a, op), to_double(b, op));
     return compute_integers(op, to_integer(a, op), to_integer(b, op));
   }
-  if (op == "+" && a.is_text() && b.is_text()) return checked_text(a.text() + b.text(), budget);
-  if (op == "+" && a.is_list() && b.is_list()) {
+  if (op == "+" && a.is_text() && b.is_text()) {
+    if (!a.is_markup() && !b.is_markup()) return checked_text(a.text() + b.text(), budget);
+    return {checked_text(escaped_text(a, budget) + escaped_text(b, budget), budget).text(), true};
+  }
+  const bool are_lists = a.is_kind(SequenceKind::list) && b.is_kind(SequenceKind::list);
+  if (op == "+" && (are_lists || (a.is_tuple() && b.is_tuple()))) {
     budget.charge(a.items().size() + b.items().size());
     std::vector<Value> items = a.items();
     items.insert(items.end(), b.items().begin(), b.items().end());
-    return {std::move(items), std::get<ListPointer>(a.data)->is_tuple};
+    return {std::move(items), are_lists ? SequenceKind::list : SequenceKind::tuple};
   }
-  if (op == "%" && a.is_text()) {
-    const bool is_tuple = b.is_list() && std::get<ListPointer>(b.data)->is_tuple;
-    // One value that could be looked into by key may stay unused, as in Python.
-    const bool may_be_unused = !is_tuple && (b.is_list() || b.is_dict() || b.is_undefined());
-    if (may_be_unused && a.text().find('%') == std::string::npos) return a;
-    return format_percent(a.text(), is_tuple ? b.items() : std::vector<Value>{b}, budget);
-  }
-  const auto repeats = [](const Value& value) { return value.is_text() || value.is_list(); };
+  if (op == "%" && a.is_text()) return format_percent(a, b, budget);
+  const auto repeats = [](const Value& value) {
+    return value.is_text() || value.is_kind(SequenceKind::list) || value.is_tuple();
+  };
   if (op == "*" && repeats(a) && (b.is_integer() || b.is_bool())) return repeat(a, to_integer(b, op), budget);
   if (op == "*" && repeats(b) && (a.is_integer() || a.is_bool())) return repeat(b, to_integer(a, op), budget);
   fail_operands(op, a, b);
@@ -265,59 +313,6 @@ Value negate(const Value& value) {
   if (value.is_undefined()) fail_undefined(value);
   if (value.is_float()) return -std::get<double>(value.data);
   return compute_integers("-", 0, to_integer(value, "-"));
-}
-
-std::string format_percent(const std::string& format, const std::vector<Value>& arguments, Budget& budget) {
-  std::string out;
-  size_t used = 0;
-  for (size_t i = 0; i < format.size(); i++) {
-    if (format[i] != '%') {
-      out += format[i];
-      continue;
-    }
-    std::string spec = "%";
-    for (i++; i < format.size() && std::string_view("-+ #0123456789.").find(format[i]) != std::string_view::npos; i++)
-      spec += format[i];
-    if (spec.size() > 8) fail("'%': the format '{}' is too long", spec);
-    const char kind = i < format.size() ? format[i] : 0;
-    if (kind == '%') {
-      out += '%';
-      continue;
-    }
-    if (used >= arguments.size()) fail("'%': more places in the format than values ({})", arguments.size());
-    const Value& value = arguments[used++];
-    char buffer[2048];
-    if (kind == 's' || kind == 'r') {
-      std::string text = kind == 's' ? to_text(value, budget) : to_repr(value, budget);
-      if (spec.size() > 1) {
-        const bool is_left = spec[1] == '-';
-        const size_t dot = spec.find('.');
-        if (dot != std::string::npos) {
-          const auto offsets = character_offsets(text);
-          text = text.substr(0, offsets[std::min<size_t>(std::atoi(spec.c_str() + dot + 1), offsets.size() - 1)]);
-        }
-        const size_t width = std::min(std::abs(std::atoi(spec.c_str() + (is_left ? 2 : 1))), 1000);
-        const size_t size = count_characters(text);
-        if (size < width) text.insert(is_left ? text.size() : 0, width - size, ' ');
-      }
-      out += text;
-    } else if (kind == 'd' || kind == 'i' || kind == 'x' || kind == 'X' || kind == 'o') {
-      const int64_t number = value.is_float()
-                                 ? static_cast<int64_t>(std::clamp(std::get<double>(value.data), -9e18, 9e18))
-                                 : to_integer(value, "'%'");
-      spec += "ll";
-      const size_t size = std::snprintf(buffer, sizeof buffer, (spec + kind).c_str(), static_cast<long long>(number));
-      out += std::string_view(buffer, std::min(size, sizeof buffer - 1));
-    } else if (kind == 'f' || kind == 'e' || kind == 'g' || kind == 'F' || kind == 'E' || kind == 'G') {
-      const size_t size = std::snprintf(buffer, sizeof buffer, (spec + kind).c_str(), to_double(value, "'%'"));
-      out += std::string_view(buffer, std::min(size, sizeof buffer - 1));
-    } else {
-      fail("'%': the format '{}{}' is not supported", spec, kind);
-    }
-    budget.charge_text(out.size() / 16);
-  }
-  if (used < arguments.size()) fail("'%': {} values, but {} places in the format", arguments.size(), used);
-  return out;
 }
 
 }  // namespace nibble::jinja

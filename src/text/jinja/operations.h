@@ -15,21 +15,23 @@ Value get_attribute(const Value& value, const std::string& name);
 // value[key]: an entry or element, or else a method or attribute. Undefined if there is neither.
 Value get_item(const Value& value, const Value& key, Budget& budget);
 
-// value[start:stop:step], each undefined or none where nothing stands.
+// value[start:stop:step], each none where nothing stands.
 Value slice(const Value& value, const Value& start, const Value& stop, const Value& step, Budget& budget);
 
 // What a loop over the value meets: elements, keys of a dict, characters of a string; nothing for undefined.
+// A generator gives what it has left, and is empty then.
 std::vector<Value> iterate(const Value& value, Budget& budget);
 
 int64_t length(const Value& value);
+
+// Fails for what Python has no hash of: lists, dicts and tuples that hold such.
+void check_hashable(const Value& value, std::string_view what);
+
 bool contains(const Value& container, const Value& item, Budget& budget);
 bool is_less(const Value& a, const Value& b, Budget& budget);
 bool compare(std::string_view op, const Value& a, const Value& b, Budget& budget);   // == != < <= > >= in, not in
 Value compute(std::string_view op, const Value& a, const Value& b, Budget& budget);  // + - * / // % **
 Value negate(const Value& value);
-
-// format % arguments, as Python's printf-like formatting: %s %r %d %i %x %f %e %g %% with flags, width and precision.
-std::string format_percent(const std::string& format, const std::vector<Value>& arguments, Budget& budget);
 
 // Fails with the reason why `value` is undefined, for a use that needs a value.
 [[noreturn]] void fail_undefined(const Value& value);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <initializer_list>
+#include <utility>
 
 #include "text/jinja/expression_parser.h"
 
@@ -82,9 +83,10 @@ class Parser {
     if (name == "call") return call_statement();
     if (name == "filter") return filter_statement();
     if (name == "with") return with_statement();
+    if (name == "print") return print_statement();
     if (name == "generation") {
       auto statement = make(StatementKind::scope);
-      statement->body = whole_body("endgeneration");
+      statement->body = macro_body("endgeneration");
       return statement;
     }
     if (name == "break" || name == "continue") {
@@ -93,11 +95,14 @@ class Parser {
       end_tag();
       return statement;
     }
+    for (const std::string_view refused : {"include", "import", "from", "extends", "block", "autoescape"})
+      if (name == refused) fail("'{}' is not supported: a chat template stands alone; write its text here", name);
     fail("unknown statement '{}'", name);
   }
 
   std::unique_ptr<Statement> if_statement() {
     auto statement = make(StatementKind::if_);
+    const bool was_soft = in_.set_soft(true);
     while (true) {
       Branch branch;
       branch.condition = in_.tuple(false);
@@ -113,6 +118,7 @@ class Parser {
     }
     in_.expect_name("endif");
     end_tag();
+    in_.set_soft(was_soft);
     return statement;
   }
 
@@ -136,25 +142,33 @@ class Parser {
     }
     Target item;
     item.name = in_.expect_identifier("a name to assign to");
+    for (const std::string_view constant : {"true", "false", "none", "True", "False", "None"})
+      if (item.name == constant) fail("'{}' cannot be assigned to", constant);
+    if (item.name == "loop" && fors_ > 0) fail("'loop' cannot be assigned to in a loop");
     if (with_attribute && in_.take_op(".")) item.attribute = in_.expect_identifier("the name of an attribute");
     return item;
   }
 
   std::unique_ptr<Statement> for_statement() {
     auto statement = make(StatementKind::for_);
+    const bool was_soft = in_.set_soft(false);
+    fors_++;
     statement->target = target(false);
     in_.expect_name("in");
     statement->expr = in_.tuple(false);
     if (in_.take_name("if")) statement->condition = in_.expression();
     statement->is_recursive = in_.take_name("recursive");
     end_tag();
-    loops_++;
+    const int outer_loops = std::exchange(loops_, 1);
     statement->body = body({"else", "endfor"});
-    loops_--;
+    loops_ = statement->is_recursive ? 0 : outer_loops;  // break in the else part leaves the loop around this one
     if (in_.take_name("else")) {
       end_tag();
       statement->else_body = body({"endfor"});
     }
+    loops_ = outer_loops;
+    fors_--;
+    in_.set_soft(was_soft);
     in_.expect_name("endfor");
     end_tag();
     return statement;
@@ -178,8 +192,10 @@ class Parser {
       return statement;
     }
     statement->kind = StatementKind::set_block;
+    const bool was_soft = in_.set_soft(false);
     statement->expr = in_.filters(block_text(), false);
     statement->body = whole_body("endset");
+    in_.set_soft(was_soft);
     return statement;
   }
 
@@ -188,7 +204,13 @@ class Parser {
     in_.expect_op("(");
     while (!in_.is_op(")")) {
       Parameter parameter{in_.expect_identifier("the name of a parameter"), nullptr};
-      if (in_.take_op("=")) parameter.fallback = in_.expression();
+      if (in_.take_op("=")) {
+        parameter.fallback = in_.expression();
+      } else if (!list.empty() && list.back().fallback != nullptr) {
+        fail("the parameter '{}' without a default follows one with a default", parameter.name);
+      } else if (parameter.name == "caller") {
+        fail("the parameter 'caller' needs a default");
+      }
       list.push_back(std::move(parameter));
       if (!in_.take_op(",")) break;
     }
@@ -198,16 +220,46 @@ class Parser {
 
   Block macro_body(std::string_view end) {
     const int outer_loops = std::exchange(loops_, 0);  // break does not leave a macro
+    const bool was_soft = in_.set_soft(false);
     Block block = whole_body(end);
+    in_.set_soft(was_soft);
     loops_ = outer_loops;
     return block;
+  }
+
+  // The body, and which of the names that every macro could have it uses: a macro takes no arguments beyond its
+  // parameters unless it looks at them.
+  void special_body(Statement& macro, std::string_view end) {
+    const SpecialNames before = in_.special_names();
+    macro.body = macro_body(end);
+    const SpecialNames after = in_.special_names();
+    const auto is_parameter = [&](std::string_view name) {
+      return std::any_of(macro.parameters.begin(), macro.parameters.end(),
+                         [&](const Parameter& parameter) { return parameter.name == name; });
+    };
+    macro.takes_caller = is_parameter("caller") || after.caller > before.caller;
+    macro.takes_varargs = !is_parameter("varargs") && after.varargs > before.varargs;
+    macro.takes_kwargs = !is_parameter("kwargs") && after.kwargs > before.kwargs;
   }
 
   std::unique_ptr<Statement> macro_statement() {
     auto statement = make(StatementKind::macro);
     statement->text = in_.expect_identifier("the name of a macro");
     statement->parameters = parameters();
-    statement->body = macro_body("endmacro");
+    special_body(*statement, "endmacro");
+    return statement;
+  }
+
+  std::unique_ptr<Statement> print_statement() {
+    auto statement = make(StatementKind::output);
+    statement->expr = std::make_unique<Expr>();
+    statement->expr->kind = ExprKind::concat;
+    statement->expr->line = line_;
+    while (in_.current().kind != TokenKind::block_end) {
+      if (!statement->expr->operands.empty()) in_.expect_op(",");
+      statement->expr->operands.push_back(in_.expression());
+    }
+    end_tag();
     return statement;
   }
 
@@ -216,32 +268,38 @@ class Parser {
     if (in_.is_op("(")) statement->parameters = parameters();
     statement->expr = in_.expression();
     if (statement->expr->kind != ExprKind::call) fail("call: the call of a macro expected");
-    statement->body = macro_body("endcall");
+    special_body(*statement, "endcall");
     return statement;
   }
 
   std::unique_ptr<Statement> filter_statement() {
     auto statement = make(StatementKind::filter_block);
+    const bool was_soft = in_.set_soft(false);
     statement->expr = in_.filters(block_text(), true);
     statement->body = whole_body("endfilter");
+    in_.set_soft(was_soft);
     return statement;
   }
 
   std::unique_ptr<Statement> with_statement() {
     auto statement = make(StatementKind::with);
+    const bool was_soft = in_.set_soft(false);
     while (in_.current().kind != TokenKind::block_end) {
-      Target name = target_item(false);
+      if (!statement->assignments.empty()) in_.expect_op(",");
+      Target names = target(false);
       in_.expect_op("=");
-      statement->assignments.emplace_back(std::move(name), in_.expression());
-      if (!in_.take_op(",")) break;
+      statement->assignments.emplace_back(std::move(names), in_.expression());
     }
     statement->body = whole_body("endwith");
+    in_.set_soft(was_soft);
     return statement;
   }
 
   ExpressionParser in_;
   int& line_;
-  int open_ = 0, loops_ = 0;
+  int open_ = 0;
+  int loops_ = 0;  // whether break leaves a loop
+  int fors_ = 0;   // for tags around this place
 };
 
 }  // namespace

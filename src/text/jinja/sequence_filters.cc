@@ -1,7 +1,9 @@
 // Filters on sequences. Where Jinja makes a generator, these make the list at once.
 #include <algorithm>
 #include <charconv>
+#include <utility>
 
+#include "text/jinja/case.h"
 #include "text/jinja/filters.h"
 #include "text/jinja/format.h"
 #include "text/jinja/operations.h"
@@ -62,11 +64,16 @@ void sort_by(std::vector<Value>& items, std::vector<Value> keys, bool is_reverse
 Value count(Interpreter&, const Value& input, const Arguments&) { return length(input); }
 
 Value first(Interpreter& interpreter, const Value& input, const Arguments&) {
+  if (input.is_generator()) {  // takes one item and leaves the others
+    size_t& num_taken = std::get<ListPointer>(input.data)->num_taken;
+    if (num_taken < input.items().size()) return input.items()[num_taken++];
+  }
   const auto items = iterate(input, interpreter.budget());
   return items.empty() ? undefined("no first item: the sequence is empty") : items.front();
 }
 
 Value last(Interpreter& interpreter, const Value& input, const Arguments&) {
+  if (input.is_generator()) fail("last: a list expected, not a generator; put 'list' before it");
   const auto items = iterate(input, interpreter.budget());
   return items.empty() ? undefined("no last item: the sequence is empty") : items.back();
 }
@@ -78,7 +85,7 @@ Value list(Interpreter& interpreter, const Value& input, const Arguments&) {
 Value items(Interpreter& interpreter, const Value& input, const Arguments&) {
   if (input.is_undefined()) return std::vector<Value>();
   if (!input.is_dict()) fail("items: a dict expected, not {}", type_name(input));
-  return interpreter.call(method_of(input, "items"), {});
+  return {interpreter.call(method_of(input, "items"), {}).items(), SequenceKind::generator};
 }
 
 Value join(Interpreter& interpreter, const Value& input, const Arguments& arguments) {
@@ -101,10 +108,11 @@ Value join(Interpreter& interpreter, const Value& input, const Arguments& argume
 Value reverse(Interpreter& interpreter, const Value& input, const Arguments&) {
   auto reversed = iterate(input, interpreter.budget());
   std::reverse(reversed.begin(), reversed.end());
-  if (!input.is_text()) return reversed;
+  if (!input.is_text())
+    return {std::move(reversed), input.is_generator() ? SequenceKind::list : SequenceKind::generator};
   std::string text;
   for (const Value& character : reversed) text += character.text();
-  return text;
+  return {std::move(text), input.is_markup()};
 }
 
 Value sort(Interpreter& interpreter, const Value& input, const Arguments& arguments) {
@@ -113,14 +121,15 @@ Value sort(Interpreter& interpreter, const Value& input, const Arguments& argume
   auto sorted = iterate(input, budget);
   std::vector<Value> keys;
   for (const Value& item : sorted) {
-    if (!is_given(bound[2]) || !bound[2].is_text()) {
-      keys.push_back(key_of(item, bound[2], !is_true(bound[1]), budget));
-      continue;
+    // A list of keys: "a,b" sorts by a, then by b. Lists compare equal items before they order the others.
+    std::vector<Value> several;
+    if (bound[2].is_text()) {
+      for (const std::string_view name : split(bound[2].text(), ",", -1))
+        several.push_back(key_of(item, name, !is_true(bound[1]), budget));
+    } else {
+      several.push_back(key_of(item, bound[2], !is_true(bound[1]), budget));
     }
-    std::vector<Value> several;  // "a,b" sorts by a, then by b
-    for (const std::string_view name : split(bound[2].text(), ",", -1))
-      several.push_back(key_of(item, name, !is_true(bound[1]), budget));
-    keys.emplace_back(std::move(several), true);
+    keys.emplace_back(std::move(several));
   }
   sort_by(sorted, std::move(keys), is_true(bound[0]), budget);
   return sorted;
@@ -132,6 +141,7 @@ Value dict_sort(Interpreter& interpreter, const Value& input, const Arguments& a
   if (is_given(bound[1]) && !by_value && !(bound[1].is_text() && bound[1].text() == "key")) {
     fail("dictsort: by 'key' or by 'value'");
   }
+  if (!input.is_dict()) fail("dictsort: a dict expected, not {}", type_name(input));
   const Value pairs = items(interpreter, input, {});
   std::vector<Value> sorted = pairs.items(), keys;
   for (const Value& pair : sorted) keys.push_back(keyed(pair.items()[by_value ? 1 : 0], !is_true(bound[0])));
@@ -145,12 +155,13 @@ Value unique(Interpreter& interpreter, const Value& input, const Arguments& argu
   std::vector<Value> kept, seen;
   for (const Value& item : iterate(input, budget)) {
     const Value key = key_of(item, bound[1], !is_true(bound[0]), budget);
+    check_hashable(key, "unique");
     const auto is_it = [&](const Value& known) { return are_equal(known, key, budget); };
     if (std::any_of(seen.begin(), seen.end(), is_it)) continue;
     seen.push_back(key);
     kept.push_back(item);
   }
-  return kept;
+  return {std::move(kept), SequenceKind::generator};
 }
 
 template <bool takes_largest>
@@ -158,10 +169,11 @@ Value extreme(Interpreter& interpreter, const Value& input, const Arguments& arg
   const auto bound = arguments.bind("min", {"case_sensitive", "attribute"});
   Budget& budget = interpreter.budget();
   Value best = undefined("no smallest or largest item: the sequence is empty"), best_key;
+  bool is_first = true;
   for (const Value& item : iterate(input, budget)) {
     const Value key = key_of(item, bound[1], !is_true(bound[0]), budget);
-    const bool is_better =
-        best_key.is_undefined() || (takes_largest ? is_less(best_key, key, budget) : is_less(key, best_key, budget));
+    const bool is_better = std::exchange(is_first, false) ||
+                           (takes_largest ? is_less(best_key, key, budget) : is_less(key, best_key, budget));
     if (!is_better) continue;
     best = item;
     best_key = key;
@@ -172,6 +184,7 @@ Value extreme(Interpreter& interpreter, const Value& input, const Arguments& arg
 Value sum(Interpreter& interpreter, const Value& input, const Arguments& arguments) {
   const auto bound = arguments.bind("sum", {"attribute", "start"});
   Value total = is_given(bound[1]) ? bound[1] : Value(0);
+  if (total.is_text()) fail("sum: strings are joined with 'join'");
   for (const Value& item : iterate(input, interpreter.budget())) {
     const Value part = is_given(bound[0]) ? dig(item, bound[0], interpreter.budget()) : item;
     total = compute("+", total, part, interpreter.budget());
@@ -197,14 +210,15 @@ Value map(Interpreter& interpreter, const Value& input, const Arguments& argumen
   if (arguments.positional.empty()) {
     const auto bound = arguments.bind("map", {"attribute", "default"});
     if (!is_given(bound[0])) fail("map: the name of a filter, or attribute=…, expected");
-    for (const Value& item : iterate_if_true(input, budget)) mapped.push_back(dig(item, bound[0], budget, bound[1]));
-    return mapped;
+    for (const Value& item : iterate_if_true(input, budget))
+      mapped.push_back(dig(item, bound[0], budget, is_given(bound[1]) ? bound[1] : Value()));
+    return {std::move(mapped), SequenceKind::generator};
   }
   if (!arguments.positional[0].is_text()) fail("map: the name of a filter expected");
   const Arguments rest = rest_of(arguments, 1);
   for (const Value& item : iterate_if_true(input, budget))
     mapped.push_back(apply_filter(interpreter, arguments.positional[0].text(), item, rest));
-  return mapped;
+  return {std::move(mapped), SequenceKind::generator};
 }
 
 template <bool by_attribute, bool keeps>
@@ -222,15 +236,16 @@ Value choose(Interpreter& interpreter, const Value& input, const Arguments& argu
         given.size() > kTest ? apply_test(interpreter, given[kTest].text(), value, rest) : is_true(value);
     if (passes == keeps) chosen.push_back(item);
   }
-  return chosen;
+  return {std::move(chosen), SequenceKind::generator};
 }
 
 Value group_by(Interpreter& interpreter, const Value& input, const Arguments& arguments) {
-  const auto bound = arguments.bind("groupby", {"attribute", "default", "case_sensitive"});
+  const auto bound = arguments.bind("groupby", {"attribute", "default", "case_sensitive"}, 1);
+  const Value fallback = is_given(bound[1]) ? bound[1] : Value();
   Budget& budget = interpreter.budget();
   std::vector<Value> sorted = iterate(input, budget), keys;
   const auto key = [&](const Value& item, bool ignores_case) {
-    return keyed(dig(item, bound[0], budget, bound[1]), ignores_case);
+    return keyed(dig(item, bound[0], budget, fallback), ignores_case);
   };
   for (const Value& item : sorted) keys.push_back(key(item, !is_true(bound[2])));
   sort_by(sorted, std::move(keys), false, budget);
@@ -240,28 +255,33 @@ Value group_by(Interpreter& interpreter, const Value& input, const Arguments& ar
     const Value name = key(sorted[i], false), folded = keyed(name, !is_true(bound[2]));
     for (; i < sorted.size() && are_equal(key(sorted[i], !is_true(bound[2])), folded, budget); i++)
       group.push_back(sorted[i]);
-    groups.push_back(Value({name, Value(std::move(group))}, true));
+    groups.push_back(Value({name, Value(std::move(group))}, SequenceKind::group));
   }
   return groups;
+}
+
+// Whether batch and slice are to fill the last parts with the value: none, or nothing given, is no value.
+bool fills(const Arguments& arguments, const Value& value) {
+  return !value.is_none() && arguments.positional.size() + arguments.named.size() > 1;
 }
 
 Value batch(Interpreter& interpreter, const Value& input, const Arguments& arguments) {
   const auto bound = arguments.bind("batch", {"linecount", "fill_with"});
   const int64_t size = to_integer(bound[0], "batch");
-  if (size < 1 || size > 100'000) fail("batch: a size of {}, 1 to 100000 expected", size);
+  if (size > 100'000) fail("batch: a size of {}, at most 100000 expected", size);
   std::vector<Value> batches, current;
   for (const Value& item : iterate(input, interpreter.budget())) {
     if (static_cast<int64_t>(current.size()) == size) batches.emplace_back(std::exchange(current, {}));
     current.push_back(item);
   }
   if (!current.empty()) {
-    if (is_given(bound[1])) {
+    if (fills(arguments, bound[1]) && static_cast<int64_t>(current.size()) < size) {
       interpreter.budget().charge(size);
       current.resize(size, bound[1]);
     }
     batches.emplace_back(std::move(current));
   }
-  return batches;
+  return {std::move(batches), SequenceKind::generator};
 }
 
 // Cuts into `slices` parts of nearly equal size, the longer ones first.
@@ -278,10 +298,10 @@ Value slice_filter(Interpreter& interpreter, const Value& input, const Arguments
     const size_t size = each + (i < longer ? 1 : 0);
     std::vector<Value> part(all.begin() + static_cast<ptrdiff_t>(at), all.begin() + static_cast<ptrdiff_t>(at + size));
     at += size;
-    if (is_given(bound[1]) && i >= longer && longer > 0) part.push_back(bound[1]);
+    if (fills(arguments, bound[1]) && i >= longer) part.push_back(bound[1]);
     parts.emplace_back(std::move(part));
   }
-  return parts;
+  return {std::move(parts), SequenceKind::generator};
 }
 
 Value attribute(Interpreter&, const Value& input, const Arguments& arguments) {
@@ -289,8 +309,9 @@ Value attribute(Interpreter&, const Value& input, const Arguments& arguments) {
   if (!name.is_text()) fail("attr: a string expected, not {}", type_name(name));
   if (input.is_undefined()) fail_undefined(input);
   Value found = method_of(input, name.text());  // unlike a dot, it does not look into dicts
-  return found.is_undefined() ? undefined(fmt::format("'{}' has no attribute '{}'", type_name(input), name.text()))
-                              : found;
+  return !has_attribute(input, name.text())
+             ? undefined(fmt::format("'{}' has no attribute '{}'", type_name(input), name.text()))
+             : found;
 }
 
 }  // namespace

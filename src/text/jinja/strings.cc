@@ -2,10 +2,8 @@
 
 #include <algorithm>
 #include <charconv>
-#include <utility>
 
-#include <utf8proc.h>
-
+#include "text/jinja/value.h"
 #include "text/utf8.h"
 
 namespace nibble::jinja {
@@ -14,46 +12,9 @@ namespace {
 
 char32_t character_at(std::string_view text, size_t at) { return read_utf8(text, at).code_point; }
 
-enum class Case { upper, lower };
-
-void append_case(std::string& out, std::string_view text, size_t at, size_t num_bytes, Case letter_case) {
-  const auto c = static_cast<utf8proc_int32_t>(character_at(text, at));
-  if (c == 0xDF && letter_case == Case::upper) {
-    out += "SS";  // the one common letter whose capital form is two
-  } else if (c == static_cast<utf8proc_int32_t>(kReplacementCharacter)) {
-    out.append(text.substr(at, num_bytes));
-  } else {
-    append_utf8(out, static_cast<char32_t>(letter_case == Case::upper ? utf8proc_toupper(c) : utf8proc_tolower(c)));
-  }
-}
-
-// Maps each character to the case that `choose` names for it.
-template <class Choose>
-std::string map_case(std::string_view text, Choose choose) {
-  std::string out;
-  out.reserve(text.size());
-  for (size_t at = 0; at < text.size();) {
-    const Utf8Step step = read_utf8(text, at);
-    append_case(out, text, at, step.num_bytes, choose(step.code_point));
-    at += step.num_bytes;
-  }
-  return out;
-}
-
 }  // namespace
 
 bool is_space(char32_t c) { return is_white_space(c) || (c >= 0x1C && c <= 0x1F); }
-
-bool is_letter(char32_t c) {
-  switch (utf8proc_category(static_cast<utf8proc_int32_t>(c))) {
-    case UTF8PROC_CATEGORY_LU:
-    case UTF8PROC_CATEGORY_LL:
-    case UTF8PROC_CATEGORY_LT:
-    case UTF8PROC_CATEGORY_LM:
-    case UTF8PROC_CATEGORY_LO: return true;
-    default: return false;
-  }
-}
 
 std::string_view strip_left(std::string_view text) {
   size_t at = 0;
@@ -101,20 +62,39 @@ std::string unescape(std::string_view literal) {
       continue;
     }
     const char c = literal[++i];
-    static constexpr std::string_view letters = "abfnrtv0", codes("\a\b\f\n\r\t\v\0", 8);
+    static constexpr std::string_view letters = "abfnrtv", codes("\a\b\f\n\r\t\v");
     const size_t num_digits = c == 'x' ? 2 : c == 'u' ? 4 : c == 'U' ? 8 : 0;
-    uint32_t code_point = 0;
-    const char* digits = literal.data() + i + 1;
     if (const size_t at = letters.find(c); at != std::string_view::npos) {
       out += codes[at];
     } else if (c == '\n') {  // a line that goes on
     } else if (c == '\\' || c == '\'' || c == '"') {
       out += c;
-    } else if (num_digits > 0 && i + num_digits < literal.size() &&
-               std::from_chars(digits, digits + num_digits, code_point, 16).ptr == digits + num_digits &&
-               code_point <= 0x10FFFF) {
+    } else if (c >= '0' && c <= '7') {  // up to three octal digits
+      uint32_t code_point = 0;
+      size_t end = i;
+      while (end < literal.size() && end < i + 3 && literal[end] >= '0' && literal[end] <= '7')
+        code_point = code_point * 8 + static_cast<uint32_t>(literal[end++] - '0');
+      append_utf8(out, code_point);
+      i = end - 1;
+    } else if (num_digits > 0) {
+      uint32_t code_point = 0;
+      const char* digits = literal.data() + i + 1;
+      if (i + num_digits >= literal.size() ||
+          std::from_chars(digits, digits + num_digits, code_point, 16).ptr != digits + num_digits ||
+          code_point > 0x10FFFF) {
+        fail("a string has '\\{}' without the {} hexadecimal digits of a character", c, num_digits);
+      }
       append_utf8(out, code_point >= 0xD800 && code_point < 0xE000 ? kReplacementCharacter : code_point);
       i += num_digits;
+    } else if (c == 'N') {
+      fail("a string names a character with '\\N', which is not supported; write the character itself");
+    } else if (static_cast<uint8_t>(c) >= 0x80) {  // Jinja shows what follows by its code
+      const Utf8Step step = read_utf8(literal, i);
+      const auto code = static_cast<uint32_t>(step.code_point);
+      out += code < 0x100     ? fmt::format("\\x{:02x}", code)
+             : code < 0x10000 ? fmt::format("\\u{:04x}", code)
+                              : fmt::format("\\U{:08x}", code);
+      i += step.num_bytes - 1;
     } else {
       out += {'\\', c};
     }
@@ -131,25 +111,6 @@ std::vector<size_t> character_offsets(std::string_view text) {
   for (size_t at = 0; at < text.size(); at += read_utf8(text, at).num_bytes) offsets.push_back(at);
   offsets.push_back(text.size());
   return offsets;
-}
-
-std::string to_upper(std::string_view text) {
-  return map_case(text, [](char32_t) { return Case::upper; });
-}
-
-std::string to_lower(std::string_view text) {
-  return map_case(text, [](char32_t) { return Case::lower; });
-}
-
-std::string capitalize(std::string_view text) {
-  return map_case(
-      text, [is_first = true](char32_t) mutable { return std::exchange(is_first, false) ? Case::upper : Case::lower; });
-}
-
-std::string to_title(std::string_view text) {
-  return map_case(text, [in_word = false](char32_t c) mutable {
-    return std::exchange(in_word, is_letter(c)) ? Case::lower : Case::upper;
-  });
 }
 
 std::string replace(std::string_view text, std::string_view old, std::string_view fresh, int64_t max_count) {
@@ -190,7 +151,7 @@ std::vector<std::string_view> split_at_space(std::string_view text, int64_t max_
   text = strip_left(text);
   while (!text.empty()) {
     if (static_cast<int64_t>(parts.size()) == max_count) {
-      parts.push_back(strip_right(text));
+      parts.push_back(text);
       break;
     }
     size_t end = 0;
@@ -198,6 +159,23 @@ std::vector<std::string_view> split_at_space(std::string_view text, int64_t max_
     parts.push_back(text.substr(0, end));
     text = strip_left(text.substr(end));
   }
+  return parts;
+}
+
+std::vector<std::string_view> split_at_space_from_right(std::string_view text, int64_t max_count) {
+  std::vector<std::string_view> parts;
+  text = strip_right(text);
+  while (!text.empty()) {
+    if (static_cast<int64_t>(parts.size()) == max_count) {
+      parts.push_back(text);
+      break;
+    }
+    size_t begin = text.size();
+    while (begin > 0 && !is_space(character_at(text, utf8_before(text, begin)))) begin = utf8_before(text, begin);
+    parts.push_back(text.substr(begin));
+    text = strip_right(text.substr(0, begin));
+  }
+  std::reverse(parts.begin(), parts.end());
   return parts;
 }
 

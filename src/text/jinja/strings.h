@@ -1,6 +1,7 @@
-// Text as Python's str treats it: by code points, with Unicode's white space and letter case.
+// Text as Python's str treats it: by code points, with Unicode's white space.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -26,17 +27,12 @@ size_t count_characters(std::string_view text);
 // Where each character begins, and the end of the text.
 std::vector<size_t> character_offsets(std::string_view text);
 
-std::string to_upper(std::string_view text);
-std::string to_lower(std::string_view text);
-std::string capitalize(std::string_view text);  // first character upper, the others lower
-std::string to_title(std::string_view text);    // so for every run of letters, as str.title
-bool is_letter(char32_t c);
-
 std::string replace(std::string_view text, std::string_view old, std::string_view fresh, int64_t max_count = -1);
 
 // str.split. Without a separator, at runs of white space. A negative max_count is no limit.
 std::vector<std::string_view> split(std::string_view text, std::string_view separator, int64_t max_count);
 std::vector<std::string_view> split_at_space(std::string_view text, int64_t max_count);
+std::vector<std::string_view> split_at_space_from_right(std::string_view text, int64_t max_count);
 std::vector<std::string_view> split_from_right(std::string_view text, std::string_view separator, int64_t max_count);
 std::vector<std::string_view> split_lines(std::string_view text, bool keep_ends);
 

@@ -3,6 +3,8 @@
 #include <unordered_map>
 
 #include "text/jinja/builtins.h"
+#include "text/jinja/case.h"
+#include "text/jinja/format.h"
 #include "text/jinja/operations.h"
 #include "text/jinja/strings.h"
 
@@ -18,6 +20,27 @@ struct TestEntry {
 };
 
 bool is_callable(const Value& value) { return value.is_object() && value.object().is_callable(); }
+
+// As a string, for a test of letter case.
+std::string shown(const Value& value) {
+  if (value.is_text()) return value.text();
+  Budget budget;
+  return to_text(value, budget);
+}
+
+// The name of a filter or test to look for; no text names none.
+std::string name_of(const Value& value) {
+  check_hashable(value, "the name of a filter or test");
+  return value.is_text() ? value.text() : "";
+}
+
+// Whether the two are one object. Small values always are.
+bool are_same(const Value& a, const Value& b, Budget& budget) {
+  if (a.data.index() != b.data.index()) return false;
+  if (a.is_list()) return &a.items() == &b.items();
+  if (a.is_dict()) return &a.dict() == &b.dict();
+  return are_equal(a, b, budget);
+}
 
 // Whether value % divisor is this.
 bool has_remainder(const Value& value, const Value& divisor, int expected, Budget& budget) {
@@ -45,30 +68,22 @@ const std::unordered_map<std::string, TestEntry>& tests() {
       {"string", {[](const Value& v, const Value&, Budget&) { return v.is_text(); }}},
       {"mapping", {[](const Value& v, const Value&, Budget&) { return v.is_dict(); }}},
       {"sequence", {[](const Value& v, const Value&, Budget&) {
-         return v.is_text() || v.is_list() || v.is_dict() || v.is_undefined();
+         return v.is_text() || v.is_indexed() || v.is_dict() || v.is_undefined();
        }}},
       {"iterable", {[](const Value& v, const Value&, Budget&) {
          return v.is_text() || v.is_list() || v.is_dict() || v.is_undefined();
        }}},
-      {"callable", {[](const Value& v, const Value&, Budget&) { return is_callable(v); }}},
-      {"escaped", {[](const Value&, const Value&, Budget&) { return false; }}},
+      {"callable", {[](const Value& v, const Value&, Budget&) { return v.is_undefined() || is_callable(v); }}},
+      {"escaped", {[](const Value& v, const Value&, Budget&) { return v.is_markup(); }}},
       {"odd", {[](const Value& v, const Value&, Budget& b) { return has_remainder(v, 2, 1, b); }}},
       {"even", {[](const Value& v, const Value&, Budget& b) { return has_remainder(v, 2, 0, b); }}},
       {"divisibleby", {[](const Value& v, const Value& other, Budget& b) { return has_remainder(v, other, 0, b); }, 1}},
-      {"upper", {[](const Value& v, const Value&, Budget&) {
-         return v.is_text() && to_upper(v.text()) == v.text() && to_lower(v.text()) != v.text();
-       }}},
-      {"lower", {[](const Value& v, const Value&, Budget&) {
-         return v.is_text() && to_lower(v.text()) == v.text() && to_upper(v.text()) != v.text();
-       }}},
-      {"sameas",
-       {[](const Value& v, const Value& other, Budget& b) {
-          return v.data.index() == other.data.index() && are_equal(v, other, b);
-        },
-        1}},
+      {"upper", {[](const Value& v, const Value&, Budget&) { return is_upper(shown(v)); }}},
+      {"lower", {[](const Value& v, const Value&, Budget&) { return is_lower(shown(v)); }}},
+      {"sameas", {[](const Value& v, const Value& other, Budget& b) { return are_same(v, other, b); }, 1}},
       {"in", {[](const Value& v, const Value& other, Budget& b) { return contains(other, v, b); }, 1}},
-      {"filter", {[](const Value& v, const Value&, Budget&) { return v.is_text() && has_filter(v.text()); }}},
-      {"test", {[](const Value& v, const Value&, Budget&) { return v.is_text() && has_test(v.text()); }}},
+      {"filter", {[](const Value& v, const Value&, Budget&) { return has_filter(name_of(v)); }}},
+      {"test", {[](const Value& v, const Value&, Budget&) { return has_test(name_of(v)); }}},
       {"eq", {equal, 1}},
       {"equalto", {equal, 1}},
       {"==", {equal, 1}},

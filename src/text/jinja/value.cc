@@ -37,10 +37,10 @@ bool are_equal_scalars(const Value& a, const Value& b) {
 
 }  // namespace
 
-Value::Value(std::vector<Value> items, bool is_tuple) {
+Value::Value(std::vector<Value> items, SequenceKind kind) {
   int nesting = 0;
   for (const Value& item : items) nesting = std::max(nesting, nesting_of(item));
-  data = std::make_shared<const List>(List{std::move(items), is_tuple, checked_nesting(nesting)});
+  data = std::make_shared<const List>(List{std::move(items), kind, checked_nesting(nesting)});
 }
 
 Value::Value(Dict dict) {
@@ -51,6 +51,12 @@ Value::Value(Dict dict) {
 }
 
 const std::vector<Value>& Value::items() const { return std::get<ListPointer>(data)->items; }
+
+SequenceKind Value::kind() const { return std::get<ListPointer>(data)->kind; }
+
+bool Value::is_kind(SequenceKind kind) const { return is_list() && std::get<ListPointer>(data)->kind == kind; }
+
+bool Value::is_indexed() const { return is_kind(SequenceKind::list) || is_tuple() || is_kind(SequenceKind::range); }
 
 void Dict::set(const Value& key, Value value) {
   if (key.is_list() || key.is_dict() || key.is_object() || key.is_undefined()) {
@@ -87,18 +93,24 @@ const Value* Dict::find(const Value& key) const {
   return nullptr;
 }
 
-std::vector<Value> Arguments::bind(std::string_view function,
-                                   std::initializer_list<std::string_view> parameters) const {
+std::vector<Value> Arguments::bind(std::string_view function, std::initializer_list<std::string_view> parameters,
+                                   size_t num_required) const {
   if (positional.size() > parameters.size()) {
     fail("{}: {} arguments, at most {} expected", function, positional.size(), parameters.size());
   }
   std::vector<Value> bound(positional);
   bound.resize(parameters.size());
+  std::vector<bool> is_given(parameters.size());
+  std::fill_n(is_given.begin(), positional.size(), true);
   for (const auto& [name, value] : named) {
-    const auto* parameter = std::find(parameters.begin(), parameters.end(), name);
-    if (parameter == parameters.end()) fail("{}: no parameter is called '{}'", function, name);
-    bound[parameter - parameters.begin()] = value;
+    const size_t at = std::find(parameters.begin(), parameters.end(), name) - parameters.begin();
+    if (at == parameters.size()) fail("{}: no parameter is called '{}'", function, name);
+    if (is_given[at]) fail("{}: '{}' is given twice", function, name);
+    is_given[at] = true;
+    bound[at] = value;
   }
+  if (!std::all_of(is_given.begin(), is_given.begin() + static_cast<ptrdiff_t>(num_required), [](bool b) { return b; }))
+    fail("{}: {} arguments, at least {} expected", function, positional.size() + named.size(), num_required);
   return bound;
 }
 
@@ -141,7 +153,10 @@ Value from_json(const nlohmann::ordered_json& json, int nesting) {
 std::string_view type_name(const Value& value) {
   static constexpr std::string_view names[] = {"Undefined", "None", "bool", "int", "float", "str", "list", "dict"};
   if (value.is_object()) return value.object().type();
-  if (value.is_list() && std::get<ListPointer>(value.data)->is_tuple) return "tuple";
+  static constexpr std::string_view sequences[] = {"list",      "tuple",       "tuple",      "range",
+                                                   "dict_keys", "dict_values", "dict_items", "generator"};
+  if (value.is_list()) return sequences[static_cast<size_t>(value.kind())];
+  if (value.is_markup()) return "Markup";
   return names[value.data.index()];
 }
 
@@ -149,18 +164,26 @@ bool is_true(const Value& value) {
   if (value.is_undefined() || value.is_none()) return false;
   if (value.is_number()) return number_of(value) != 0;
   if (value.is_text()) return !value.text().empty();
-  if (value.is_list()) return !value.items().empty();
+  if (value.is_list()) return value.is_generator() || !value.items().empty();
   return !value.is_dict() || !value.dict().items.empty();
 }
 
 bool are_equal(const Value& a, const Value& b, Budget& budget) {
   budget.charge(1);
   if (a.is_list() && b.is_list()) {
-    const bool same_type = std::get<ListPointer>(a.data)->is_tuple == std::get<ListPointer>(b.data)->is_tuple;
-    if (!same_type || a.items().size() != b.items().size()) return false;
-    for (size_t i = 0; i < a.items().size(); i++)
-      if (!are_equal(a.items()[i], b.items()[i], budget)) return false;
-    return true;
+    if (&a.items() == &b.items()) return true;
+    if (a.kind() != b.kind() && !(a.is_tuple() && b.is_tuple())) return false;
+    if (a.is_generator() || a.is_kind(SequenceKind::values) || a.items().size() != b.items().size()) return false;
+    if (a.is_indexed()) {
+      for (size_t i = 0; i < a.items().size(); i++)
+        if (!are_equal(a.items()[i], b.items()[i], budget)) return false;
+      return true;
+    }
+    const auto is_in_b = [&](const Value& item) {  // keys and items are sets
+      return std::any_of(b.items().begin(), b.items().end(),
+                         [&](const Value& other) { return are_equal(item, other, budget); });
+    };
+    return std::all_of(a.items().begin(), a.items().end(), is_in_b);
   }
   if (a.is_dict() && b.is_dict()) {
     if (a.dict().items.size() != b.dict().items.size()) return false;

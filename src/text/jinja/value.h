@@ -56,7 +56,25 @@ struct Undefined {
 };
 struct None {};
 
-using Text = std::shared_ptr<const std::string>;
+// Markup is what `escape` and `safe` give: whatever is put into it later is escaped.
+struct String {
+  std::string text;
+  bool is_markup = false;
+};
+
+// What Python has several types for. All but lists and tuples come from functions, methods and filters.
+enum class SequenceKind {
+  list,
+  tuple,
+  group,  // a tuple of two from groupby, which calls them grouper and list
+  range,
+  keys,       // of a dict, as are the next two; they have no subscripts
+  values,     //
+  items,      //
+  generator,  // gives each item once and knows no length
+};
+
+using Text = std::shared_ptr<const String>;
 using ListPointer = std::shared_ptr<const List>;
 using DictPointer = std::shared_ptr<const Dict>;
 using ObjectPointer = std::shared_ptr<Object>;
@@ -71,11 +89,12 @@ struct Value {
   Value(int number) : data(int64_t{number}) {}
   Value(size_t number) : data(static_cast<int64_t>(number)) {}
   Value(double number) : data(number) {}
-  Value(std::string text) : data(std::make_shared<const std::string>(std::move(text))) {}
+  Value(std::string text, bool is_markup = false)
+      : data(std::make_shared<const String>(String{std::move(text), is_markup})) {}
   Value(std::string_view text) : Value(std::string(text)) {}
   Value(const char* text) : Value(std::string(text)) {}
-  Value(std::vector<Value> items, bool is_tuple = false);  // checks the nesting
-  Value(Dict dict);                                        // checks the nesting
+  Value(std::vector<Value> items, SequenceKind kind = SequenceKind::list);  // checks the nesting
+  Value(Dict dict);                                                         // checks the nesting
   Value(ObjectPointer object) : data(std::move(object)) {}
 
   bool is_undefined() const { return std::holds_alternative<Undefined>(data); }
@@ -85,21 +104,28 @@ struct Value {
   bool is_float() const { return std::holds_alternative<double>(data); }
   bool is_number() const { return is_bool() || is_integer() || is_float(); }
   bool is_text() const { return std::holds_alternative<Text>(data); }
-  bool is_list() const { return std::holds_alternative<ListPointer>(data); }
+  bool is_list() const { return std::holds_alternative<ListPointer>(data); }  // of any kind of sequence
   bool is_dict() const { return std::holds_alternative<DictPointer>(data); }
   bool is_object() const { return std::holds_alternative<ObjectPointer>(data); }
+  bool is_markup() const { return is_text() && std::get<Text>(data)->is_markup; }
+  bool is_kind(SequenceKind kind) const;
+  bool is_tuple() const { return is_kind(SequenceKind::tuple) || is_kind(SequenceKind::group); }
+  bool is_generator() const { return is_kind(SequenceKind::generator); }
+  bool is_indexed() const;  // a sequence with subscripts, slices and an order
 
   // Each is right only where the question above is answered with yes.
-  const std::string& text() const { return *std::get<Text>(data); }
+  const std::string& text() const { return std::get<Text>(data)->text; }
   const std::vector<Value>& items() const;
+  SequenceKind kind() const;
   const Dict& dict() const { return *std::get<DictPointer>(data); }
   Object& object() const { return *std::get<ObjectPointer>(data); }
 };
 
 struct List {
   std::vector<Value> items;
-  bool is_tuple;
-  int nesting;  // 1 if no list or dict is in it
+  SequenceKind kind;
+  int nesting;                   // 1 if no list or dict is in it
+  mutable size_t num_taken = 0;  // items that a generator has given
 };
 
 // In order of insertion. Keys are strings or other scalars.
@@ -119,9 +145,11 @@ struct Arguments {
   std::vector<Value> positional;
   std::vector<std::pair<std::string, Value>> named;
 
-  // The arguments by parameter, undefined where none is given. Fails on a name that is not a parameter, and on more
-  // arguments than there are parameters.
-  std::vector<Value> bind(std::string_view function, std::initializer_list<std::string_view> parameters) const;
+  // The arguments by parameter, undefined where none is given. A parameter whose name begins with '/' has no name for
+  // the caller. Fails if one of the first `num_required` is missing, and on an argument that is given twice or that no
+  // parameter takes.
+  std::vector<Value> bind(std::string_view function, std::initializer_list<std::string_view> parameters,
+                          size_t num_required = 0) const;
 };
 
 class Interpreter;
@@ -130,6 +158,7 @@ class Interpreter;
 struct Object {
   virtual ~Object() = default;
   virtual std::string_view type() const = 0;
+  virtual std::string shown() const { return fmt::format("<{}>", type()); }  // when printed
   virtual Value attribute(std::string_view) const { return {}; }
   virtual bool is_callable() const { return false; }
   virtual Value call(Interpreter&, const Arguments&) { fail("'{}' cannot be called", type()); }
