@@ -14,8 +14,8 @@ namespace nibble {
 
 namespace {
 
-// A handler reaches nothing but what is static. The pipe wakes whoever waits for stdin, whichever thread the signal went
-// to.
+// A handler reaches nothing but what is static. The pipe wakes whoever waits for stdin, whichever thread the signal
+// went to.
 std::atomic<bool> interrupt_raised = false;
 std::array<int, 2> interrupt_pipe = {-1, -1};
 static_assert(std::atomic<bool>::is_always_lock_free, "handlers may not lock");

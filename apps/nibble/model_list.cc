@@ -51,16 +51,18 @@ bool is_there(const fs::path& path) {
   return fs::exists(path, error);
 }
 
-// Whether it is a part of a split file other than the first: "…-00002-of-00003".
-bool is_later_part(std::string_view stem) {
+// The number of a part of a split file, and the name of the whole: "00002", "name" of "name-00002-of-00003". Empty,
+// and the same, for a file that is whole.
+std::pair<std::string_view, std::string_view> part_of(std::string_view stem) {
   constexpr std::string_view kPattern = "-00002-of-00003";
-  if (stem.size() < kPattern.size()) return false;
+  if (stem.size() < kPattern.size()) return {{}, stem};
   const std::string_view end = stem.substr(stem.size() - kPattern.size());
   const auto digits = [](std::string_view text) {
     return std::ranges::all_of(text, [](unsigned char c) { return std::isdigit(c) != 0; });
   };
-  return end[0] == '-' && digits(end.substr(1, 5)) && end.substr(6, 4) == "-of-" && digits(end.substr(10)) &&
-         end.substr(1, 5) != "00001";
+  if (end[0] != '-' || !digits(end.substr(1, 5)) || end.substr(6, 4) != "-of-" || !digits(end.substr(10)))
+    return {{}, stem};
+  return {end.substr(1, 5), stem.substr(0, stem.size() - kPattern.size())};
 }
 
 void add_models(const fs::path& folder, const std::string& name, int depth, std::vector<FoundModel>& models) {
@@ -68,7 +70,9 @@ void add_models(const fs::path& folder, const std::string& name, int depth, std:
   const std::string prefix = name.empty() ? "" : name + "/";
   for (const fs::path& entry : entries_of(folder)) {
     if (entry.extension() == ".gguf" && !is_folder(entry)) {
-      if (!is_later_part(entry.stem().string())) models.push_back({prefix + entry.stem().string(), entry});
+      const std::string stem = entry.stem().string();
+      const auto [number, whole] = part_of(stem);
+      if (number.empty() || number == "00001") models.push_back({prefix + std::string(whole), entry});
     } else if (depth < kMaxDepth && is_folder(entry)) {
       add_models(entry, prefix + entry.filename().string(), depth + 1, models);
     }

@@ -40,9 +40,9 @@ struct GenerateResult {
   double read_gbps() const { return bytes_per_token * decode_tok_s() / 1e9; }
 };
 
-// Extends `session` by the prompt and the answer; what is in its cache already comes before the prompt. `on_text` hears each piece of text, whole UTF-8 sequences only, as
-// soon as it cannot be the beginning of a stop text; `tokenizer` may be null. The answer also ends, for length, where
-// the context does.
+// Extends `session` by the prompt and the answer; what is in its cache already comes before the prompt. `on_text` hears
+// each piece of text, whole UTF-8 sequences only, as soon as it cannot be the beginning of a stop text; `tokenizer` may
+// be null. The answer also ends, for length, where the context does.
 GenerateResult generate(Session& session, std::span<const int32_t> prompt, const GenerateOptions& options,
                         const Tokenizer* tokenizer, const std::function<void(std::string_view)>& on_text);
 

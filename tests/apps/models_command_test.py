@@ -32,7 +32,7 @@ class Models(Case):
 
     def test_folders_of_the_environment(self):
         models = self.models(NIBBLE_MODELS=f"{self.folder / 'none'}:{MODELS}")
-        self.assertEqual(set(models), {f.name + ("/model" if (f / "model.gguf").exists() else "")
+        self.assertEqual(set(models), {f.name + ("" if (f / "config.json").exists() else "/model")
                                        for f in MODELS.iterdir()})
         entry = models["llama-modelopt-nvfp4"]
         self.assertEqual(list(entry), ["name", "path", "architecture", "format", "bytes", "status", "why"])
@@ -41,6 +41,9 @@ class Models(Case):
         self.assertEqual(entry["bytes"], (MODELS / "llama-modelopt-nvfp4" / "model.safetensors").stat().st_size)
         self.assertEqual(entry["path"], str(MODELS / "llama-modelopt-nvfp4"))
         self.assertIn("Q4_0", models["llama-gguf-q4_0/model"]["format"])
+        self.assertEqual(models["llama-gguf-split/model"]["status"], "ready")
+        self.assertEqual(models["llama-gguf-split/model"]["bytes"],
+                         sum(f.stat().st_size for f in (MODELS / "llama-gguf-split").glob("*.gguf")))
         shards = models["llama-floats-sharded"]
         self.assertEqual(shards["bytes"], sum(f.stat().st_size
                                               for f in (MODELS / "llama-floats-sharded").glob("*.safetensors")))
@@ -83,13 +86,14 @@ class Models(Case):
         (root / "bad_json" / "config.json").write_bytes(b"\xff{")
         (root / "deep" / "config.json").write_text('{"a":' * 5000)
         (root / "empty.gguf").write_bytes(b"")
-        (root / "part-00002-of-00002.gguf").write_bytes(b"not the first part")
+        shutil.copy(MODELS / "llama-gguf-split" / "model-00001-of-00003.gguf", root / "part-00001-of-00003.gguf")
+        (root / "part-00002-of-00003.gguf").write_bytes(b"not the first part")
         (root / "loop").symlink_to(root)
         (root / "nowhere.gguf").symlink_to(root / "nothing")
         models = self.models(NIBBLE_MODELS=str(root))
         status = {name: m["status"] for name, m in models.items() if not name.startswith("loop/")}
         self.assertEqual(status, {"whole": "ready", "gemma": "unsupported", "short": "damaged", "missing": "damaged",
-                                  "bad_json": "damaged", "deep": "damaged", "empty": "damaged",
+                                  "bad_json": "damaged", "deep": "damaged", "empty": "damaged", "part": "damaged",
                                   "nowhere": "damaged"})
         self.assertIn("gemma", models["gemma"]["why"])
         self.assertEqual(models["gemma"]["format"], "BF16")

@@ -9,13 +9,14 @@ FIXTURES = DATA.parent.parent.parent / "shared" / "fixtures"
 
 
 def model_of(folder):
-    return folder / "model.gguf" if (folder / "model.gguf").exists() else folder
+    return folder if (folder / "config.json").exists() else sorted(folder.glob("*.gguf"))[0]
 
 
 def tensors_of(model):
     """(name, file) of each tensor, read without nibble."""
     if model.suffix == ".gguf":
-        return gguf_tensors(model)
+        parts = sorted(model.parent.glob("*-of-*.gguf")) if "-of-" in model.name else [model]
+        return sorted(tensor for part in parts for tensor in gguf_tensors(part))
     found = []
     for file in sorted(model.glob("*.safetensors")):
         with open(file, "rb") as f:
@@ -57,7 +58,7 @@ def gguf_tensors(path):
         names.append((text(), path.name))
         num_dimensions = take("I")
         at += 8 * num_dimensions + 12
-    return sorted(names)
+    return names
 
 
 class Plan(Case):
@@ -66,7 +67,8 @@ class Plan(Case):
         self.assertEqual(
             list(plan), ["architecture", "backend", "backend_description", "tensors", "unused_tensors",
                          "unused_settings", "file_tensors", "weights_bytes", "kv_cache_bytes", "kv_cache_type", "ctx",
-                         "scratch_bytes", "available_bytes", "bytes_per_token", "kv_bytes_per_position", "roof_gbps", "roof_tok_s"])
+                         "scratch_bytes", "available_bytes", "bytes_per_token", "kv_bytes_per_position", "roof_gbps",
+                         "roof_tok_s"])
         self.assertEqual(plan["architecture"], "llama")
         self.assertEqual((plan["ctx"], plan["kv_cache_type"]), (100, "f16"))
         self.assertEqual(plan["kv_cache_bytes"], 100 * 2 * (48 + 48) * 2)
@@ -127,6 +129,19 @@ class Plan(Case):
         every = self.succeed("plan", GGUF, "--all", "--backend", "reference").stdout.decode()
         self.assertIn("model.layers.0.mlp.up_proj", every)
         self.assertIn("tok/s", every)
+
+    def test_what_has_no_kernel_says_what_it_becomes(self):
+        model = model_of(MODELS / "llama-gguf-q4_k")
+        plan = self.report("plan", model, "--backend", "cpu", "--threads", 1)
+        kinds = {(t["source"], t["converted_from"], t["format"]) for t in plan["tensors"] if t["converted_from"]}
+        self.assertTrue(kinds)
+        for source, converted_from, packed in kinds:
+            self.assertEqual(source, converted_from)
+            self.assertNotEqual(packed, converted_from)
+        self.assertEqual(sum(t["bytes"] for t in plan["tensors"]), plan["weights_bytes"])
+        _, source, packed = min(kinds)
+        self.assertIn(f"{packed} (from {source})",
+                      self.succeed("plan", model, "--backend", "cpu", "--threads", 1).stdout.decode())
 
     def test_what_is_not_used_is_grouped_by_its_reason(self):
         model = MODELS / "llama-modelopt-nvfp4"
