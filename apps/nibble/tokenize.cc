@@ -43,7 +43,8 @@ void tokenize(const TokenizeArguments& a) {
 void add_tokenize_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand("tokenize", "Turn the bytes on stdin into token ids, or ids into bytes");
   command->footer(
-      "MODEL may hold nothing but a tokenizer: a folder with tokenizer.json or tokenizer.model, one of these files, or a "
+      "MODEL may hold nothing but a tokenizer: a folder with tokenizer.json or tokenizer.model, one of these files, or "
+      "a "
       ".gguf file.\n\n"
       "  echo -n 'Hello' | nibble tokenize model.gguf\n"
       "  echo '[1, 2, 3]' | nibble tokenize model.gguf --decode");

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <bit>
+#include <functional>
+#include <string>
 
 #include "text/utf8.h"
 
@@ -19,11 +21,6 @@ uint64_t pair_of(int32_t left, int32_t right) {
 uint64_t hash_of(uint64_t pair) {
   pair *= 0x9E3779B97F4A7C15u;  // 2^64 / golden ratio: spreads both halves over the high bits
   return pair ^ pair >> 32;
-}
-
-// The heap's order: lowest rank first, then leftmost.
-bool comes_later(const Bpe::Scratch::Candidate& a, const Bpe::Scratch::Candidate& b) {
-  return a.rank != b.rank ? a.rank > b.rank : a.at > b.at;
 }
 
 }  // namespace
@@ -47,6 +44,7 @@ Bpe::Bpe(std::span<const BpeMerge> merges, const BpeSymbols& symbols)
     const uint64_t pair = pair_of(merge.left, merge.right);
     size_t at = hash_of(pair) & (slots_.size() - 1);
     while (slots_[at].pair != kNoPair && slots_[at].pair != pair) at = (at + 1) & (slots_.size() - 1);
+    num_ranks_ = std::max(num_ranks_, merge.rank + 1);
     slots_[at] = {pair, merge.rank, merge.result};  // the last of equal merges counts
   }
 }
@@ -131,7 +129,7 @@ void Bpe::encode(std::string_view word, Scratch& scratch, std::vector<int32_t>& 
   if (symbols.size() <= kScanLimit) {
     merge_by_scan(scratch, ids);
   } else {
-    merge_by_heap(scratch, ids);
+    merge_by_rank(scratch, ids);
   }
   if (symbols_.late_unknown) append_late(ids, first);
 }
@@ -157,39 +155,66 @@ void Bpe::merge_by_scan(Scratch& scratch, std::vector<int32_t>& ids) const {
   for (size_t i = 0; i < count; i++) ids.push_back(symbols[i].id);
 }
 
-void Bpe::merge_by_heap(Scratch& scratch, std::vector<int32_t>& ids) const {
-  auto& symbols = scratch.symbols;
-  auto& heap = scratch.heap;
-  heap.clear();
-  const auto candidate_at = [&](int32_t at) {
+void Bpe::merge_by_rank(Scratch& scratch, std::vector<int32_t>& ids) const {
+  auto& [symbols, candidates, last_of_rank, open_ranks, batch, early, ranks] = scratch;
+  candidates.clear();
+  last_of_rank.resize(num_ranks_, -1);
+  int32_t current = -1;  // the rank at work
+  const auto find_pair = [&](int32_t at) {
     const int32_t left = symbols[at].id, right = symbols[symbols[at].next].id;
-    return Scratch::Candidate{find(left, right).rank, at, left, right};
+    const int32_t rank = find(left, right).rank;
+    if (rank == kNoRank) return;
+    if (rank <= current) {
+      early.push_back({rank, at});
+      std::push_heap(early.begin(), early.end(), std::greater<>());
+      return;
+    }
+    if (last_of_rank[rank] < 0) {
+      open_ranks.push_back(rank);
+      if (current >= 0) std::push_heap(open_ranks.begin(), open_ranks.end(), std::greater<>());
+    }
+    candidates.push_back({at, left, right, last_of_rank[rank]});
+    last_of_rank[rank] = static_cast<int32_t>(candidates.size() - 1);
   };
-  for (int32_t at = 0; symbols[at].next >= 0; at = symbols[at].next) {
-    const auto candidate = candidate_at(at);
-    if (candidate.rank != kNoRank) heap.push_back(candidate);
-  }
-  std::make_heap(heap.begin(), heap.end(), comes_later);
-  const auto push = [&](int32_t at) {
-    const auto candidate = candidate_at(at);
-    if (candidate.rank == kNoRank) return;
-    heap.push_back(candidate);
-    std::push_heap(heap.begin(), heap.end(), comes_later);
-  };
-  while (!heap.empty()) {
-    const auto [rank, at, left, right] = heap.front();
-    std::pop_heap(heap.begin(), heap.end(), comes_later);
-    heap.pop_back();
+  const auto merge = [&](int32_t at) {
     const int32_t next = symbols[at].next;
-    if (symbols[at].id != left || next < 0 || symbols[next].id != right) continue;  // a merge has changed this pair
-    symbols[at].id = find(left, right).result;
+    symbols[at].id = find(symbols[at].id, symbols[next].id).result;
     symbols[at].next = symbols[next].next;
     symbols[next].id = -1;
     if (symbols[at].next >= 0) {
       symbols[symbols[at].next].previous = at;
-      push(at);
+      find_pair(at);
     }
-    if (symbols[at].previous >= 0) push(symbols[at].previous);
+    if (symbols[at].previous >= 0) find_pair(symbols[at].previous);
+  };
+  // Pairs found early, up to a place: their rank is not above the current one, so that what stands there now decides.
+  const auto merge_early = [&](Scratch::Place until) {
+    while (!early.empty() && until > early.front()) {
+      const auto [rank, at] = early.front();
+      std::pop_heap(early.begin(), early.end(), std::greater<>());
+      early.pop_back();
+      const bool is_pair = symbols[at].id >= 0 && symbols[at].next >= 0;
+      if (is_pair && find(symbols[at].id, symbols[symbols[at].next].id).rank == rank) merge(at);
+    }
+  };
+
+  for (int32_t at = 0; symbols[at].next >= 0; at = symbols[at].next) find_pair(at);
+  std::make_heap(open_ranks.begin(), open_ranks.end(), std::greater<>());
+  while (!open_ranks.empty()) {
+    current = open_ranks.front();
+    std::pop_heap(open_ranks.begin(), open_ranks.end(), std::greater<>());
+    open_ranks.pop_back();
+    batch.clear();
+    for (int32_t i = last_of_rank[current]; i >= 0; i = candidates[i].next) batch.push_back(i);
+    last_of_rank[current] = -1;
+    std::sort(batch.begin(), batch.end(), [&](int32_t a, int32_t b) { return candidates[a].at < candidates[b].at; });
+    for (const int32_t i : batch) {
+      const auto [at, left, right, next_candidate] = candidates[i];
+      merge_early({current, at});
+      const int32_t next = symbols[at].next;
+      if (symbols[at].id == left && next >= 0 && symbols[next].id == right) merge(at);
+    }
+    merge_early({kNoRank, 0});
   }
   for (int32_t at = 0; at >= 0; at = symbols[at].next) ids.push_back(symbols[at].id);
 }

@@ -143,8 +143,9 @@ std::string apply_sentencepiece(std::string_view text, const Charsmap& charsmap,
   const auto next = [&](std::string_view rest) -> std::pair<std::string_view, size_t> {
     if (const size_t size = kept.longest_at(rest); size > 0) return {rest.substr(0, size), size};
     if (const auto match = charsmap.longest(rest); match.num_bytes > 0) return {match.replacement, match.num_bytes};
-    const size_t size = read_utf8(rest, 0).num_bytes;
-    return {rest.substr(0, size), size};
+    const Utf8Step step = read_utf8(rest, 0);
+    if (step.state != Utf8State::valid) return {"\uFFFD", 1};
+    return {rest.substr(0, step.num_bytes), step.num_bytes};
   };
   while (rules.remove_extra && !text.empty()) {
     const auto [piece, num_bytes] = next(text);

@@ -175,7 +175,7 @@ TokenizerSpec read_sentencepiece(std::string_view bytes, const nlohmann::json& c
   spec.byte_fallback = model.byte_fallback;
   spec.fuse_unknown = true;
   spec.single_precision = true;
-  spec.each_bad_byte = true;
+  spec.normalizer_takes_bytes = true;
   NormalizerStep normalizer{.kind = NormalizerKind::sentencepiece, .text = model.charsmap, .spaces = model.spaces};
 
   float highest = -std::numeric_limits<float>::max();

@@ -355,10 +355,8 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, EncodeOptions opti
     }
   };
   if (options.add_bos) add("add_bos", "beginning", state.spec.prefix, state.spec.bos);
-  if (!is_utf8(text)) {
-    text =
-        call.storage.emplace_back(state.spec.each_bad_byte ? replace_invalid_bytes(text) : replace_invalid_utf8(text));
-  }
+  if (!state.spec.normalizer_takes_bytes && !is_utf8(text))
+    text = call.storage.emplace_back(replace_invalid_utf8(text));
   std::vector<TextPart> parts, inner_parts;
   (options.parse_special ? state.raw : state.raw_without_special).split(text, parts);
   const AddedTokenMatcher& inner_matcher = options.parse_special ? state.normalized : state.normalized_without_special;

@@ -49,10 +49,10 @@ struct TokenizerSpec {
   DecoderSpec decoder;
   std::optional<std::string> unknown_token;
   bool fuse_unknown = false;
-  bool byte_fallback = false;     // characters without a token become <0x..>
-  bool ignore_merges = false;     // a word that is a token is that token, whatever the merges make of it
-  bool single_precision = false;  // unigram scores are floats
-  bool each_bad_byte = false;     // each byte that is no UTF-8 becomes U+FFFD, not each sequence of them
+  bool byte_fallback = false;           // characters without a token become <0x..>
+  bool ignore_merges = false;           // a word that is a token is that token, whatever the merges make of it
+  bool single_precision = false;        // unigram scores are floats
+  bool normalizer_takes_bytes = false;  // the normalizer replaces what is no UTF-8, byte by byte
 
   std::optional<int32_t> bos, eos;
   std::vector<int32_t> prefix, suffix;  // the model expects them around every text

@@ -198,11 +198,14 @@ json write_unigram(const TokenizerSpec& spec) {
     vocabulary[id] = json::array({text, score});
     if (text == spec.unknown_token) unknown = id;
   };
+  int32_t last = 0;
+  for (const auto& [text, id] : spec.vocabulary) last = std::max(last, id);
+  for (const AddedToken& token : spec.added_tokens)
+    if (token.id < last) set(token.id, token.content, 0.0);  // those beyond are none of the model's
   for (size_t i = 0; i < spec.vocabulary.size(); i++) {
     const bool takes_part = spec.scores[i] != TokenizerSpec::kTakesNoPart;
     set(spec.vocabulary[i].second, spec.vocabulary[i].first, takes_part ? spec.scores[i] : 0.0);
   }
-  for (const AddedToken& token : spec.added_tokens) set(token.id, token.content, 0.0);
   return {{"type", "Unigram"}, {"unk_id", unknown}, {"vocab", vocabulary}, {"byte_fallback", spec.byte_fallback}};
 }
 

@@ -84,22 +84,6 @@ std::string replace_invalid_utf8(std::string_view text) {
   return valid;
 }
 
-std::string replace_invalid_bytes(std::string_view text) {
-  std::string valid;
-  valid.reserve(text.size());
-  for (size_t at = 0; at < text.size();) {
-    const Utf8Step step = read_utf8(text, at);
-    const bool is_valid = step.state == Utf8State::valid;
-    if (is_valid) {
-      valid.append(text, at, step.num_bytes);
-    } else {
-      append_utf8(valid, kReplacementCharacter);
-    }
-    at += is_valid ? step.num_bytes : 1;
-  }
-  return valid;
-}
-
 size_t incomplete_utf8_tail(std::string_view text) {
   for (size_t tail = 1; tail <= 3 && tail <= text.size(); tail++) {
     const size_t at = text.size() - tail;

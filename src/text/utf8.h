@@ -29,9 +29,6 @@ bool is_utf8(std::string_view text);
 // `text` with every invalid sequence replaced by U+FFFD.
 std::string replace_invalid_utf8(std::string_view text);
 
-// The same with one U+FFFD for each byte of them.
-std::string replace_invalid_bytes(std::string_view text);
-
 // How many bytes at the end of `text` begin a sequence that is not complete yet: 0 to 3.
 size_t incomplete_utf8_tail(std::string_view text);
 
