@@ -102,13 +102,13 @@ Value as_markup(const Value& value) {
 Value call_method(const Value& self, const std::string& name, Method method, const Arguments& given, Budget& budget) {
   budget.charge(1);
   if (!self.is_text() || name == "format" || name == "format_map") return method(self, given, budget);
-  for (const Value& argument : given.positional)
-    if (argument.is_undefined() && name != "join") fail_undefined(argument);
-  if (!self.is_markup()) return method(self, given, budget);
   Arguments arguments = given;
-  const size_t inserted = name == "replace" || name == "ljust" || name == "rjust" || name == "center" ? 1 : SIZE_MAX;
-  if (inserted < arguments.positional.size())
-    arguments.positional[inserted] = escaped_text(arguments.positional[inserted], budget);
+  const bool inserts = name == "replace" || name == "ljust" || name == "rjust" || name == "center";
+  if (self.is_markup() && inserts && arguments.positional.size() > 1)
+    arguments.positional[1] = escaped_text(arguments.positional[1], budget);
+  for (const Value& argument : arguments.positional)
+    if (argument.is_undefined() && name != "join") fail_undefined(argument);
+  if (!self.is_markup()) return method(self, arguments, budget);
   return as_markup(method(self, arguments, budget));
 }
 
