@@ -12,6 +12,15 @@ namespace nibble {
 
 namespace {
 
+// A small file may ask for a huge text. Unicode's forms make 11 times as many bytes at most.
+void check_growth(size_t num_bytes, size_t original) {
+  constexpr size_t kMaxFactor = 16, kMaxAdded = 1024;
+  if (num_bytes > kMaxFactor * original + kMaxAdded) {
+    throw_input_error("normalizer: makes more than {} bytes of a text of {}", kMaxFactor * original + kMaxAdded,
+                      original);
+  }
+}
+
 std::string unicode_form(std::string_view text, int options) {
   utf8proc_uint8_t* mapped = nullptr;
   const utf8proc_ssize_t size =
@@ -82,6 +91,7 @@ std::string replace_matches(std::string_view text, const Regex& regex, std::stri
   for (size_t from = 0; from <= text.size() && search.find(text, from, begin, end);) {
     out.append(text, done, begin - done);
     out += content;
+    check_growth(out.size(), text.size());
     done = from = end;
     if (begin < end) continue;
     if (end == text.size()) break;
@@ -107,6 +117,7 @@ std::string apply_by_grapheme(std::string_view text, const Charsmap& charsmap) {
       step = next;
       end += next.num_bytes;
     }
+    check_growth(out.size(), text.size());
     const std::string_view grapheme = text.substr(begin, end - begin);
     begin = end;
     if (grapheme.size() < 6) {
@@ -142,11 +153,13 @@ std::string apply_sentencepiece(std::string_view text, const Charsmap& charsmap,
   }
   std::string out;
   if (text.empty()) return out;
-  out.reserve(text.size() + text.size() / 2);
+  const size_t original = text.size();
+  out.reserve(original + original / 2);
   if (rules.add_prefix && !rules.as_suffix) out += space;
   for (bool after_space = rules.remove_extra; !text.empty();) {
     auto [piece, num_bytes] = next(text);
     text.remove_prefix(num_bytes);
+    check_growth(out.size() + piece.size(), original);
     while (after_space && piece.starts_with(' ')) piece.remove_prefix(1);
     for (const char c : piece) {
       if (c == ' ') {
@@ -180,6 +193,7 @@ std::string replace_all(std::string_view text, std::string_view pattern, std::st
   for (size_t at; !pattern.empty() && (at = text.find(pattern, done)) != std::string_view::npos;) {
     out.append(text, done, at - done);
     out += content;
+    check_growth(out.size(), text.size());
     done = at + pattern.size();
   }
   return out.append(text, done);
@@ -223,6 +237,7 @@ std::string Normalizer::apply_step(const CompiledStep& compiled, std::string_vie
 }
 
 std::string_view Normalizer::apply(std::string_view text, std::deque<std::string>& storage) const {
+  const size_t original = text.size();
   for (const CompiledStep& compiled : steps_) {
     const NormalizerKind kind = compiled.step.kind;
     const bool changes_nothing = (kind == NormalizerKind::nfc && is_composed(text)) ||
@@ -231,6 +246,7 @@ std::string_view Normalizer::apply(std::string_view text, std::deque<std::string
                                   is_ascii(text));
     if (changes_nothing) continue;
     text = storage.emplace_back(apply_step(compiled, text));
+    check_growth(text.size(), original);
     if (!is_utf8(text)) text = storage.emplace_back(replace_invalid_utf8(text));  // a charsmap may hold anything
   }
   return text;
