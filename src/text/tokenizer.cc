@@ -139,17 +139,19 @@ void Tokenizer::State::set_token(int32_t id, std::string_view text, bool is_adde
   Token& token = tokens[id];
   token = {pool.size(), bytes.size(), true, is_special, pool.size(), bytes.size()};
   pool += bytes;
-  if (!decoder.first_loses_spaces || is_plain) return;
-  const std::string first = replace_all(text, decoder.replacements[0].first, "", text.size());
+  if (decoder.lost_in_first.empty() || is_plain) return;
+  const std::string first = decoded_token(replace_all(text, decoder.lost_in_first, "", text.size()), decoder);
   token.first_offset = pool.size();
   token.first_size = first.size();
   pool += first;
 }
 
 void Tokenizer::State::check_id(std::string_view text, int32_t id) const {
-  if (id < 0 || id >= TokenizerSpec::kMaxVocabulary) {
-    throw_input_error("vocabulary: token '{}' has id {}, 0 to {} expected", text, id,
-                      TokenizerSpec::kMaxVocabulary - 1);
+  const size_t num_tokens = spec.vocabulary.size() + spec.added_tokens.size();
+  const auto end = std::min<size_t>(TokenizerSpec::kMaxVocabulary, 65536 + 4 * num_tokens);  // room for holes
+  if (id < 0 || static_cast<size_t>(id) >= end) {
+    throw_input_error("vocabulary: token '{}' has id {}, 0 to {} expected among {} tokens", text, id, end - 1,
+                      num_tokens);
   }
 }
 

@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "text/json_members.h"
 #include "text/tokenizer_spec.h"
+#include "text/utf8.h"
 
 namespace nibble {
 
@@ -62,7 +63,9 @@ MetaspaceStep read_metaspace(const json& node, const std::string& where) {
   } else {
     throw_input_error("{}: prepend_scheme is {}, \"always\", \"first\" or \"never\" expected", where, shown(scheme));
   }
-  if (step.replacement.empty()) throw_input_error("{}: replacement is empty, one character expected", where);
+  const bool is_character =
+      !step.replacement.empty() && read_utf8(step.replacement, 0).num_bytes == step.replacement.size();
+  if (!is_character) throw_input_error("{}: replacement is '{}', one character expected", where, step.replacement);
   return step;
 }
 
@@ -177,7 +180,7 @@ void read_decoder(const json& node, DecoderSpec& decoder, bool& is_fused, int ne
   } else if (type == "Metaspace") {
     const MetaspaceStep step = read_metaspace(node, where);
     decoder.replacements.emplace_back(step.replacement, " ");
-    decoder.first_loses_spaces = step.prepend != MetaspaceStep::Prepend::never;
+    if (step.prepend != MetaspaceStep::Prepend::never) decoder.lost_in_first = step.replacement;
   } else if (type == "Replace") {
     const auto [text, is_literal] = read_pattern(node, where);
     if (!is_literal) throw_input_error("{}: pattern '{}' is a Regex; only a String is supported", where, text);

@@ -29,7 +29,7 @@ struct DecoderSpec {
   bool byte_level = false;                                        // tokens are in the byte-level alphabet
   std::vector<std::pair<std::string, std::string>> replacements;  // in each token
   bool byte_fallback = false;                                     // <0x0A> is a byte
-  bool first_loses_spaces = false;                                // the first token, all of them
+  std::string lost_in_first;                                      // what the first token loses wherever it has it
   int32_t strip_start = 0;                                        // so many spaces at the beginning of the text go
   static constexpr int32_t kAllSpaces = INT32_MAX;
 };

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <span>
+#include <unordered_map>
 
 #include "text/score_merges.h"
 
@@ -109,8 +110,8 @@ json write_decoder(const DecoderSpec& decoder) {
   if (decoder.byte_level) return byte_level(true, true);
   json list = json::array();
   for (const auto& [from, to] : decoder.replacements) {
-    list.push_back(decoder.first_loses_spaces && to == " " ? metaspace(from, "always", true)
-                                                           : replace("String", from, to));
+    list.push_back(from == decoder.lost_in_first && to == " " ? metaspace(from, "always", true)
+                                                              : replace("String", from, to));
   }
   if (decoder.byte_fallback) list.push_back({{"type", "ByteFallback"}});
   list.push_back({{"type", "Fuse"}});
@@ -157,16 +158,16 @@ json write_post_processor(const TokenizerSpec& spec) {
 // What a file with scores leaves unsaid: its merges in order, as far as they join tokens.
 json write_scored_merges(const TokenizerSpec& spec) {
   std::vector<ScoredToken> tokens;
-  std::vector<const std::string*> texts(TokenizerSpec::kMaxVocabulary, nullptr);
+  std::unordered_map<int32_t, std::string_view> texts;
   for (size_t i = 0; i < spec.vocabulary.size(); i++) {
     const auto& [text, id] = spec.vocabulary[i];
-    texts[id] = &text;
+    texts.emplace(id, text);
     if (spec.scores[i] != TokenizerSpec::kTakesNoPart) tokens.push_back({text, id, spec.scores[i]});
   }
   json merges = json::array();
   for (const BpeMerge& merge : merges_of_scores(tokens)) {
     if (std::max(merge.left, merge.right) < BpeSymbols::kCharacterBase)
-      merges.push_back(json::array({*texts[merge.left], *texts[merge.right]}));
+      merges.push_back(json::array({texts.at(merge.left), texts.at(merge.right)}));
   }
   return merges;
 }

@@ -46,6 +46,19 @@ TEST(Text, TokenizersOfAFolderAFileAndAGgufAgree) {
   EXPECT_EQ(find_tokenizer(open_checkpoint(kGguf))->eos(), 330);
 }
 
+TEST(Text, AFolderMayHoldNothingButASentencePieceModel) {
+  const std::filesystem::path model = std::filesystem::path(NIBBLE_TEST_DATA) / "text" / "tokenizers" / "bpe_nmt.model";
+  const TemporaryFolder folder;
+  std::filesystem::copy(model, folder.path() / "tokenizer.model");
+  const auto ids = load_tokenizer(model).encode("the corn");
+  EXPECT_EQ(ids.size(), 2u);
+  EXPECT_EQ(load_tokenizer(folder.path()).encode("the corn"), ids);
+  folder.write("tokenizer_config.json", "{\"add_eos_token\": true}");
+  EXPECT_TRUE(load_tokenizer(folder.path()).adds_eos());
+  const auto broken = folder.write("tokenizer.model", "\x0A\x7F");
+  expect_parts(error_of([&] { load_tokenizer(broken); }), {broken.string(), "longer than the message"});
+}
+
 TEST(Text, WhereThereIsNoTokenizer) {
   EXPECT_FALSE(find_tokenizer(open_checkpoint(kWithout)));
   EXPECT_FALSE(find_tokenizer(open_checkpoint(kModels / "llama-gguf-q4_0" / "model.gguf")));

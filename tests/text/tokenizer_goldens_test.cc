@@ -216,6 +216,10 @@ TEST(TokenizerJson, WhatIsWrongAroundTheModelIsNamed) {
   expect(with("llama2", "/model/end_of_word_suffix", "</w>"), "end_of_word_suffix is \"</w>\"");
   expect(with("unigram", "/model/vocab/3", {"x", "y"}), "entry 3 is");
   expect(with("unigram", "/model/unk_id", 100000), "unk_id is 100000");
+  json doubles = json::array();
+  for (int i = 0; i < 40; i++)
+    doubles.push_back({{"type", "Replace"}, {"pattern", {{"String", "o"}}}, {"content", "oo"}});
+  expect(with("llama2", "/normalizer", {{"type", "Sequence"}, {"normalizers", doubles}}), "normalizer: makes more");
   json deep = {{"type", "Lowercase"}};
   for (int i = 0; i < 1000; i++) deep = {{"type", "Sequence"}, {"normalizers", json::array({deep})}};
   expect(with("llama2", "/normalizer", deep), "nested more than");
