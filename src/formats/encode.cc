@@ -196,8 +196,12 @@ void encode_q8_0_row(std::span<const float> row, ScaleSearch search, uint8_t* co
     const float step = search == ScaleSearch::best ? half_to_float(load_unaligned<uint16_t>(scale)) : exact;
     const float inverse = step > 0.0f ? 1.0f / step : 0.0f;
     if (!std::isfinite(inverse)) return;  // below the least half: the scale is 0
-    for (size_t i = 0; i < group.size(); i++)
-      code[i] = static_cast<uint8_t>(static_cast<int8_t>(std::clamp(std::round(group[i] * inverse), -127.0f, 127.0f)));
+    for (size_t i = 0; i < group.size(); i++) {
+      constexpr float kMagic = 0x1.8p23f;  // added and taken away again, it leaves a whole number; std::round is a call
+      const float x = std::clamp(group[i] * inverse, -127.0f, 127.0f);
+      const float whole = search == ScaleSearch::best ? (x + kMagic) - kMagic : std::round(x);
+      code[i] = static_cast<uint8_t>(static_cast<int8_t>(whole));
+    }
   });
 }
 
