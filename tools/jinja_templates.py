@@ -113,7 +113,7 @@ class Generator:
 
     def format_places(self):
         return self.pick("{}|{}", "{0}{1}{0}", "{k}-{}", "{:>8}|{}", "{!r}|{!s}", "{{}}{}", "{0!r:>6}", "{1:03d}", "{k[0]}", "{:{}}",
-                         "{k.upper}", "{1:,}", "{0} {}", "}", "{3}", "{k:^9}")
+                         "{k.zz}", "{1:,}", "{0} {}", "}", "{3}", "{k:^9}")
 
     def format_spec(self):
         return self.pick("", "*", "0") + self.pick("", "<", ">", "^", "=") + self.pick("", "+", " ", "-") + self.pick("", "#") + \

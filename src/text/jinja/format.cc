@@ -65,8 +65,11 @@ void append_sequence(std::string& out, const Value& value, Budget& budget, int n
   const auto& items = value.items();
   const auto number = [&](size_t i) { return std::get<int64_t>(items[i].data); };
   if (value.is_kind(SequenceKind::range)) {
-    const int64_t step = items.size() > 1 ? number(1) - number(0) : 1;
-    const int64_t start = items.empty() ? 0 : number(0), stop = items.empty() ? 0 : number(items.size() - 1) + step;
+    int64_t step = 1, stop = 0;
+    if (items.size() > 1 && __builtin_sub_overflow(number(1), number(0), &step)) step = INT64_MAX;
+    const int64_t start = items.empty() ? 0 : number(0);
+    if (!items.empty() && __builtin_add_overflow(number(items.size() - 1), step, &stop))
+      stop = step > 0 ? INT64_MAX : INT64_MIN;
     append(out,
            step == 1 ? fmt::format("range({}, {})", start, stop) : fmt::format("range({}, {}, {})", start, stop, step),
            budget);

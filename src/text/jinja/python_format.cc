@@ -130,6 +130,7 @@ std::string format_integer(int64_t number, Spec spec) {
 std::string format_float(double number, Spec spec) {
   if (spec.grouping != 0 && spec.type == 'n') fail("format: '{}' is not allowed with 'n'", spec.grouping);
   char type = spec.type;
+  if (spec.is_alternate && type == 0) fail("format: '#' without a type is not supported for a float; write its type");
   std::string body;
   const double size = std::fabs(number);
   const bool is_negative = std::signbit(number) && !std::isnan(number);

@@ -259,6 +259,7 @@ Value truncate(Interpreter& interpreter, const Value& input, const Arguments& ar
   if (!input.is_text() && !input.is_undefined()) fail("truncate: a string expected, not {}", type_name(input));
   const int64_t limit = bound[0].is_undefined() ? 255 : to_integer(bound[0], "truncate");
   const int64_t leeway = is_given(bound[3]) ? to_integer(bound[3], "truncate") : 5;
+  if (limit < 0) fail("truncate: a length of {}, 0 or more expected", limit);
   if (leeway < 0) fail("truncate: a leeway of {}, 0 or more expected", leeway);
   std::string end = bound[2].is_undefined() ? "..." : to_text(bound[2], interpreter.budget());
   const std::string text = to_text(input, interpreter.budget());
@@ -304,6 +305,7 @@ Value file_size(Interpreter&, const Value& input, const Arguments& arguments) {
   const std::optional<double> given = float_of(input);
   if (!given) fail("filesizeformat: a number expected, not {}", type_name(input));
   const double size = *given, base = is_binary ? 1024 : 1000;
+  if (!(size > -9.2e18)) fail("filesizeformat: {} does not fit 64 bits", size);
   if (size == 1) return "1 Byte";
   if (size < base) return fmt::format("{} Bytes", static_cast<int64_t>(size));
   static constexpr std::string_view prefixes = "kMGTPEZY";
@@ -390,9 +392,11 @@ Value round_integer(int64_t number, int64_t precision) {
   for (int64_t i = precision; i < 0; i++) scale *= 10;
   int64_t rest = number % scale;
   if (rest < 0) rest += scale;
-  const int64_t below = number - rest;
+  int64_t below = 0, above = 0;
+  if (__builtin_sub_overflow(number, rest, &below) || __builtin_add_overflow(below, scale, &above))
+    fail("round: the result does not fit 64 bits");
   const bool goes_up = rest > scale - rest || (rest == scale - rest && below / scale % 2 != 0);
-  return goes_up ? below + scale : below;
+  return goes_up ? above : below;
 }
 
 Value round_number(Interpreter&, const Value& input, const Arguments& arguments) {

@@ -251,8 +251,8 @@ Value pad_method(const Value& self, const Arguments& arguments, Budget& budget) 
 
 Value zfill_method(const Value& self, const Arguments& arguments, Budget& budget) {
   const int64_t width = to_integer(arguments.bind("zfill", {"/width"}, 1)[0], "zfill");
+  if (width <= length(self)) return self;
   const int64_t missing = width - length(self);
-  if (missing <= 0) return self;
   if (width > 1'000'000) fail("zfill: a width of {}, at most 1000000 expected", width);
   budget.charge_text(width);
   std::string text = self.text();
