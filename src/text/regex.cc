@@ -22,8 +22,12 @@ constexpr size_t kJitStackBytes = size_t{128} << 20;  // grows on demand; a matc
 // byte; what takes a hundred times as much for a text, and a second on top, is an error.
 constexpr auto kTimePerByte = std::chrono::microseconds(10);
 constexpr auto kTimePerText = std::chrono::seconds(1);
-constexpr size_t kStartsAtOnce = 16384;  // places where a match may begin that are tried between two looks at the clock
 constexpr int kFindsAtOnce = 64;
+
+// How many places where a match may begin are tried between two looks at the clock: each may read the rest of the text.
+size_t starts_at_once(size_t text_size) {
+  return std::clamp<size_t>((size_t{64} << 20) / std::max<size_t>(text_size, 1), 16, 16384);
+}
 
 // Oniguruma counts six superscripts and fractions of Latin-1 as word characters, and no others.
 constexpr const char* kWordClass = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}";
@@ -237,15 +241,16 @@ bool Regex::Search::find(std::string_view text, size_t from, size_t& begin, size
   state.longest_text = std::max(state.longest_text, text.size());
   if (++state.num_finds % kFindsAtOnce == 0) state.check_time();
   const auto match = state.regex->has_jit ? pcre2_jit_match : pcre2_match;
-  for (size_t first = from;; first += kStartsAtOnce) {
+  const size_t num_starts = starts_at_once(text.size());
+  for (size_t first = from;; first += num_starts) {
     if (first > from) {
       state.check_time();
       while (first < text.size() && (static_cast<uint8_t>(text[first]) & 0xC0) == 0x80) first--;
     }
-    pcre2_set_offset_limit(state.context, first + kStartsAtOnce - 1);
+    pcre2_set_offset_limit(state.context, first + num_starts - 1);
     const int result = match(state.regex->code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), first,
                              PCRE2_NO_UTF_CHECK, state.match, state.context);
-    if (result == PCRE2_ERROR_NOMATCH && first + kStartsAtOnce <= text.size()) continue;
+    if (result == PCRE2_ERROR_NOMATCH && first + num_starts <= text.size()) continue;
     if (result == PCRE2_ERROR_NOMATCH) return false;
     if (result < 0) {
       throw_input_error("split pattern '{}': text of {} bytes: {}", state.regex->pattern, text.size(),
