@@ -27,13 +27,13 @@ void render(const TemplateArguments& a) {
   const nlohmann::ordered_json generation = value("add_generation_prompt", false);
   if (!generation.is_boolean())
     throw_input_error("{}: add_generation_prompt is {}; true or false expected", a.messages, generation.dump());
-  const std::string text = ChatTemplate(read_file(a.source))
-                               .render({.messages = json.at("messages"),
-                                        .tools = value("tools", nullptr),
-                                        .variables = value("variables", nlohmann::ordered_json::object()),
-                                        .add_generation_prompt = generation.get<bool>(),
-                                        .documents = value("documents", nullptr)});
-  std::fwrite(text.data(), 1, text.size(), stdout);
+  const std::string prompt = ChatTemplate(read_file(a.source))
+                                 .render({.messages = json.at("messages"),
+                                          .tools = value("tools", nullptr),
+                                          .variables = value("variables", nlohmann::ordered_json::object()),
+                                          .add_generation_prompt = generation.get<bool>(),
+                                          .documents = value("documents", nullptr)});
+  std::fwrite(prompt.data(), 1, prompt.size(), stdout);
 }
 
 }  // namespace
