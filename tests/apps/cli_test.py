@@ -356,8 +356,8 @@ class Text(Case):
                     conversation, says=["no tools", "line 1"])
         self.refuse("template", self.folder / "none.jinja", "--messages", conversation, says=["none.jinja", "opened"])
         self.refuse("template", good, "--messages", self.folder / "none.json", says=["none.json", "opened"])
-        for contents in "[]", "{", '{"messages": 3}':
-            self.refuse("template", good, "--messages", self.write("bad.json", contents), says=["bad.json", "messages"])
+        for contents, says in ("[]", "messages"), ("{", "not valid JSON"), ('{"messages": 3}', "messages"):
+            self.refuse("template", good, "--messages", self.write("bad.json", contents), says=["bad.json", says])
         self.refuse("template", good, "--messages",
                     self.write("bad.json", '{"messages": [], "add_generation_prompt": 1}'),
                     says=["add_generation_prompt is 1", "true or false"])
@@ -428,7 +428,7 @@ class DamagedModels(Case):
                 ({"hidden_size": 128}, ["[131, 96]", "[131, 128]"]),
                 ({"num_hidden_layers": 3}, ["model.layers.2."]),
                 ({"num_hidden_layers": 0}, ["num_hidden_layers is 0"]),
-                ({"model_type": "gemma"}, ["gemma", "llama, qwen3"]),
+                ({"model_type": "gemma"}, ["gemma", "llama, mixtral, qwen3"]),
                 ({"num_attention_heads": 5}, ["num_key_value_heads is 2", "5 query heads"]),
                 ({"quantization_config": {"quant_method": "gptq"}}, ["gptq", "modelopt"]),
                 ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, ["dynamic", "yarn"])]:

@@ -124,7 +124,7 @@ class Models(Case):
         environment = self.environment | {"NIBBLE_MODELS": str(MODELS)}
         message = self.refuse("run", "lama-bf16", "--tokens", "1", says=["lama-bf16", "llama-bf16"], **environment)
         self.assertNotIn("qwen3-modelopt", message)
-        self.refuse("run", "QWEN3", "--tokens", "1", says=["qwen3-bf16", "qwen3-modelopt-nvfp4"], **environment)
+        self.refuse("run", "QWEN3", "--tokens", "1", says=["qwen3-bf16", "qwen3-ct-mixed"], **environment)
         message = self.refuse("run", "nothing like it at all", "--tokens", "1", says=["`nibble models`"], **environment)
         self.assertNotIn("near", message)
         self.refuse("run", "x" * 100000, "--tokens", "1", says=["no such file"], **environment)

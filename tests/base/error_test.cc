@@ -18,7 +18,7 @@ std::string message_of(Work work) {
 }
 
 TEST(InputError, QuotesNamesFromFilesWithoutTheirControlCharacters) {
-  const std::string name("a\0b\x1b[2Jc\x7f é\n\td", 16);
+  const std::string name("a\0b\x1b[2Jc\x7f é\n\td", 15);
   EXPECT_EQ(message_of([&] { throw_input_error("file: {} is bad", name); }),
             "file: a\\x00b\\x1B[2Jc\\x7F é\n\td is bad");
 }
