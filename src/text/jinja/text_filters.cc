@@ -255,18 +255,23 @@ Value indent(Interpreter& interpreter, const Value& input, const Arguments& argu
 
 Value truncate(Interpreter& interpreter, const Value& input, const Arguments& arguments) {
   const auto bound = arguments.bind("truncate", {"length", "killwords", "end", "leeway"});
-  if (input.is_list() && !input.is_generator() && input.items().size() <= 5) return input;  // shorter than any limit
-  if (!input.is_text() && !input.is_undefined()) fail("truncate: a string expected, not {}", type_name(input));
+  const bool is_sized = input.is_dict() || (input.is_list() && !input.is_generator());
+  if (!input.is_text() && !input.is_undefined() && !is_sized)
+    fail("truncate: a string expected, not {}", type_name(input));
   const int64_t limit = bound[0].is_undefined() ? 255 : to_integer(bound[0], "truncate");
   const int64_t leeway = is_given(bound[3]) ? to_integer(bound[3], "truncate") : 5;
   if (limit < 0) fail("truncate: a length of {}, 0 or more expected", limit);
   if (leeway < 0) fail("truncate: a leeway of {}, 0 or more expected", leeway);
   std::string end = bound[2].is_undefined() ? "..." : to_text(bound[2], interpreter.budget());
+  const int64_t kept = limit - static_cast<int64_t>(count_characters(end));
+  if (kept < 0) fail("truncate: a length of {} is less than that of '{}'", limit, end);
+  if (is_sized) {  // Python's len() does not mind
+    if (length(input) - leeway <= limit) return input;
+    fail("truncate: a string expected, not {}", type_name(input));
+  }
   const std::string text = to_text(input, interpreter.budget());
   const auto offsets = character_offsets(text);
   const auto size = static_cast<int64_t>(offsets.size()) - 1;
-  const int64_t kept = limit - static_cast<int64_t>(count_characters(end));
-  if (kept < 0) fail("truncate: a length of {} is less than that of '{}'", limit, end);
   if (size <= limit || size - limit <= leeway) return input.is_text() ? input : Value("");
   std::string start = text.substr(0, offsets[kept]);
   if (!is_true(bound[1])) start = start.substr(0, start.rfind(' '));
