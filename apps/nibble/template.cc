@@ -2,6 +2,7 @@
 #include <cstdio>
 
 #include "base/error.h"
+#include "base/naming.h"
 #include "base/read_file.h"
 #include "checkpoint/json_file.h"
 #include "commands.h"
@@ -27,12 +28,14 @@ void render(const TemplateArguments& a) {
   const nlohmann::ordered_json generation = value("add_generation_prompt", false);
   if (!generation.is_boolean())
     throw_input_error("{}: add_generation_prompt is {}; true or false expected", a.messages, generation.dump());
-  const std::string prompt = ChatTemplate(read_file(a.source))
-                                 .render({.messages = json.at("messages"),
-                                          .tools = value("tools", nullptr),
-                                          .variables = value("variables", nlohmann::ordered_json::object()),
-                                          .add_generation_prompt = generation.get<bool>(),
-                                          .documents = value("documents", nullptr)});
+  const std::string source = read_file(a.source);
+  const std::string prompt = naming(a.source, [&] {
+    return ChatTemplate(source).render({.messages = json.at("messages"),
+                                        .tools = value("tools", nullptr),
+                                        .variables = value("variables", nlohmann::ordered_json::object()),
+                                        .add_generation_prompt = generation.get<bool>(),
+                                        .documents = value("documents", nullptr)});
+  });
   std::fwrite(prompt.data(), 1, prompt.size(), stdout);
 }
 

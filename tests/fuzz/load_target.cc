@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "base/naming.h"
 #include "engine/engine.h"
 #include "engine/session.h"
 #include "engine/text.h"
@@ -63,7 +64,8 @@ void load_and_step(const fs::path& model) {
     stop_tokens(engine.checkpoint());
     check_sampling_options(default_sampling(engine.checkpoint()));
     if (const auto tokenizer = find_tokenizer(engine.checkpoint())) tokenizer->encode("Hello world, 123 <s>\n");
-    if (const auto source = find_chat_template(engine.checkpoint())) ChatTemplate parsed(*source);
+    if (const auto source = find_chat_template(engine.checkpoint()))
+      naming(model.string(), [&] { ChatTemplate parsed(*source); });
   }
 }
 
