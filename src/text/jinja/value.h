@@ -39,8 +39,8 @@ class Budget {
   void charge_text(size_t bytes) { charge(bytes / 16 + 1); }
 
  private:
-  static constexpr uint64_t kWork =
-      4'000'000;  // a value takes up to 110 bytes; published templates a few hundred per message
+  // A value takes up to 110 bytes of memory; published templates take a few hundred steps for a message.
+  static constexpr uint64_t kWork = 4'000'000;
   uint64_t left_ = kWork;
 };
 
