@@ -126,7 +126,8 @@ void read_scaling(const RopeKeys& keys, double max_position_embeddings, RopePara
   if (p.scaling == RopeScaling::none) return;
   const ConfigReader& reader = keys.reader;
   p.original_max_position_embeddings = reader.number(keys.original, max_position_embeddings);
-  if (p.original_max_position_embeddings <= 0) reader.reject(keys.original, "a positive number expected");
+  if (!(p.original_max_position_embeddings > 0 && p.original_max_position_embeddings <= kLargestContext))
+    reader.reject(keys.original, fmt::format("a number above 0 and up to {} expected", kLargestContext));
   // Some configurations leave yarn's factor to the ratio of the two lengths.
   p.factor = p.scaling == RopeScaling::yarn
                  ? reader.number(keys.factor, max_position_embeddings / p.original_max_position_embeddings)
