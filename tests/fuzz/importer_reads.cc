@@ -42,7 +42,8 @@ void read_everything(const std::shared_ptr<const Checkpoint>& checkpoint) {
   if (!source) return;
   for (const auto& [tensor_name, tensor] : checkpoint->tensors) {
     const auto& shape = tensor.shape;
-    if (tensor_name.find('*') != std::string::npos) continue;  // in what models ask for it stands for an expert's number
+    if (tensor_name.find('*') != std::string::npos)
+      continue;  // in what models ask for it stands for an expert's number
     const auto module = tensor_name.substr(0, tensor_name.rfind('.'));
     const int heads = tensor_name.size() % 2 == 0 ? 2 : 0;
     if (shape.size() == 1 && shape[0] >= 0 && shape[0] <= kLargest)
