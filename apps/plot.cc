@@ -12,7 +12,7 @@ namespace {
 
 // In pixels. Bars begin at kLeft, the longest of a panel or its limit ends at kRight; values stand behind the bars.
 constexpr int kWidth = 760, kMargin = 32, kLeft = 232, kRight = 640;
-constexpr int kBar = 24, kBarStep = 32, kPanelHead = 40, kPanelGap = 20;
+constexpr int kBar = 24, kBarStep = 32, kPanelHead = 40, kPanelGap = 14;
 constexpr const char* kInk = "#1f2933";
 constexpr const char* kPale = "#66727f";
 constexpr std::array kGreys = {"#b4bcc4", "#8d97a1", "#69747f"};
@@ -53,8 +53,10 @@ std::string text_at(double x, double y, const std::string& text, TextStyle style
 int panel_height(const BarChart& chart) { return kPanelHead + kBarStep * static_cast<int>(chart.series.size()); }
 
 std::string panel_svg(const BarChart& chart, const BarPanel& panel, int top) {
-  std::string out = text_at(kMargin, top + 18, panel.title, {.size = 15, .bold = true});
-  out += text_at(kWidth - kMargin, top + 18, panel.note, {.size = 12, .colour = kPale, .ends_here = true});
+  std::string out = fmt::format(
+      "<text x=\"{}\" y=\"{}\" font-size=\"15\" font-weight=\"600\" fill=\"{}\">{}"
+      "<tspan font-size=\"12\" font-weight=\"400\" fill=\"{}\" dx=\"10\">{}</tspan></text>\n",
+      kMargin, top + 18, kInk, escaped(panel.title), kPale, escaped(panel.note));
   const double longest = std::max(*std::ranges::max_element(panel.values), panel.limit.value_or(0));
   const auto length = [&](double value) { return longest > 0 ? value / longest * (kRight - kLeft) : 0; };
   const int first = top + kPanelHead - 6;

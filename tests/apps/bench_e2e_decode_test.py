@@ -73,6 +73,7 @@ class BenchE2eDecode(Case):
         self.refuse("--threads", -1, says=["--threads"])
         self.refuse("model.gguf", says=["model.gguf"])
         self.refuse("--shape", "gpt-5", says=["--shape gpt-5", "glm-4.7-flash"])
+        self.refuse("--shape", "mixtral-8x7b", "--layers", 1024, says=["mixtral-8x7b", "of memory available"])
         self.refuse("--shape", "smollm2-135m", "--layers", 1, "--max-new-tokens", 8193, says=["8193", "8192 positions"])
 
     def test_charts_that_cannot_be_written(self):

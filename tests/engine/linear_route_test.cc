@@ -9,6 +9,9 @@ std::vector<float> logits_on(Engine& engine, LinearRoute route, std::span<const 
   Step step = engine.model().forward(1, LogitsFor::last_token);
   step.linear_route = route;
   const auto compiled = engine.compile(step);
+  const std::vector<Phase> phases = compiled->phases();
+  EXPECT_EQ(std::ranges::any_of(phases, [](const Phase& p) { return p.name.ends_with("(tiles of 64)"); }),
+            route == LinearRoute::always_tiles);
   const auto cache = engine.backend().make_kv_cache(engine.kv_cache_shape());
   const auto vocab_size = static_cast<size_t>(engine.model().config.vocab_size);
   std::vector<float> logits(tokens.size() * vocab_size);
