@@ -5,6 +5,7 @@
 // those that a token needs, the same for both: packed weights, of experts only the chosen, and the cache.
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <ctime>
 #include <limits>
@@ -123,6 +124,8 @@ Part decode(Engine& engine, LinearRoute route, int64_t max_new_tokens, double ma
     for (size_t i = shares.size(); i < gbps.size(); i++) shares.push_back(gbps[i] / roofs.back());
     roof_before = roof_after;
   }
+  if (!std::isfinite(logits[static_cast<size_t>(token)]))
+    throw_run_error("the logits after token {} are not finite", part.tokens.size());
   part.tok_s = 1 / median(seconds);
   part.read_gbps = median(gbps);
   part.roof_gbps = median(roofs);

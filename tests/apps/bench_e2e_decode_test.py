@@ -21,13 +21,14 @@ class BenchE2eDecode(Case):
 
     def test_a_mixture_of_experts(self):
         chart = self.folder / "chart.svg"
-        report = self.report("--layers", 2, "--max-new-tokens", 2, "--experts", "mxfp4", "--plot", chart)
+        report = self.report("--layers", 2, "--max-new-tokens", 1, "--experts", "mxfp4", "--plot", chart,
+                             timeout=300)  # with sanitizers half a minute
         self.assertEqual([report[k] for k in ("shape", "layers", "moe_layers", "experts", "rest")],
                          ["glm-4.7-flash", 2, 1, "mxfp4", "fp4"])
         before, after = report["before"], report["after"]
         for part in before, after:
             self.assertEqual(list(part), PART)
-            self.assertEqual(part["tokens"], 2)
+            self.assertEqual(part["tokens"], 1)
             self.assertTrue(all(part[key] > 0 for key in PART))
             self.assertLess(part["moe_layer_ms"], 1000 / part["decode_tok_s"])
             self.assertAlmostEqual(part["read_gbps"] * 1e9 / part["decode_tok_s"] / report["bytes_per_token"], 1, 1)
