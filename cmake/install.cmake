@@ -17,5 +17,5 @@ write_basic_package_version_file(${PROJECT_BINARY_DIR}/nibbleConfigVersion.cmake
 install(FILES ${PROJECT_BINARY_DIR}/nibbleConfig.cmake ${PROJECT_BINARY_DIR}/nibbleConfigVersion.cmake
         DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/nibble)
 if(NIBBLE_BUILD_APPS)
-  install(TARGETS nibble bench_gemm_fp4 RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+  install(TARGETS nibble bench_gemm_fp4 bench_e2e_decode RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 endif()

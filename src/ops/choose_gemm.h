@@ -13,12 +13,19 @@ inline constexpr int kBatchedTokens = 8;
 
 // The linears of the engine, on packed weights.
 enum class LinearKernel : uint8_t {
-  gemv,     // M = 1: bound by memory
-  batched,  // M = 2 … kBatchedTokens: weights are read and decoded once for all tokens
-  tiles,    // more: tiles of 8 tokens over blocks of rows that stay in cache
+  gemv,         // M = 1: bound by memory
+  batched,      // M = 2 … kBatchedTokens: weights are read and decoded once for all tokens
+  tiles,        // more: tiles of 8 tokens over blocks of rows that stay in cache
+  tiles_of_64,  // 64 tokens whatever M is: the rows past M are computed and not stored
 };
 
-LinearKernel choose_linear(int64_t M);
+// What a step asks for.
+enum class LinearRoute : uint8_t {
+  by_tokens,     // the kernel that suits M
+  always_tiles,  // tiles of 64×64 for every M, as kernels made for prompts have them: what benchmarks compare with
+};
+
+LinearKernel choose_linear(int64_t M, LinearRoute route = LinearRoute::by_tokens);
 std::string_view linear_kernel_name(LinearKernel kernel);
 
 }  // namespace nibble

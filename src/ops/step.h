@@ -16,6 +16,7 @@
 #include <variant>
 #include <vector>
 
+#include "ops/choose_gemm.h"
 #include "weights/weight_table.h"
 
 namespace nibble {
@@ -182,6 +183,7 @@ enum class LogitsFor : uint8_t { last_token, all_tokens };
 struct Step {
   int64_t M;
   LogitsFor logits_for;
+  LinearRoute linear_route = LinearRoute::by_tokens;  // of all that multiplies by a matrix; the values are the same
   std::vector<StepBuffer> buffers;
   std::vector<Rotation> rotations;
   std::vector<Op> ops;

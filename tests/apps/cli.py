@@ -20,10 +20,10 @@ SILENT = MODELS / "llama-ct-mxfp4"  # has none
 TEMPLATE_TEXT = "<|start|>user\nHi<|end|>\n<|start|>assistant\n"
 
 
-def nibble(*arguments, stdin=b"", **environment):
+def nibble(*arguments, stdin=b"", timeout=60, **environment):
     """The finished process; stdout and stderr are bytes."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith("NIBBLE_")}
-    return subprocess.run([NIBBLE, *map(str, arguments)], input=stdin, capture_output=True, timeout=60,
+    return subprocess.run([NIBBLE, *map(str, arguments)], input=stdin, capture_output=True, timeout=timeout,
                           env=clean | environment)
 
 

@@ -77,7 +77,7 @@ void route_token(const RouteOp& op, const float* logits, const float* correction
     expert_weights[j] = static_cast<float>(scores[static_cast<size_t>(experts[j])] / divisor * op.scale);
 }
 
-MoeScratch::MoeScratch(const MoeShape& s, int num_workers) : shape(s) {
+MoeScratch::MoeScratch(const MoeShape& s, const Linears& l, int num_workers) : shape(s), linears(l) {
   const auto num_pairs = static_cast<size_t>(s.M * s.top_k);
   for (int worker = 0; worker < num_workers; worker++)
     orders.push_back({std::vector<int32_t>(num_pairs), std::vector<int32_t>(num_pairs),
@@ -141,16 +141,17 @@ void multiply(const MoeScratch& s, const ExpertLinear& linear, const Activations
   for (int64_t e = 0; e < s.shape.E; e++) {
     const int64_t first = order.first[static_cast<size_t>(e)], last = order.first[static_cast<size_t>(e + 1)];
     if (first == last) continue;
-    cpu_kernels().linear({.w = linear.w,
-                          .e = e,
-                          .first_row = rows.first,
-                          .last_row = rows.last,
-                          .x = &x,
-                          .first_token = s.shape.alone ? row_of(order.pairs[static_cast<size_t>(first)]) : first,
-                          .num_tokens = last - first,
-                          .out = out + first * s.shape.N,
-                          .out_stride = s.shape.N,
-                          .bias = linear.bias != nullptr ? linear.bias + e * s.shape.N : nullptr});
+    s.linears.run({.w = linear.w,
+                   .e = e,
+                   .first_row = rows.first,
+                   .last_row = rows.last,
+                   .x = &x,
+                   .first_token = s.shape.alone ? row_of(order.pairs[static_cast<size_t>(first)]) : first,
+                   .num_tokens = last - first,
+                   .out = out + first * s.shape.N,
+                   .out_stride = s.shape.N,
+                   .bias = linear.bias != nullptr ? linear.bias + e * s.shape.N : nullptr},
+                  worker);
   }
 }
 

@@ -10,7 +10,7 @@
 
 #include "backends/cpu/float_kernels.h"
 #include "backends/cpu/float_rows.h"
-#include "backends/cpu/kernels.h"
+#include "backends/cpu/linears.h"
 #include "base/memory.h"
 #include "base/worker_pool.h"
 #include "ops/step.h"
@@ -37,13 +37,14 @@ struct PairOrder {
 };
 
 struct MoeScratch {
-  MoeScratch(const MoeShape& s, int num_workers);
+  MoeScratch(const MoeShape& s, const Linears& l, int num_workers);
   size_t bytes() const;
 
   // Sorts the pairs by the experts of each token, for one worker.
   void sort(const FloatRows& experts, int worker);
 
   const MoeShape shape;
+  const Linears& linears;
   std::vector<PairOrder> orders;     // by worker: each sorts for itself
   Buffer gathered;                   // [M * top_k, K]; not if alone
   std::vector<Activations> rounded;  // by worker if alone, else one: of all pairs, sorted (if alone: not sorted)

@@ -11,6 +11,7 @@
 #include "backends/cpu/cpu_vector.h"
 #include "backends/cpu/float_kernels.h"
 #include "backends/cpu/fuse.h"
+#include "backends/cpu/linears.h"
 #include "base/memory.h"
 #include "ops/choose_gemm.h"
 
@@ -37,7 +38,11 @@ class CpuStep final : public CompiledStep {
  public:
   CpuStep(const Step& step, std::span<const PackedWeight* const> weights, const KvCacheShape& cache_shape,
           WorkerPool& pool)
-      : step_(step), weights_(weights.begin(), weights.end()), pool_(pool), num_workers_(pool.num_threads()) {
+      : step_(step),
+        weights_(weights.begin(), weights.end()),
+        pool_(pool),
+        num_workers_(pool.num_threads()),
+        linears_(step.linear_route, weights, num_workers_) {
     for (const StepBuffer& buffer : step_.buffers)
       buffers_.emplace_back(static_cast<size_t>(step_.num_rows(buffer.rows) * buffer.width) * sizeof(float));
     for (const Rotation& rotation : step_.rotations)
@@ -79,6 +84,7 @@ class CpuStep final : public CompiledStep {
     for (const auto* list : {&buffers_, &turns_, &scores_, &latent_q_, &route_scratch_, &worker_buffers_})
       for (const Buffer& buffer : *list) bytes += buffer.size();
     for (const auto& scratch : moe_scratch_) bytes += scratch->bytes();
+    bytes += linears_.scratch_bytes();
     return static_cast<int64_t>(bytes);
   }
   std::vector<Phase> phases() const override {
@@ -159,18 +165,19 @@ class CpuStep final : public CompiledStep {
     return shares;
   }
 
-  void compute_rows(const LinearGroup& group, const Activations& x, const RowShare& share) const {
+  void compute_rows(const LinearGroup& group, const Activations& x, const RowShare& share, int worker) const {
     const auto compute = [&](const LinearOp& op) {
       const Matrix out = matrix(op.out);
-      kernels_.linear({.w = &packed(op.w),
-                       .first_row = share.first_row,
-                       .last_row = share.last_row,
-                       .x = &x,
-                       .num_tokens = x.M,
-                       .out = out.data,
-                       .out_stride = out.stride,
-                       .bias = vector(op.bias),
-                       .accumulate = op.accumulate});
+      linears_.run({.w = &packed(op.w),
+                    .first_row = share.first_row,
+                    .last_row = share.last_row,
+                    .x = &x,
+                    .num_tokens = x.M,
+                    .out = out.data,
+                    .out_stride = out.stride,
+                    .bias = vector(op.bias),
+                    .accumulate = op.accumulate},
+                   worker);
     };
     compute(group.linears[share.index]);
     if (!group.swiglu) return;
@@ -209,7 +216,8 @@ class CpuStep final : public CompiledStep {
   }
 
   void compile(const LinearGroup& group, const std::string& ops) {
-    const std::string name = fmt::format("{} ({})", ops, linear_kernel_name(choose_linear(matrix(group.x).rows)));
+    const std::string name =
+        fmt::format("{} ({})", ops, linear_kernel_name(choose_linear(matrix(group.x).rows, step_.linear_route)));
     int64_t bytes = 0;
     for (const LinearOp& op : group.linears) bytes += packed(op.w).bytes;
     auto shares = share_rows(group);
@@ -220,7 +228,7 @@ class CpuStep final : public CompiledStep {
       add_phase(name, bytes, [this, group, shares = std::move(shares), own = std::move(own), M](int worker) {
         const auto w = static_cast<size_t>(worker);
         prepare_tokens(group, own[w], 0, M);
-        for (const RowShare& share : shares[w]) compute_rows(group, own[w], share);
+        for (const RowShare& share : shares[w]) compute_rows(group, own[w], share, worker);
       });
       return;
     }
@@ -230,7 +238,7 @@ class CpuStep final : public CompiledStep {
       prepare_tokens(group, x, tokens.first, tokens.last);
     });
     add_phase(name, bytes, [this, group, shares = std::move(shares), x](int worker) {
-      for (const RowShare& share : shares[static_cast<size_t>(worker)]) compute_rows(group, x, share);
+      for (const RowShare& share : shares[static_cast<size_t>(worker)]) compute_rows(group, x, share, worker);
     });
   }
 
@@ -381,14 +389,15 @@ class CpuStep final : public CompiledStep {
                                .x_stride = x.stride,
                                .groups = groups[static_cast<size_t>(worker)]};
         kernels_.prepare(head, 0, head.M * activation_groups(head.K));
-        kernels_.linear({.w = &w,
-                         .e = h,
-                         .first_row = 0,
-                         .last_row = w.N,
-                         .x = &head,
-                         .num_tokens = head.M,
-                         .out = out.data + h * w.N,
-                         .out_stride = out.stride});
+        linears_.run({.w = &w,
+                      .e = h,
+                      .first_row = 0,
+                      .last_row = w.N,
+                      .x = &head,
+                      .num_tokens = head.M,
+                      .out = out.data + h * w.N,
+                      .out_stride = out.stride},
+                     worker);
       }
     });
   }
@@ -403,7 +412,7 @@ class CpuStep final : public CompiledStep {
   MoeScratch& moe_scratch(const MoeShape& shape) {
     for (const auto& scratch : moe_scratch_)
       if (scratch->shape == shape) return *scratch;
-    return *moe_scratch_.emplace_back(std::make_unique<MoeScratch>(shape, num_workers_));
+    return *moe_scratch_.emplace_back(std::make_unique<MoeScratch>(shape, linears_, num_workers_));
   }
 
   template <class Experts>
@@ -494,6 +503,7 @@ class CpuStep final : public CompiledStep {
   std::vector<const PackedWeight*> weights_;
   WorkerPool& pool_;
   const int num_workers_;
+  const Linears linears_;
   const CpuKernels& kernels_ = cpu_kernels();
   const FloatKernels& floats_ = float_kernels();
   std::vector<Buffer> buffers_;        // by StepBuffer
