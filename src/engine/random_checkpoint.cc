@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
 
 #include "base/error.h"
 #include "checkpoint/output_file.h"
@@ -16,19 +17,53 @@ std::span<const uint8_t> as_bytes(std::span<const float> values) {
   return {reinterpret_cast<const uint8_t*>(values.data()), values.size_bytes()};
 }
 
+// A module of the files: a weight, or one expert of it.
+struct Piece {
+  const WeightEntry* entry;
+  int64_t e;
+
+  std::string name() const { return numbered(entry->name(), e); }
+  const MatrixEntry* matrix() const { return std::get_if<MatrixEntry>(&entry->what); }
+};
+
+bool is_slice(const MatrixEntry& m) { return m.request.hf_heads.head_rows > 0; }
+
+// In the order of published files: all of one expert, then all of the next. Slices of one matrix stand one after the
+// other; the first, which is transposed, is written with the second.
+std::vector<Piece> pieces_of(std::span<const WeightEntry> entries) {
+  const auto is_of_experts = [](const WeightEntry& entry) { return entry.name().find('*') != std::string::npos; };
+  std::vector<Piece> pieces;
+  for (auto at = entries.begin(); at != entries.end();) {
+    const auto* m = std::get_if<MatrixEntry>(&at->what);
+    if (!is_of_experts(*at)) {
+      if (m == nullptr || !is_slice(*m) || m->request.hf_heads.transposed) pieces.push_back({&*at, 0});
+      ++at;
+      continue;
+    }
+    const auto end = std::find_if_not(at, entries.end(), is_of_experts);
+    for (int64_t e = 0; e < std::get<MatrixEntry>(at->what).info.E; e++)
+      for (auto entry = at; entry != end; ++entry) pieces.push_back({&*entry, e});
+    at = end;
+  }
+  return pieces;
+}
+
 class Writer {
  public:
-  Writer(const ModelFiles& files, const RandomCheckpointOptions& options) : files_(files), options_(options) {}
+  Writer(const ModelFiles& files, const RandomCheckpointOptions& options)
+      : files_(files), options_(options), pieces_(pieces_of(files.model->weights.entries())) {}
 
   int64_t write(const std::filesystem::path& folder) {
-    const std::vector<TensorSpec> specs = all_specs();
+    std::vector<TensorSpec> specs;
+    for (const Piece& piece : pieces_)
+      for (TensorSpec& spec : specs_of(piece)) specs.push_back(std::move(spec));
     for (const TensorSpec& spec : specs) all_bytes_ += tensor_bytes(spec.dtype, spec.shape, spec.name);
-    SafetensorsWriter writer(folder, specs, options_.max_shard_bytes);
-    for (const WeightEntry& entry : entries()) {
-      if (const auto* matrix = std::get_if<MatrixEntry>(&entry.what)) {
-        write_matrix(writer, *matrix);
+    SafetensorsWriter writer(folder, std::move(specs), options_.max_shard_bytes);
+    for (const Piece& piece : pieces_) {
+      if (piece.matrix() != nullptr) {
+        write_matrix(writer, piece, *piece.matrix());
       } else {
-        write_vector(writer, std::get<VectorRequest>(entry.what));
+        write_vector(writer, piece, std::get<VectorRequest>(piece.entry->what));
       }
       if (options_.progress) options_.progress(done_bytes_, all_bytes_);
     }
@@ -38,51 +73,22 @@ class Writer {
 
   std::vector<std::string> kept_modules() const {
     std::vector<std::string> names;
-    for (const WeightEntry& entry : entries())
-      if (const auto* matrix = std::get_if<MatrixEntry>(&entry.what);
-          matrix && !is_fp4(*matrix) && !is_written_before(*matrix))
-        for (int64_t e = 0; e < num_modules(*matrix); e++) names.push_back(numbered(matrix->request.name.hf, e));
+    for (const Piece& piece : pieces_)
+      if (const auto* m = piece.matrix(); m != nullptr && !is_fp4(*m)) names.push_back(piece.name());
     return names;
   }
 
  private:
-  std::span<const WeightEntry> entries() const { return files_.model->weights.entries(); }
   bool is_fp4(const MatrixEntry& m) const { return m.info.format == options_.format; }
-  static bool is_slice(const MatrixEntry& m) { return m.request.hf_heads.head_rows > 0; }
-  // The slices of one matrix stand one after the other; the first, which is transposed, writes both.
-  static bool is_written_before(const MatrixEntry& m) { return is_slice(m) && !m.request.hf_heads.transposed; }
-  static int64_t num_modules(const MatrixEntry& m) { return is_slice(m) ? 1 : m.info.E; }
 
-  const MatrixEntry& other_slice(const MatrixEntry& m) const {
-    for (const WeightEntry& entry : entries())
-      if (const auto* other = std::get_if<MatrixEntry>(&entry.what);
-          other && other != &m && other->request.name.hf == m.request.name.hf)
-        return *other;
-    throw_input_error("{}: has no second slice", m.request.name.hf);
-  }
-
-  std::vector<TensorSpec> all_specs() const {
-    std::vector<TensorSpec> specs;
-    for (const WeightEntry& entry : entries()) {
-      if (const auto* vector = std::get_if<VectorRequest>(&entry.what)) {
-        for (int64_t e = 0; e < vector->E; e++)
-          specs.push_back({numbered(vector->name.hf, e), DType::f32, {vector->size}});
-        continue;
-      }
-      const auto& m = std::get<MatrixEntry>(entry.what);
-      if (is_written_before(m)) continue;
-      for (int64_t e = 0; e < num_modules(m); e++) {
-        const std::string name = numbered(m.request.name.hf, e);
-        if (is_slice(m)) {
-          specs.push_back({name + ".weight", DType::bf16, {m.info.E * m.request.hf_heads.head_rows, m.info.N}});
-        } else if (is_fp4(m)) {
-          for (TensorSpec& spec : fp4_specs(name, m.info.format, m.info.N, m.info.K)) specs.push_back(std::move(spec));
-        } else {
-          specs.push_back({name + ".weight", DType::bf16, {m.info.N, m.info.K}});
-        }
-      }
-    }
-    return specs;
+  std::vector<TensorSpec> specs_of(const Piece& piece) const {
+    const std::string name = piece.name();
+    if (piece.matrix() == nullptr) return {{name, DType::f32, {std::get<VectorRequest>(piece.entry->what).size}}};
+    const MatrixInfo& info = piece.matrix()->info;
+    if (is_slice(*piece.matrix()))
+      return {{name + ".weight", DType::bf16, {info.E * piece.matrix()->request.hf_heads.head_rows, info.N}}};
+    if (is_fp4(*piece.matrix())) return fp4_specs(name, info.format, info.N, info.K);
+    return {{name + ".weight", DType::bf16, {info.N, info.K}}};
   }
 
   void append(SafetensorsWriter& writer, const std::string& name, std::span<const uint8_t> bytes) {
@@ -90,25 +96,25 @@ class Writer {
     done_bytes_ += static_cast<int64_t>(bytes.size());
   }
 
-  void write_matrix(SafetensorsWriter& writer, const MatrixEntry& m) {
-    if (is_written_before(m)) return;
-    const CanonicalWeight w = files_.source->read(m.request);
+  void write_matrix(SafetensorsWriter& writer, const Piece& piece, const MatrixEntry& m) {
+    if (piece.e == 0) read_[piece.entry] = files_.source->read(m.request);
+    const CanonicalWeight& w = read_.at(piece.entry);
     if (is_slice(m)) {
-      append(writer, m.request.name.hf + ".weight", joined(w, files_.source->read(other_slice(m).request)));
-      return;
-    }
-    const size_t codes = w.codes.size() / static_cast<size_t>(w.E), scales = w.scales.size() / static_cast<size_t>(w.E);
-    for (int64_t e = 0; e < w.E; e++) {
-      const auto i = static_cast<size_t>(e);
-      const std::string name = numbered(m.request.name.hf, e);
+      const auto& second = std::get<MatrixEntry>((piece.entry + 1)->what);
+      append(writer, piece.name() + ".weight", joined(w, files_.source->read(second.request)));
+    } else {
+      const auto i = static_cast<size_t>(piece.e), E = static_cast<size_t>(w.E);
+      const size_t code_bytes = w.codes.size() / E, scale_bytes = w.scales.size() / E;
+      const auto codes = w.codes.subspan(i * code_bytes, code_bytes);
       if (is_fp4(m)) {
-        append_fp4(writer, name, w.format, w.codes.subspan(i * codes, codes), w.scales.subspan(i * scales, scales),
+        append_fp4(writer, piece.name(), w.format, codes, w.scales.subspan(i * scale_bytes, scale_bytes),
                    w.parts.front().tensor_scale[i]);
-        done_bytes_ += static_cast<int64_t>(codes + scales);
+        done_bytes_ += static_cast<int64_t>(code_bytes + scale_bytes);
       } else {
-        append(writer, name + ".weight", w.codes.subspan(i * codes, codes));
+        append(writer, piece.name() + ".weight", codes);
       }
     }
+    if (is_slice(m) || piece.e + 1 == w.E) read_.erase(piece.entry);
   }
 
   // Of each head first the rows that keys are made of, whose transposition the model asks for, then those of the values.
@@ -126,16 +132,16 @@ class Writer {
     return bytes;
   }
 
-  void write_vector(SafetensorsWriter& writer, const VectorRequest& request) {
+  void write_vector(SafetensorsWriter& writer, const Piece& piece, const VectorRequest& request) {
     const std::vector<float> values = files_.source->read_vector(request);
     const auto size = static_cast<size_t>(request.size);
-    for (int64_t e = 0; e < request.E; e++)
-      append(writer, numbered(request.name.hf, e),
-             as_bytes(std::span(values).subspan(static_cast<size_t>(e) * size, size)));
+    append(writer, piece.name(), as_bytes(std::span(values).subspan(static_cast<size_t>(piece.e) * size, size)));
   }
 
   const ModelFiles& files_;
   const RandomCheckpointOptions& options_;
+  const std::vector<Piece> pieces_;
+  std::map<const WeightEntry*, CanonicalWeight> read_;  // of whose experts some are still to be written
   int64_t done_bytes_ = 0, all_bytes_ = 0;
 };
 
