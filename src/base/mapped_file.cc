@@ -39,9 +39,10 @@ MappedFile::~MappedFile() {
 }
 
 void MappedFile::drop(std::span<const uint8_t> part) const {
-  // A page that is touched brings its neighbours with it, those within 64 KB as Linux comes: they go, too. Else each of
-  // the 20,000 tensors of a mixture of experts would leave some of them behind. What is still wanted comes back.
-  constexpr size_t kNeighbours = size_t{64} << 10;
+  // A page that is touched brings neighbours with it (Linux maps 64 KB around it, or the file system's larger piece, but
+  // none beyond one page table's 2 MB): they go, too. Else each of the 20,000 tensors of a mixture of experts would leave
+  // some behind. What is still wanted comes back.
+  constexpr size_t kNeighbours = size_t{2} << 20;
   if (part.empty()) return;
   const auto begin = reinterpret_cast<uintptr_t>(data_);
   const uintptr_t first = reinterpret_cast<uintptr_t>(part.data()) / kNeighbours * kNeighbours;

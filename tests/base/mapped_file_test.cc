@@ -1,5 +1,6 @@
 #include "base/mapped_file.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -32,11 +33,12 @@ TEST(MappedFile, ReadsEveryByteAlsoAfterDroppingThem) {
 
 // How many of the file's pages are in this process's memory.
 size_t resident_pages(const MappedFile& file) {
-  std::ifstream pages("/proc/self/pagemap", std::ios::binary);
   constexpr uint64_t kPage = 4096, kPresent = uint64_t{1} << 63;
-  pages.seekg(static_cast<std::streamoff>(reinterpret_cast<uintptr_t>(file.bytes().data()) / kPage * 8));
   std::vector<uint64_t> entries((file.bytes().size() + kPage - 1) / kPage);
-  pages.read(reinterpret_cast<char*>(entries.data()), static_cast<std::streamsize>(entries.size() * 8));
+  const int pages = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+  const auto first = static_cast<off_t>(reinterpret_cast<uintptr_t>(file.bytes().data()) / kPage * 8);
+  EXPECT_EQ(pread(pages, entries.data(), entries.size() * 8, first), static_cast<ssize_t>(entries.size() * 8));
+  close(pages);
   return static_cast<size_t>(std::ranges::count_if(entries, [](uint64_t entry) { return (entry & kPresent) != 0; }));
 }
 
