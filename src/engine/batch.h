@@ -16,9 +16,9 @@ class Batch {
   // Makes caches for EngineOptions::num_sequences sequences.
   explicit Batch(Engine& engine);
 
-  // One step: token i extends sequences[i], and takes its next position. Several tokens may extend one sequence. Returns
-  // their logits [tokens, vocab_size], or the last one's, valid until the next call. Throws InputError for a token, a
-  // sequence or a position that there is not. Allocates nothing for a number of tokens that has been there before.
+  // One step: token i extends sequences[i], and takes its next position. Several tokens may extend one sequence.
+  // Returns their logits [tokens, vocab_size], or the last one's, valid until the next call. Throws InputError for a
+  // token, a sequence or a position that there is not. Allocates nothing for a number of tokens that was there before.
   std::span<const float> extend(std::span<const int32_t> tokens, std::span<const int32_t> sequences,
                                 LogitsFor logits_for = LogitsFor::all_tokens);
 
@@ -32,8 +32,8 @@ class Batch {
   // Every sequence forgets its positions from `length` on.
   void truncate(int64_t length);
 
-  // Bytes that the last step, which took a token of each sequence, read: packed weights, of experts those that its tokens
-  // chose, and the cached keys and values of all sequences.
+  // Bytes that the last step, which took a token of each sequence, read: packed weights, of experts those that its
+  // tokens chose, and the cached keys and values of all sequences.
   int64_t bytes_per_step() const;
 
   // The step for M tokens, for its phases.

@@ -51,6 +51,9 @@ struct EngineOptions {
   std::function<void(int64_t done_bytes, int64_t all_bytes)> progress;
 };
 
+// Throws InputError, with `name` and the numbers, if `plan` is more than `available_bytes` (0: unknown).
+void check_memory(const MemoryPlan& plan, const KvCacheShape& cache, int64_t available_bytes, std::string_view name);
+
 MemoryPlan plan_memory(const Model& model, const Backend& backend, const KvCacheShape& cache, int64_t prefill_block);
 
 class Engine {

@@ -117,7 +117,7 @@ class Writer {
     if (is_slice(m) || piece.e + 1 == w.E) read_.erase(piece.entry);
   }
 
-  // Of each head first the rows that keys are made of, whose transposition the model asks for, then those of the values.
+  // Of each head first the rows for keys, whose transposition the model asks for, then those for values.
   static std::vector<uint8_t> joined(const CanonicalWeight& keys, const CanonicalWeight& values) {
     constexpr int64_t kSize = 2;  // bytes of a bfloat16
     const int64_t latent = keys.N, nope = keys.K;

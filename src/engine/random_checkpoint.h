@@ -10,8 +10,8 @@
 
 namespace nibble {
 
-// The format of each matrix in such a folder: `fp4` inside the layers, bfloat16 for what publishers leave alone (embedding,
-// output, routers), for latent attention's kv_b_proj, and where a row is no whole number of groups.
+// The format of each matrix in such a folder: `fp4` inside the layers, bfloat16 for what publishers leave alone
+// (embedding, output, routers), for latent attention's kv_b_proj, and where a row is no whole number of groups.
 std::function<FormatId(const MatrixRequest&)> published_formats(FormatId fp4);
 
 struct RandomCheckpointOptions {
@@ -21,8 +21,8 @@ struct RandomCheckpointOptions {
 };
 
 // Writes the folder `to`: weights, each expert's by itself, and config.json, which comes last. The weights are those of
-// random_model(shape, published_formats(format)), to the bit. Returns their bytes. Throws InputError if `to` holds a model
-// or the disk has too little room.
+// random_model(shape, published_formats(format)), to the bit. Returns their bytes. Throws InputError if `to` holds a
+// model or the disk has too little room.
 int64_t write_random_checkpoint(const Checkpoint& shape, const std::filesystem::path& to,
                                 const RandomCheckpointOptions& options);
 
