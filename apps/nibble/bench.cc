@@ -3,9 +3,11 @@
 #include <chrono>
 #include <cstdio>
 #include <map>
+#include <numeric>
 
 #include "base/error.h"
 #include "commands.h"
+#include "engine/batch.h"
 #include "models/shapes.h"
 
 namespace nibble {
@@ -19,15 +21,16 @@ struct BenchArguments {
   std::string shape, experts = "nvfp4", rest = "fp4";
   int64_t layers = 0;
   std::vector<int64_t> prompts = {128}, depths = {0};
-  int64_t new_tokens = 64;
+  int64_t new_tokens = 64, batch = 1;
   int runs = 5;
   bool json = false;
 };
 
 struct DecodeResult {
   int64_t depth;
-  double tok_s, roof_gbps, roof_share;
-  int64_t bytes_per_token;
+  double tok_s;  // of all sequences together
+  double read_gbps, roof_gbps, roof_share;
+  int64_t bytes_per_step, bytes_per_token;
 };
 
 struct PrefillResult {
@@ -35,10 +38,10 @@ struct PrefillResult {
   double tok_s;
 };
 
-// Any tokens will do: dense models take the same time for all.
-std::vector<int32_t> some_tokens(int64_t count, int64_t vocab_size) {
+// Any tokens will do: dense models take the same time for all, and those with experts are told what they read.
+std::vector<int32_t> some_tokens(int64_t count, int64_t vocab_size, uint64_t seed = 1) {
   std::vector<int32_t> tokens(static_cast<size_t>(count));
-  uint64_t state = 1;
+  uint64_t state = seed;
   for (int32_t& token : tokens) {
     state = state * 6364136223846793005u + 1442695040888963407u;
     token = static_cast<int32_t>((state >> 33) % static_cast<uint64_t>(vocab_size));
@@ -52,52 +55,65 @@ double seconds_of(const std::function<void()>& work) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-PrefillResult bench_prefill(Engine& engine, Session& session, int64_t length, int runs) {
+PrefillResult bench_prefill(Engine& engine, Batch& batch, int64_t length, int runs) {
   const std::vector<int32_t> tokens = some_tokens(length, engine.model().config.vocab_size);
   std::vector<double> tok_s;
   for (int run = -1; run < runs; run++) {  // the first warms up
-    session.truncate(0);
-    const double seconds = seconds_of([&] { session.prefill(tokens); });
+    batch.truncate(0);
+    const double seconds = seconds_of([&] { batch.prefill(tokens, 0); });
     if (run >= 0) tok_s.push_back(static_cast<double>(length) / seconds);
   }
   return {length, median(tok_s)};
 }
 
-DecodeResult bench_decode(Engine& engine, Session& session, int64_t depth, int64_t new_tokens, int runs) {
-  const std::vector<int32_t> tokens = some_tokens(new_tokens, engine.model().config.vocab_size);
-  session.truncate(0);
-  if (depth > 0) session.prefill(some_tokens(depth, engine.model().config.vocab_size));
+DecodeResult bench_decode(Engine& engine, Batch& batch, int64_t depth, int64_t new_tokens, int runs) {
+  const int64_t vocab_size = engine.model().config.vocab_size, M = batch.num_sequences();
+  const std::vector<int32_t> tokens = some_tokens(new_tokens * M, vocab_size);  // M for each step
+  std::vector<int32_t> sequences(static_cast<size_t>(M));
+  std::iota(sequences.begin(), sequences.end(), 0);
+  batch.truncate(0);
+  if (depth > 0)
+    for (const int32_t sequence : sequences)
+      batch.prefill(some_tokens(depth, vocab_size, static_cast<uint64_t>(sequence) + 1), sequence);
   Backend& backend = engine.backend();
-  std::vector<double> tok_s, roofs, shares;
+  std::vector<double> tok_s, gbps, roofs, shares;
   double bytes = 0;
   double before = backend.measure_read_gbps();
   for (int run = -1; run < runs; run++) {
-    session.truncate(depth);
+    batch.truncate(depth);
     bytes = 0;
-    if (run == 0) session.decode_step().set_profiling(true);
+    if (run == 0) batch.step(M).set_profiling(true);
     const double seconds = seconds_of([&] {
-      for (int32_t token : tokens) {
-        session.decode(token);
-        bytes += static_cast<double>(session.bytes_per_token());
+      for (auto left = std::span(tokens); !left.empty(); left = left.subspan(sequences.size())) {
+        batch.extend(left.first(sequences.size()), sequences);
+        bytes += static_cast<double>(batch.bytes_per_step());
       }
     });
     const double after = backend.measure_read_gbps();
     if (run >= 0) {
-      tok_s.push_back(static_cast<double>(new_tokens) / seconds);
+      tok_s.push_back(static_cast<double>(new_tokens * M) / seconds);
+      gbps.push_back(bytes / seconds / 1e9);
       roofs.push_back((before + after) / 2);  // the roof drifts: the mean of both sides of the run
-      shares.push_back(bytes / seconds / 1e9 / roofs.back());
+      shares.push_back(gbps.back() / roofs.back());
     }
     before = after;
   }
-  session.decode_step().set_profiling(false);
-  return {depth, median(tok_s), median(roofs), median(shares),
-          static_cast<int64_t>(bytes / static_cast<double>(new_tokens))};
+  batch.step(M).set_profiling(false);
+  const auto bytes_per_step = static_cast<int64_t>(bytes / static_cast<double>(new_tokens));
+  return {.depth = depth,
+          .tok_s = median(tok_s),
+          .read_gbps = median(gbps),
+          .roof_gbps = median(roofs),
+          .roof_share = median(shares),
+          .bytes_per_step = bytes_per_step,
+          .bytes_per_token = bytes_per_step / M};
 }
 
 // Phases of the same name and bytes, as the layers repeat them, added up.
 struct PhaseSum {
   std::string name;
-  int64_t count = 0, weight_bytes = 0;
+  int64_t count = 0, weight_bytes = 0;  // the most that a step reads
+  int64_t read_bytes = 0;               // by all steps that were profiled
   double seconds = 0;
 };
 
@@ -111,6 +127,7 @@ std::vector<PhaseSum> sum_phases(const std::vector<Phase>& phases) {
     if (it == sums.end()) it = sums.insert(it, PhaseSum{.name = phase.name});
     it->count++;
     it->weight_bytes += phase.weight_bytes;
+    it->read_bytes += phase.read_bytes;
     it->seconds += phase.seconds;
   }
   return sums;
@@ -119,45 +136,54 @@ std::vector<PhaseSum> sum_phases(const std::vector<Phase>& phases) {
 void report(const BenchArguments& a, const Engine& engine, Backend& backend, const std::vector<PrefillResult>& prefills,
             const std::vector<DecodeResult>& decodes, const std::vector<PhaseSum>& phases, int64_t profiled_steps) {
   const auto us = [&](const PhaseSum& phase) { return phase.seconds / static_cast<double>(profiled_steps) * 1e6; };
+  const auto read = [&](const PhaseSum& phase) { return phase.read_bytes / profiled_steps; };
   if (a.json) {
     nlohmann::ordered_json json;
     json["model"] = engine.checkpoint().path.string();
     json["architecture"] = engine.model().config.architecture;
     json["backend"] = backend.name();
     json["backend_description"] = backend.description();
+    json["batch"] = a.batch;
     json["decode_tok_s"] = decodes.front().tok_s;
     json["prefill_tok_s"] = prefills.front().tok_s;
+    json["bytes_per_step"] = decodes.front().bytes_per_step;
     json["bytes_per_token"] = decodes.front().bytes_per_token;
     json["roof_gbps"] = decodes.front().roof_gbps;
     json["roof_share"] = decodes.front().roof_share;
-    json["fits_last_level_cache"] = !cache_note(static_cast<double>(decodes.front().bytes_per_token)).empty();
+    json["fits_last_level_cache"] = !cache_note(static_cast<double>(decodes.front().bytes_per_step)).empty();
     for (const DecodeResult& r : decodes)
       json["decode"].push_back({{"depth", r.depth},
                                 {"decode_tok_s", r.tok_s},
+                                {"bytes_per_step", r.bytes_per_step},
                                 {"bytes_per_token", r.bytes_per_token},
+                                {"read_gbps", r.read_gbps},
                                 {"roof_gbps", r.roof_gbps},
                                 {"roof_share", r.roof_share}});
     for (const PrefillResult& r : prefills)
       json["prefill"].push_back({{"prompt_tokens", r.prompt_tokens}, {"prefill_tok_s", r.tok_s}});
     for (const PhaseSum& phase : phases)
       json["phases"].push_back(
-          {{"name", phase.name}, {"count", phase.count}, {"us", us(phase)}, {"weight_bytes", phase.weight_bytes}});
+          {{"name", phase.name}, {"count", phase.count}, {"us", us(phase)}, {"weight_bytes", read(phase)}});
     print_json(json);
     return;
   }
   for (const PrefillResult& r : prefills)
     fmt::print("prefill {:>6} tokens   {:8.1f} tok/s\n", r.prompt_tokens, r.tok_s);
-  for (const DecodeResult& r : decodes)
-    fmt::print("decode at depth {:>6} {:8.1f} tok/s   {} a token, {:.1f} GB/s, {:.0f} % of the roof ({:.1f} GB/s)\n",
-               r.depth, r.tok_s, bytes_text(static_cast<double>(r.bytes_per_token)),
-               static_cast<double>(r.bytes_per_token) * r.tok_s / 1e9, 100 * r.roof_share, r.roof_gbps);
-  if (const std::string note = cache_note(static_cast<double>(decodes.front().bytes_per_token)); !note.empty())
+  for (const DecodeResult& r : decodes) {
+    fmt::print("decode at depth {:>6} {:8.1f} tok/s", r.depth, r.tok_s);
+    if (a.batch > 1)
+      fmt::print(" in all, {:.1f} for each of {} sequences", r.tok_s / static_cast<double>(a.batch), a.batch);
+    fmt::print("   {} a {}, {:.1f} GB/s, {:.0f} % of the roof ({:.1f} GB/s)\n",
+               bytes_text(static_cast<double>(r.bytes_per_step)), a.batch > 1 ? "step" : "token", r.read_gbps,
+               100 * r.roof_share, r.roof_gbps);
+  }
+  if (const std::string note = cache_note(static_cast<double>(decodes.front().bytes_per_step)); !note.empty())
     fmt::print("({})\n", note);
   fmt::print("\n{:<40} {:>6} {:>10} {:>10} {:>8}\n", "phase of a step", "count", "µs", "bytes", "GB/s");
   for (const PhaseSum& phase : phases)
     fmt::print("{:<40} {:>6} {:>10.1f} {:>10} {:>8.1f}\n", phase.name, phase.count, us(phase),
-               bytes_text(static_cast<double>(phase.weight_bytes)),
-               static_cast<double>(phase.weight_bytes) / std::max(us(phase), 1e-3) / 1e3);
+               bytes_text(static_cast<double>(read(phase))),
+               static_cast<double>(read(phase)) / std::max(us(phase), 1e-3) / 1e3);
 }
 
 // `experts` names the FP4 that `rest` may be, too.
@@ -172,18 +198,19 @@ void bench(const BenchArguments& a) {
       std::max(*std::ranges::max_element(a.prompts), *std::ranges::max_element(a.depths) + a.new_tokens);
   model.ctx = std::max(model.ctx, longest);
   if (a.shape.empty() == a.model.path.empty()) throw_input_error("bench needs a MODEL or a --shape, one of the two");
+  model.num_sequences = a.batch;
   const auto engine =
       a.shape.empty() ? load_engine(model) : load_engine(model, random_model(a.shape, a.layers, random_formats(a)));
-  Session session(*engine);
-  if (session.max_len() < longest)
-    throw_input_error("{} positions are asked for; the model has {}", longest, session.max_len());
+  Batch batch(*engine);
+  if (batch.max_len() < longest)
+    throw_input_error("{} positions are asked for; the model has {}", longest, batch.max_len());
   engine->backend().measure_read_gbps();
   std::vector<PrefillResult> prefills;
-  for (int64_t length : a.prompts) prefills.push_back(bench_prefill(*engine, session, length, a.runs));
+  for (int64_t length : a.prompts) prefills.push_back(bench_prefill(*engine, batch, length, a.runs));
   std::vector<DecodeResult> decodes;
-  for (int64_t depth : a.depths) decodes.push_back(bench_decode(*engine, session, depth, a.new_tokens, a.runs));
+  for (int64_t depth : a.depths) decodes.push_back(bench_decode(*engine, batch, depth, a.new_tokens, a.runs));
   const int64_t profiled_steps = a.new_tokens * a.runs * static_cast<int64_t>(a.depths.size());
-  report(a, *engine, engine->backend(), prefills, decodes, sum_phases(session.decode_step().phases()), profiled_steps);
+  report(a, *engine, engine->backend(), prefills, decodes, sum_phases(batch.step(a.batch).phases()), profiled_steps);
 }
 
 }  // namespace
@@ -220,6 +247,12 @@ void add_bench_command(CLI::App& app) {
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 28))
       ->capture_default_str();
   command->add_option("--new-tokens", a->new_tokens, "Tokens decoded in a run")->check(positive)->capture_default_str();
+  command
+      ->add_option("--batch", a->batch,
+                   "Sequences decoded together, a token of each in a step; tok/s are of all, and experts that several "
+                   "chose are counted as read once")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
   command->add_option("--runs", a->runs, "Runs")->check(CLI::Range(1, 1000))->capture_default_str();
   command->add_flag("--json", a->json, "JSON instead of text");
   command->callback([a] { bench(*a); });

@@ -52,6 +52,7 @@ std::unique_ptr<Engine> load_engine(const ModelArguments& a, ModelFiles files) {
   auto engine = std::make_unique<Engine>(std::move(files), EngineOptions{.backend = backend_options(a),
                                                                          .kv_cache_type = kv_cache_type(a),
                                                                          .max_len = a.ctx,
+                                                                         .num_sequences = a.num_sequences,
                                                                          .progress = progress_bar("loading")});
   fmt::print(stderr, "{}: backend {} ({})\n", name, engine->backend().name(), engine->backend().description());
   return engine;

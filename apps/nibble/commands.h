@@ -24,7 +24,7 @@ struct ModelArguments {
   std::string path;
   std::string backend;
   int threads = 0;
-  int64_t ctx = 4096;
+  int64_t ctx = 4096, num_sequences = 1;
   std::string kv_cache_type;
 };
 

@@ -20,7 +20,7 @@ class MappedFile {
 
   // Tells the system that `part` of bytes() is not needed again soon, so that a loaded tensor does not stay twice in
   // memory. Its contents stay readable.
-  static void drop(std::span<const uint8_t> part);
+  void drop(std::span<const uint8_t> part) const;
 
  private:
   std::filesystem::path path_;

@@ -22,7 +22,8 @@ inline constexpr uint64_t kDefaultShardBytes = 5'000'000'000;
 class SafetensorsWriter {
  public:
   // Creates the folder if need be. A shard has at most `max_shard_bytes` of data, or one tensor. Throws InputError if
-  // the folder already has weights, which would then be mixed with these, or for a type that safetensors does not have.
+  // the folder already has weights, which would then be mixed with these, if all the tensors are more than the disk has
+  // room for, or for a type that safetensors does not have.
   SafetensorsWriter(std::filesystem::path folder, std::vector<TensorSpec> tensors,
                     uint64_t max_shard_bytes = kDefaultShardBytes);
 

@@ -21,12 +21,16 @@ ModelFiles open_model(const std::filesystem::path& path) {
 }
 
 ModelFiles random_model(const std::string& shape, int64_t num_layers, RandomFormats formats) {
-  ModelFiles files;
-  files.checkpoint = std::make_shared<const Checkpoint>(shape_checkpoint(shape, num_layers));
-  files.source = make_random_source({.format = [formats](const MatrixRequest& request) {
+  return random_model(shape_checkpoint(shape, num_layers), [formats](const MatrixRequest& request) {
     if (request.hf_heads.transposed || request.name.gguf.ends_with("ffn_gate_inp")) return FormatId::bf16;
     return request.is_experts && request.hf_heads.head_rows == 0 ? formats.experts : formats.rest;
-  }});
+  });
+}
+
+ModelFiles random_model(Checkpoint shape, std::function<FormatId(const MatrixRequest&)> format) {
+  ModelFiles files;
+  files.checkpoint = std::make_shared<const Checkpoint>(std::move(shape));
+  files.source = make_random_source({.format = std::move(format)});
   files.model = make_model(*files.checkpoint, *files.source);
   return files;
 }
@@ -49,8 +53,18 @@ MemoryPlan plan_memory(const Model& model, const Backend& backend, const KvCache
   return plan;
 }
 
+void check_memory(const MemoryPlan& plan, const KvCacheShape& cache, int64_t available_bytes, std::string_view name) {
+  if (available_bytes == 0 || plan.total() <= available_bytes) return;
+  throw_input_error(
+      "{}: {} MB needed ({} MB of weights, {} MB of KV cache for {} positions), {} MB of memory available; "
+      "a smaller --ctx or a smaller model would fit",
+      name, plan.total() >> 20, plan.weights_bytes >> 20, plan.kv_cache_bytes >> 20,
+      cache.max_len * cache.num_sequences, available_bytes >> 20);
+}
+
 KvCacheShape Engine::kv_cache_shape() const {
   return {.layers = model().kv_layers,
+          .num_sequences = options_.num_sequences,
           .max_len = std::min(options_.max_len, model().config.max_position_embeddings),
           .type = options_.kv_cache_type.value_or(backend_->default_kv_cache_type())};
 }
@@ -58,13 +72,7 @@ KvCacheShape Engine::kv_cache_shape() const {
 Engine::Engine(ModelFiles files, const EngineOptions& options)
     : options_(options), files_(std::move(files)), backend_(make_backend(options.backend)) {
   const MemoryPlan plan = plan_memory(model(), *backend_, kv_cache_shape(), options_.prefill_block);
-  const auto available = static_cast<int64_t>(available_memory_bytes());
-  if (available > 0 && plan.total() > available)
-    throw_input_error(
-        "{}: {} MB needed ({} MB of weights, {} MB of KV cache for {} positions), {} MB of memory available; "
-        "a smaller --ctx or a smaller model would fit",
-        checkpoint().path.string(), plan.total() >> 20, plan.weights_bytes >> 20, plan.kv_cache_bytes >> 20,
-        kv_cache_shape().max_len, available >> 20);
+  check_memory(plan, kv_cache_shape(), static_cast<int64_t>(available_memory_bytes()), checkpoint().path.string());
 
   const size_t count = model().weights.entries().size();
   weights_.resize(count);

@@ -30,6 +30,9 @@ struct RandomFormats {
 };
 ModelFiles random_model(const std::string& shape, int64_t num_layers, RandomFormats formats);
 
+// The same for any checkpoint without tensors, and a format for each matrix.
+ModelFiles random_model(Checkpoint shape, std::function<FormatId(const MatrixRequest&)> format);
+
 // Bytes that running a model takes.
 struct MemoryPlan {
   int64_t weights_bytes = 0;  // packed
@@ -43,9 +46,13 @@ struct EngineOptions {
   BackendOptions backend;
   std::optional<KvCacheType> kv_cache_type;  // none: the backend's default
   int64_t max_len = 4096;                    // positions of a sequence; no more than the model has
+  int64_t num_sequences = 1;                 // that there will be caches for
   int64_t prefill_block = 64;                // tokens of a prompt that go through together
   std::function<void(int64_t done_bytes, int64_t all_bytes)> progress;
 };
+
+// Throws InputError, with `name` and the numbers, if `plan` is more than `available_bytes` (0: unknown).
+void check_memory(const MemoryPlan& plan, const KvCacheShape& cache, int64_t available_bytes, std::string_view name);
 
 MemoryPlan plan_memory(const Model& model, const Backend& backend, const KvCacheShape& cache, int64_t prefill_block);
 

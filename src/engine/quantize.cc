@@ -146,8 +146,6 @@ class Quantizer {
     }
   }
 
-  bool is_nvfp4() const { return options_.format == FormatId::nvfp4; }
-
   std::vector<TensorSpec> specs() const {
     std::vector<TensorSpec> specs;
     for (const OutputMatrix& m : matrices_) {
@@ -156,11 +154,8 @@ class Quantizer {
         specs.push_back({m.name + ".weight", m.dtype, {info.N, info.K}});
         continue;
       }
-      specs.push_back({m.name + (is_nvfp4() ? ".weight" : ".weight_packed"), DType::u8, {info.N, info.K / 2}});
-      specs.push_back({m.name + ".weight_scale",
-                       is_nvfp4() ? DType::f8_e4m3 : DType::u8,
-                       {info.N, info.K / group_size(options_.format)}});
-      if (is_nvfp4()) specs.push_back({m.name + ".weight_scale_2", DType::f32, {}});
+      const std::vector<TensorSpec> fp4 = fp4_specs(m.name, options_.format, info.N, info.K);
+      specs.insert(specs.end(), fp4.begin(), fp4.end());
     }
     for (const OutputVector& v : vectors_) {
       const auto& request = std::get<VectorRequest>(entry(v.id).what);
@@ -242,9 +237,7 @@ class Quantizer {
     });
     double squared_errors = 0;
     for (double error : errors) squared_errors += error;
-    writer.append(m.name + (is_nvfp4() ? ".weight" : ".weight_packed"), codes);
-    writer.append(m.name + ".weight_scale", scales);
-    if (is_nvfp4()) writer.append(m.name + ".weight_scale_2", {reinterpret_cast<const uint8_t*>(&scale), sizeof scale});
+    append_fp4(writer, m.name, options_.format, codes, scales, scale);
     files_.source->release(matrix(m.id).request);
     return row_of(m, matrix(m.id).info, format_name(options_.format), codes.size() + scales.size(), squared_errors,
                   squares);

@@ -78,6 +78,24 @@ Json quantized_config(const ModelFiles& files, FormatId format, const std::vecto
   return config;
 }
 
+std::vector<TensorSpec> fp4_specs(const std::string& module, FormatId format, int64_t N, int64_t K) {
+  const bool is_nvfp4 = format == FormatId::nvfp4;
+  std::vector<TensorSpec> specs = {
+      {module + (is_nvfp4 ? ".weight" : ".weight_packed"), DType::u8, {N, K / 2}},
+      {module + ".weight_scale", is_nvfp4 ? DType::f8_e4m3 : DType::u8, {N, K / group_size(format)}}};
+  if (is_nvfp4) specs.push_back({module + ".weight_scale_2", DType::f32, {}});
+  return specs;
+}
+
+void append_fp4(SafetensorsWriter& writer, const std::string& module, FormatId format, std::span<const uint8_t> codes,
+                std::span<const uint8_t> scales, float tensor_scale) {
+  const bool is_nvfp4 = format == FormatId::nvfp4;
+  writer.append(module + (is_nvfp4 ? ".weight" : ".weight_packed"), codes);
+  writer.append(module + ".weight_scale", scales);
+  if (is_nvfp4)
+    writer.append(module + ".weight_scale_2", {reinterpret_cast<const uint8_t*>(&tensor_scale), sizeof tensor_scale});
+}
+
 void write_text_files(const Checkpoint& checkpoint, const std::filesystem::path& folder) {
   if (checkpoint.container == Container::safetensors) {
     for (const char* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",

@@ -8,9 +8,19 @@
 
 namespace nibble {
 
+namespace {
+
+std::unique_ptr<KvCache> make_cache(Engine& engine) {
+  KvCacheShape shape = engine.kv_cache_shape();
+  shape.num_sequences = 1;
+  return engine.backend().make_kv_cache(shape);
+}
+
+}  // namespace
+
 Session::Session(Engine& engine)
     : engine_(engine),
-      cache_(engine.backend().make_kv_cache(engine.kv_cache_shape())),
+      cache_(make_cache(engine)),
       decode_step_(engine.compile(engine.model().forward(1, LogitsFor::last_token))),
       pos_(1),
       sequence_(1),

@@ -65,8 +65,10 @@ struct StepInputs {
 // A part of a step between two synchronisations, as `plan` and `bench` print it.
 struct Phase {
   std::string name;          // "rms_norm + q + k + v"
-  int64_t weight_bytes = 0;  // read from memory each time
-  double seconds = 0;        // spent in it since profiling was switched on
+  int64_t weight_bytes = 0;  // read from memory each time; of experts those that are chosen, as if each once
+  // Since profiling was switched on:
+  double seconds = 0;      // spent in it
+  int64_t read_bytes = 0;  // of weights, of experts those that were chosen
 };
 
 class CompiledStep {
@@ -76,8 +78,10 @@ class CompiledStep {
   // Runs the step. Writes the logits, [rows, vocabulary], and the cache. Allocates nothing and throws nothing.
   virtual void run(const StepInputs& inputs, KvCache& cache, std::span<float> logits) = 0;
 
-  // Bytes of packed weights that one run reads, and of the buffers that it keeps.
+  // Bytes of packed weights that one run reads, as if no two tokens chose the same expert; and that the last run did
+  // read, an expert once for all tokens that chose it. And of the buffers that it keeps.
   virtual int64_t weight_bytes() const = 0;
+  virtual int64_t last_weight_bytes() const = 0;
   virtual int64_t scratch_bytes() const = 0;
 
   // The phases in their order; profiling costs a clock reading for each.

@@ -52,24 +52,24 @@ struct MatrixRead {
   int64_t num_experts;
 };
 
-std::vector<MatrixRead> matrices_read(const Op& op, int64_t M) {
+std::vector<MatrixRead> matrices_read(const Op& op, int64_t M, std::optional<int64_t> num_chosen) {
   using Reads = std::vector<MatrixRead>;
-  return std::visit(Overloaded{[](const LinearOp& o) { return Reads{{o.w, 1}}; },
-                               [](const HeadLinearOp& o) { return Reads{{o.w, o.num_heads}}; },
-                               [M](const MoeGateUpOp& o) {
-                                 const int64_t chosen = M * o.experts.width;
-                                 return Reads{{o.gate, chosen}, {o.up, chosen}};
-                               },
-                               [M](const MoeDownOp& o) { return Reads{{o.down, M * o.experts.width}}; },
-                               [](const auto&) { return Reads{}; }},
-                    op);
+  const auto chosen = [&](const Slice& experts) { return num_chosen.value_or(M * experts.width); };
+  return std::visit(
+      Overloaded{[](const LinearOp& o) { return Reads{{o.w, 1}}; },
+                 [](const HeadLinearOp& o) { return Reads{{o.w, o.num_heads}}; },
+                 [&](const MoeGateUpOp& o) { return Reads{{o.gate, chosen(o.experts)}, {o.up, chosen(o.experts)}}; },
+                 [&](const MoeDownOp& o) { return Reads{{o.down, chosen(o.experts)}}; },
+                 [](const auto&) { return Reads{}; }},
+      op);
 }
 
 }  // namespace
 
-int64_t weight_bytes_read(const Op& op, int64_t M, const std::function<MatrixSize(WeightId)>& size) {
+int64_t weight_bytes_read(const Op& op, int64_t M, const std::function<MatrixSize(WeightId)>& size,
+                          std::optional<int64_t> num_chosen) {
   int64_t bytes = 0;
-  for (const MatrixRead& read : matrices_read(op, M)) {
+  for (const MatrixRead& read : matrices_read(op, M, num_chosen)) {
     const MatrixSize matrix = size(read.w);
     bytes += matrix.bytes / matrix.E * std::min(read.num_experts, matrix.E);
   }

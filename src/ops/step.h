@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -225,10 +226,11 @@ struct OpSlices {
 OpSlices op_slices(const Op& op);
 
 // Bytes of the matrices that an op of a step of M tokens multiplies by, `size` giving each matrix's. Of experts only the
-// chosen count, as if no two tokens chose the same one (exact for M = 1). An embedding's rows do not count.
+// chosen count: `num_chosen`, or as if no two tokens chose the same one (exact for M = 1). An embedding's rows do not.
 struct MatrixSize {
   int64_t E, bytes;
 };
-int64_t weight_bytes_read(const Op& op, int64_t M, const std::function<MatrixSize(WeightId)>& size);
+int64_t weight_bytes_read(const Op& op, int64_t M, const std::function<MatrixSize(WeightId)>& size,
+                          std::optional<int64_t> num_chosen = {});
 
 }  // namespace nibble

@@ -198,11 +198,11 @@ void Importer::release_located(const StoredMatrix& stored) const {
   for (const StoredMatrix& expert : stored.experts) release_located(expert);
   for (const Tensor* tensor : {stored.codes, stored.scales, stored.biases}) {
     if (tensor == nullptr || tensor->bytes.empty()) continue;
-    const auto is_inside = [&](const std::shared_ptr<const MappedFile>& file) {
-      const uint8_t* first = file->bytes().data();
-      return tensor->bytes.data() >= first && tensor->bytes.data() < first + file->bytes().size();
-    };
-    if (std::ranges::any_of(checkpoint_->files, is_inside)) MappedFile::drop(tensor->bytes);
+    for (const std::shared_ptr<const MappedFile>& file : checkpoint_->files) {
+      const std::span<const uint8_t> all = file->bytes();
+      if (tensor->bytes.data() >= all.data() && tensor->bytes.data() < all.data() + all.size())
+        file->drop(tensor->bytes);
+    }
   }
 }
 

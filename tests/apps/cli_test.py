@@ -174,7 +174,19 @@ class Bench(Case):
         self.assertEqual(phases["rms_norm + 3 linears (gemv)"]["count"], 2)
         self.assertTrue(all(p["us"] > 0 for p in bench["phases"]))
 
+    def test_several_sequences(self):
+        one, three = (self.report("bench", FOLDER, "--prompt", 8, "--depth", 30, "--new-tokens", 4, "--runs", 1,
+                                  "--batch", batch) for batch in (1, 3))
+        self.assertEqual((one["batch"], three["batch"]), (1, 3))
+        self.assertEqual(one["bytes_per_step"], one["bytes_per_token"])
+        self.assertEqual(three["bytes_per_step"] // 3, three["bytes_per_token"])
+        # The weights once, the caches thrice.
+        weights = sum(p["weight_bytes"] for p in one["phases"])
+        self.assertEqual(weights, sum(p["weight_bytes"] for p in three["phases"]))
+        self.assertEqual(three["bytes_per_step"] - weights, 3 * (one["bytes_per_step"] - weights))
+
     def test_errors(self):
+        self.refuse("bench", FOLDER, "--batch", 0, says=["--batch"])
         self.refuse("bench", FOLDER, "--depth", 250, "--new-tokens", 20, says=["270 positions", "the model has 256"])
         self.refuse("bench", FOLDER, "--runs", 0, says=["--runs"])
 

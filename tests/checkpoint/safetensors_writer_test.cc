@@ -142,5 +142,14 @@ TEST(WriteFile, ReplacesAFileAsAWhole) {
   expect_parts(error_of([&] { write_file(folder.path() / "none" / "x", "{}"); }), {"none/x", "No such file"});
 }
 
+TEST(SafetensorsWriter, WhatTheDiskHasNoRoomForIsNotBegun) {
+  const TemporaryFolder folder;
+  const auto path = folder.path() / "new" / "model";
+  const int64_t mb = int64_t{1} << 40;  // an exabyte
+  expect_parts(error_of([&] { SafetensorsWriter(path, {{"x", DType::u8, {mb, int64_t{1} << 20}}}); }),
+               {path.string(), fmt::format("{} MB", mb), "on the disk, which has", "MB left"});
+  EXPECT_EQ(folder.num_files(), 0u);
+}
+
 }  // namespace
 }  // namespace nibble

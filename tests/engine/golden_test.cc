@@ -1,4 +1,5 @@
 // Every golden model on every backend: logits, greedy tokens, and that neither blocks nor threads change a bit.
+#include "engine/batch.h"
 #include "goldens.h"
 
 namespace nibble {
@@ -81,6 +82,29 @@ TEST_P(GoldenTest, CpuGivesTheTokensInBlocksOfAnySize) {
   EXPECT_LT(kl, rounds_weights(engine) ? kLargestKlRounded : kLargestKl);
   for (int64_t block : {1, 7, 32}) EXPECT_EQ(forward(engine, golden.prompt, block), logits) << "blocks of " << block;
   EXPECT_EQ(greedy_tokens(engine, golden), golden.greedy);
+}
+
+// Two more sequences, one of which says the same from behind: they take turns in being ahead.
+TEST_P(GoldenTest, NeighboursInAStepChangeNothing) {
+  const Golden& golden = GetParam();
+  for (const char* backend : {"cpu", "reference"}) {
+    Engine engine(golden.model, {.backend = {.name = backend, .num_threads = 1}, .max_len = 64, .num_sequences = 3});
+    const std::vector<float> alone = forward(engine, golden.prompt, 1);
+    const std::vector<int32_t> reversed(golden.prompt.rbegin(), golden.prompt.rend());
+    Batch batch(engine);
+    batch.prefill(std::span(reversed).first(5), 2);
+    std::vector<float> logits;
+    const size_t width = alone.size() / golden.prompt.size();
+    for (size_t i = 0; i < golden.prompt.size(); i++) {
+      const bool first = i % 2 == 0;
+      const std::vector<int32_t> tokens = {first ? golden.prompt[i] : reversed[i], reversed[i / 2],
+                                           first ? reversed[i] : golden.prompt[i]};
+      const std::vector<int32_t> sequences = {first ? 1 : 0, 2, first ? 0 : 1};
+      const auto row = batch.extend(tokens, sequences).subspan((first ? 0 : 2) * width, width);
+      logits.insert(logits.end(), row.begin(), row.end());
+    }
+    EXPECT_EQ(logits, alone) << backend;
+  }
 }
 
 TEST_P(GoldenTest, CpuGivesTheSameBitsOnAnyNumberOfThreads) {

@@ -162,6 +162,20 @@ TEST(Engine, ACacheThatDoesNotFitIntoMemoryIsRefusedWithTheNumbers) {
                 "available"});
 }
 
+TEST(Engine, MemoryIsCheckedToTheByteAndNothingIsSaidWhereItIsUnknown) {
+  const MemoryPlan plan{.weights_bytes = int64_t{17'000} << 20,
+                        .kv_cache_bytes = int64_t{600} << 20,
+                        .scratch_bytes = int64_t{20} << 20,
+                        .largest_weight_bytes = int64_t{605} << 20};
+  const KvCacheShape cache{.layers = {}, .num_sequences = 3, .max_len = 1000};
+  EXPECT_EQ(plan.total(), int64_t{18'225} << 20);
+  check_memory(plan, cache, plan.total(), "model");
+  check_memory(plan, cache, 0, "model");
+  expect_parts(error_of([&] { check_memory(plan, cache, plan.total() - 1, "model"); }),
+               {"model: 18225 MB needed", "17000 MB of weights", "600 MB of KV cache for 3000 positions",
+                "18224 MB of memory available", "--ctx"});
+}
+
 TEST(Engine, ProgressCountsUpToAll) {
   std::vector<std::pair<int64_t, int64_t>> heard;
   Engine engine(

@@ -118,6 +118,13 @@ void MoeScratch::sort(const FloatRows& experts, int worker) {
   order.first[0] = 0;
 }
 
+int64_t MoeScratch::num_chosen(int worker) const {
+  const std::vector<int32_t>& first = orders[static_cast<size_t>(worker)].first;
+  int64_t count = 0;
+  for (size_t e = 1; e < first.size(); e++) count += first[e] > first[e - 1] ? 1 : 0;
+  return count;
+}
+
 namespace {
 
 // Copies a worker's share of the sorted pairs and rounds them. source(pair) is the row that a pair multiplies by.

@@ -42,6 +42,7 @@ struct MoeScratch {
 
   // Sorts the pairs by the experts of each token, for one worker.
   void sort(const FloatRows& experts, int worker);
+  int64_t num_chosen(int worker) const;  // experts with pairs, once it has sorted
 
   const MoeShape shape;
   const Linears& linears;

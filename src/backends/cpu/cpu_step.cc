@@ -31,6 +31,7 @@ struct RowShare {
 
 struct CompiledPhase {
   Phase info;
+  int64_t last_bytes;  // of weights, in the last run
   std::function<void(int worker)> work;
 };
 
@@ -79,6 +80,11 @@ class CpuStep final : public CompiledStep {
     for (const CompiledPhase& phase : phases_) bytes += phase.info.weight_bytes;
     return bytes;
   }
+  int64_t last_weight_bytes() const override {
+    int64_t bytes = 0;
+    for (const CompiledPhase& phase : phases_) bytes += phase.last_bytes;
+    return bytes;
+  }
   int64_t scratch_bytes() const override {
     size_t bytes = 0;
     for (const auto* list : {&buffers_, &turns_, &scores_, &latent_q_, &route_scratch_, &worker_buffers_})
@@ -103,13 +109,14 @@ class CpuStep final : public CompiledStep {
       if (profiling_ && worker == 0) {
         const auto end = Clock::now();
         phase.info.seconds += std::chrono::duration<double>(end - start).count();
+        phase.info.read_bytes += phase.last_bytes;
         start = end;
       }
     }
   }
 
   void add_phase(std::string name, int64_t weight_bytes, std::function<void(int)> work) {
-    phases_.push_back({{std::move(name), weight_bytes}, std::move(work)});
+    phases_.push_back({{std::move(name), weight_bytes}, weight_bytes, std::move(work)});
   }
 
   Matrix matrix(const Slice& slice) const {
@@ -404,9 +411,10 @@ class CpuStep final : public CompiledStep {
 
   // ---- experts ----
 
-  int64_t weight_bytes(const Op& op) const {
-    return weight_bytes_read(op, step_.M, [&](WeightId id) { return MatrixSize{packed(id).E, packed(id).bytes}; });
+  std::function<MatrixSize(WeightId)> size() const {
+    return [this](WeightId id) { return MatrixSize{packed(id).E, packed(id).bytes}; };
   }
+  int64_t weight_bytes(const Op& op) const { return weight_bytes_read(op, step_.M, size()); }
 
   // Layers of one shape take turns with the same scratch.
   MoeScratch& moe_scratch(const MoeShape& shape) {
@@ -419,9 +427,11 @@ class CpuStep final : public CompiledStep {
   void add_expert_phases(const Op& op, const std::string& name, Experts experts) {
     if (!experts.scratch->shape.alone)
       add_phase("sort + round", 0, [experts, this](int worker) { experts.prepare(worker, num_workers_); });
-    add_phase(name, weight_bytes(op), [experts, this](int worker) {
+    const int64_t one = weight_bytes_read(op, 1, size(), 1);
+    add_phase(name, weight_bytes(op), [experts, one, place = phases_.size(), this](int worker) {
       if (experts.scratch->shape.alone) experts.prepare(worker, num_workers_);
       experts.compute(worker, num_workers_);
+      if (worker == 0) phases_[place].last_bytes = experts.scratch->num_chosen(worker) * one;
     });
   }
   void compile(const MoeGateUpOp& op, const std::string& name) {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <ranges>
+#include <set>
 
 #include "backends/reference/reference_ops.h"
 #include "formats/f16.h"
@@ -38,7 +40,12 @@ class ReferenceStep final : public CompiledStep {
   void run(const StepInputs& inputs, KvCache& cache, std::span<float> logits) override {
     inputs_ = inputs;
     cache_ = &static_cast<ReferenceCache&>(cache);
-    for (const Op& op : step_.ops) std::visit([&](const auto& o) { execute(o); }, op);
+    last_weight_bytes_ = 0;
+    for (const Op& op : step_.ops) {
+      std::visit([&](const auto& o) { execute(o); }, op);
+      last_weight_bytes_ +=
+          weight_bytes_read(op, step_.M, size(), std::visit([&](const auto& o) { return num_chosen(o); }, op));
+    }
     const Matrix result = matrix(step_.logits);
     for (int64_t m = 0; m < result.rows; m++)
       std::copy_n(result.row(m), result.width, logits.data() + m * result.width);
@@ -46,13 +53,10 @@ class ReferenceStep final : public CompiledStep {
 
   int64_t weight_bytes() const override {
     int64_t bytes = 0;
-    for (const Op& op : step_.ops)
-      bytes += weight_bytes_read(op, step_.M, [&](WeightId id) {
-        const PackedWeight& w = *weights_[static_cast<size_t>(id.index)];
-        return MatrixSize{w.E, w.bytes};
-      });
+    for (const Op& op : step_.ops) bytes += weight_bytes_read(op, step_.M, size());
     return bytes;
   }
+  int64_t last_weight_bytes() const override { return last_weight_bytes_; }
   int64_t scratch_bytes() const override {
     size_t values = 0;
     for (const auto& buffer : buffers_) values += buffer.size();
@@ -66,6 +70,22 @@ class ReferenceStep final : public CompiledStep {
   void set_profiling(bool) override {}
 
  private:
+  std::function<MatrixSize(WeightId)> size() const {
+    return [this](WeightId id) {
+      const PackedWeight& w = *weights_[static_cast<size_t>(id.index)];
+      return MatrixSize{w.E, w.bytes};
+    };
+  }
+  // How many experts the tokens chose, each counted once.
+  template <class AnyOp>
+  int64_t num_chosen(const AnyOp& op) {
+    std::set<float> chosen;
+    if constexpr (requires { op.experts; })
+      for (const Matrix experts = matrix(op.experts); int64_t m : std::views::iota(int64_t{0}, experts.rows))
+        chosen.insert(experts.row(m), experts.row(m) + experts.width);
+    return static_cast<int64_t>(chosen.size());
+  }
+
   Matrix matrix(const Slice& slice) {
     const auto b = static_cast<size_t>(slice.buffer);
     const StepBuffer& buffer = step_.buffers[b];
@@ -144,6 +164,7 @@ class ReferenceStep final : public CompiledStep {
   std::vector<std::vector<float>> buffers_;
   StepInputs inputs_;
   ReferenceCache* cache_ = nullptr;
+  int64_t last_weight_bytes_ = 0;
 };
 
 class ReferenceBackend final : public Backend {

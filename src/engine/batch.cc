@@ -1,0 +1,71 @@
+#include "engine/batch.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace nibble {
+
+Batch::Batch(Engine& engine)
+    : engine_(engine),
+      cache_(engine.backend().make_kv_cache(engine.kv_cache_shape())),
+      lengths_(static_cast<size_t>(engine.kv_cache_shape().num_sequences)) {}
+
+CompiledStep& Batch::step(int64_t M, LogitsFor logits_for) {
+  if (M == 1) logits_for = LogitsFor::all_tokens;  // the last token's are those of all
+  auto& step = steps_[{M, logits_for}];
+  if (!step) step = engine_.compile(engine_.model().forward(M, logits_for));
+  return *step;
+}
+
+std::span<const float> Batch::extend(std::span<const int32_t> tokens, std::span<const int32_t> sequences,
+                                     LogitsFor logits_for) {
+  const int64_t vocab_size = engine_.model().config.vocab_size;
+  if (tokens.empty() || tokens.size() != sequences.size())
+    throw_input_error("{} tokens for {} sequences; as many of both, at least 1, expected", tokens.size(),
+                      sequences.size());
+  for (const int32_t sequence : sequences)
+    if (sequence < 0 || sequence >= num_sequences())
+      throw_input_error("sequence {} does not exist: there are {}", sequence, num_sequences());
+  for (size_t i = 0; i < tokens.size(); i++) {
+    if (tokens[i] < 0 || tokens[i] >= vocab_size)
+      throw_input_error("token {} does not exist: the model's vocabulary has {} tokens", tokens[i], vocab_size);
+    const auto upcoming = std::ranges::count(sequences.subspan(i), sequences[i]);
+    if (length(sequences[i]) + upcoming > max_len())
+      throw_input_error("sequence {}: {} tokens do not fit into a context of {}", sequences[i],
+                        length(sequences[i]) + upcoming, max_len());
+  }
+  pos_.resize(std::max(pos_.size(), tokens.size()));
+  for (size_t i = 0; i < tokens.size(); i++)
+    pos_[i] = static_cast<int32_t>(lengths_[static_cast<size_t>(sequences[i])]++);
+  const size_t num_rows = logits_for == LogitsFor::all_tokens ? tokens.size() : 1;
+  const size_t values = num_rows * static_cast<size_t>(vocab_size);
+  logits_.resize(std::max(logits_.size(), values));
+  CompiledStep& compiled = step(static_cast<int64_t>(tokens.size()), logits_for);
+  compiled.run({tokens, std::span(pos_).first(tokens.size()), sequences}, *cache_, std::span(logits_).first(values));
+  last_step_ = &compiled;
+  return std::span(logits_).first(values);
+}
+
+std::span<const float> Batch::prefill(std::span<const int32_t> tokens, int32_t sequence) {
+  const std::vector<int32_t> sequences(static_cast<size_t>(engine_.options().prefill_block), sequence);
+  std::span<const float> logits;
+  while (!tokens.empty()) {
+    const size_t count = std::min(tokens.size(), sequences.size());
+    logits = extend(tokens.first(count), std::span(sequences).first(count), LogitsFor::last_token);
+    tokens = tokens.subspan(count);
+  }
+  return logits;
+}
+
+void Batch::truncate(int64_t length) {
+  for (int64_t& own : lengths_) own = std::min(own, length);
+}
+
+int64_t Batch::bytes_per_step() const {
+  int64_t bytes = last_step_ != nullptr ? last_step_->last_weight_bytes() : 0;
+  for (const int64_t length : lengths_) bytes += cache_->shape.bytes_read(length);
+  return bytes;
+}
+
+}  // namespace nibble

@@ -1,0 +1,52 @@
+// Several sequences decoded together: each has its cache and its position, one step takes a token of each. The weights
+// are read once for all of them, and a sequence's logits do not depend, to the bit, on its neighbours.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "engine/engine.h"
+
+namespace nibble {
+
+class Batch {
+ public:
+  // Makes caches for EngineOptions::num_sequences sequences.
+  explicit Batch(Engine& engine);
+
+  // One step: token i extends sequences[i], and takes its next position. Several tokens may extend one sequence.
+  // Returns their logits [tokens, vocab_size], or the last one's, valid until the next call. Throws InputError for a
+  // token, a sequence or a position that there is not. Allocates nothing for a number of tokens that was there before.
+  std::span<const float> extend(std::span<const int32_t> tokens, std::span<const int32_t> sequences,
+                                LogitsFor logits_for = LogitsFor::all_tokens);
+
+  // Puts a prompt of one sequence through, in blocks; the logits after its last token.
+  std::span<const float> prefill(std::span<const int32_t> tokens, int32_t sequence);
+
+  int64_t num_sequences() const { return static_cast<int64_t>(lengths_.size()); }
+  int64_t max_len() const { return cache_->shape.max_len; }
+  int64_t length(int64_t sequence) const { return lengths_[static_cast<size_t>(sequence)]; }
+
+  // Every sequence forgets its positions from `length` on.
+  void truncate(int64_t length);
+
+  // Bytes that the last step, which took a token of each sequence, read: packed weights, of experts those that its
+  // tokens chose, and the cached keys and values of all sequences.
+  int64_t bytes_per_step() const;
+
+  // The step for M tokens, for its phases.
+  CompiledStep& step(int64_t M, LogitsFor logits_for = LogitsFor::all_tokens);
+
+ private:
+  Engine& engine_;
+  std::unique_ptr<KvCache> cache_;
+  std::map<std::pair<int64_t, LogitsFor>, std::unique_ptr<CompiledStep>> steps_;
+  const CompiledStep* last_step_ = nullptr;
+  std::vector<int64_t> lengths_;
+  std::vector<int32_t> pos_;
+  std::vector<float> logits_;
+};
+
+}  // namespace nibble
