@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/naming.h"
 #include "commands.h"
 #include "file_tensors.h"
 #include "models/architectures.h"
@@ -271,7 +272,7 @@ void plan(const PlanArguments& a) {
     check_architecture(*checkpoint);
     source = make_importer(checkpoint);
     model = make_model(*checkpoint, *source);
-    check_no_unknown_tensors(model->weights);
+    naming(a.model.path, [&] { check_no_unknown_tensors(model->weights); });
     rows = plan_rows(model->weights, *backend);
   } catch (const InputError& error) {
     print_files(*checkpoint, a, error.what());

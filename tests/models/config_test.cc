@@ -165,7 +165,7 @@ TEST(DecoderConfig, ErrorsOfAHuggingFaceFolder) {
                         {"original_max_position_embeddings", 0},
                         {"low_freq_factor", 1},
                         {"high_freq_factor", 4}}}}),
-               {"original_max_position_embeddings is 0", "positive"});
+               {"original_max_position_embeddings is 0", "above 0"});
   expect_parts(error({{"rope_scaling",
                        {{"rope_type", "llama3"}, {"factor", 8}, {"low_freq_factor", 4}, {"high_freq_factor", 4}}}}),
                {"high_freq_factor is 4", "more than low_freq_factor (4)"});
