@@ -219,7 +219,8 @@ TEST(TokenizerJson, WhatIsWrongAroundTheModelIsNamed) {
   json doubles = json::array();
   for (int i = 0; i < 40; i++)
     doubles.push_back({{"type", "Replace"}, {"pattern", {{"String", "o"}}}, {"content", "oo"}});
-  expect(with("llama2", "/normalizer", {{"type", "Sequence"}, {"normalizers", doubles}}), "normalizer: the replacements make more");
+  expect(with("llama2", "/normalizer", {{"type", "Sequence"}, {"normalizers", doubles}}),
+         "normalizer: the replacements make more");
   json deep = {{"type", "Lowercase"}};
   for (int i = 0; i < 100; i++) deep = {{"type", "Sequence"}, {"normalizers", json::array({deep})}};
   expect(with("llama2", "/normalizer", deep), "nested more than");
