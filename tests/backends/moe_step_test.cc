@@ -6,37 +6,13 @@
 
 #include <gtest/gtest.h>
 
-#include "backends/step_program.h"
+#include "backends/step_comparison.h"
 
 namespace nibble {
 namespace {
 
-using Runs = std::vector<std::vector<Place>>;
-
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
-// The CPU's values, the same on 1, 2 and 3 threads.
-std::vector<float> cpu_values(const StepProgram& program, const Runs& runs) {
-  const std::vector<float> first = program.run(*make_cpu_backend(1), runs);
-  for (int num_threads : {2, 3}) {
-    const auto other = program.run(*make_cpu_backend(num_threads), runs);
-    EXPECT_TRUE(std::memcmp(other.data(), first.data(), first.size() * sizeof(float)) == 0)
-        << num_threads << " threads";
-  }
-  return first;
-}
-
-void expect_near(const std::vector<float>& values, const std::vector<float>& expected, float tolerance) {
-  ASSERT_EQ(values.size(), expected.size());
-  float largest = 1e-6f;
-  for (float value : expected) largest = std::max(largest, std::fabs(value));
-  for (size_t i = 0; i < values.size(); i++) ASSERT_NEAR(values[i], expected[i], tolerance * largest) << i;
-}
-
-void expect_reference(const StepProgram& program, const Runs& runs, float tolerance) {
-  expect_near(cpu_values(program, runs), program.run(*make_reference_backend(), runs), tolerance);
-}
 
 void expect_both(const StepProgram& program, const Runs& runs, const std::vector<float>& expected) {
   expect_near(program.run(*make_reference_backend(), runs), expected, 1e-6f);
