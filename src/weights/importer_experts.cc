@@ -13,6 +13,7 @@
 // are known by the biases beside them (gate_up_proj_bias [E, 2N], down_proj_bias [E, N]), which no other model has.
 #include <cstring>
 
+#include "base/naming.h"
 #include "weights/importer_safetensors.h"
 
 namespace nibble {
@@ -73,7 +74,7 @@ ExpertName parse(const std::string& name) {
 }  // namespace
 
 StoredMatrix SafetensorsImporter::locate_experts(const MatrixRequest& request) {
-  const ExpertName name = parse(request.name.hf);
+  const ExpertName name = naming(checkpoint().path.string(), [&] { return parse(request.name.hf); });
   if (has_module(numbered(request.name.hf, 0))) return locate_one_by_one(request);
   for (const std::string& module : {name.switch_mlp(), name.stacked()}) {
     if (!has_module(module)) continue;
@@ -151,7 +152,7 @@ StoredMatrix SafetensorsImporter::locate_fused(const MatrixRequest& request, con
 }
 
 StoredVector SafetensorsImporter::locate_expert_biases(const std::string& vector) const {
-  const ExpertName name = parse(vector);
+  const ExpertName name = naming(checkpoint().path.string(), [&] { return parse(vector); });
   for (const std::string& stacked : {name.switch_mlp() + name.ending, name.stacked() + name.ending})
     if (checkpoint().find(stacked) != nullptr) return {.tensor = stacked};
   if (const std::string fused = name.fused() + "_bias"; checkpoint().find(fused) != nullptr)
