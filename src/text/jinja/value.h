@@ -36,11 +36,11 @@ class Budget {
     if (work > left_) fail("the template takes too many steps (limit {})", kWork);
     left_ -= work;
   }
-  void charge_text(size_t bytes) { charge(bytes / 16 + 1); }
+  void charge_text(size_t bytes) { charge(bytes / 64 + 1); }
 
  private:
   // A value takes up to 110 bytes of memory; published templates take a few hundred steps for a message.
-  static constexpr uint64_t kWork = 4'000'000;
+  static constexpr uint64_t kWork = 2'000'000;
   uint64_t left_ = kWork;
 };
 
