@@ -29,7 +29,7 @@ template <class... Args>
   throw Fault{fmt::format(format, std::forward<Args>(args)...)};
 }
 
-// Work that is left: about one for each step, one for each element and one for 16 bytes of text.
+// Work that is left: about one for each step, one for each element and one for 64 bytes of text.
 class Budget {
  public:
   void charge(uint64_t work) {
