@@ -6,8 +6,6 @@ shorter than the prompt, groups of experts, latent attention without a latent qu
     python tools/make_moe_goldens.py tests/data/models
 """
 
-import argparse
-import pathlib
 import shutil
 
 import gguf
@@ -160,17 +158,5 @@ def make(out, name, config):
           f"margin {answer['margin']}, {len(set(answer['greedy_tokens']))} different greedy tokens")
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=pathlib.Path, help="the folder to write models into")
-    parser.add_argument("--only", metavar="NAME", help="make only this model")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    transformers.logging.set_verbosity_error()
-    for name, config in SPECS.items():
-        if arguments.only in (None, name):
-            make(arguments.out, name, config)
-
-
 if __name__ == "__main__":
-    main()
+    base.run(__doc__, SPECS, make)
