@@ -46,7 +46,7 @@ MemoryPlan plan_memory(const Model& model, const Backend& backend, const KvCache
       plan.weights_bytes += entry.bytes();
     }
   }
-  plan.kv_cache_bytes = cache.bytes_per_token() * cache.max_len * cache.num_sequences;
+  plan.kv_cache_bytes = cache.bytes();
   const Step step = model.forward(prefill_block, LogitsFor::last_token);
   for (const StepBuffer& buffer : step.buffers)
     plan.scratch_bytes += step.num_rows(buffer.rows) * buffer.width * static_cast<int64_t>(sizeof(float));
@@ -66,7 +66,8 @@ KvCacheShape Engine::kv_cache_shape() const {
   return {.layers = model().kv_layers,
           .num_sequences = options_.num_sequences,
           .max_len = std::min(options_.max_len, model().config.max_position_embeddings),
-          .type = options_.kv_cache_type.value_or(backend_->default_kv_cache_type())};
+          .type = options_.kv_cache_type.value_or(backend_->default_kv_cache_type()),
+          .spare = std::max(options_.kv_spare, options_.prefill_block)};
 }
 
 Engine::Engine(ModelFiles files, const EngineOptions& options)

@@ -57,6 +57,33 @@ TEST_F(SessionTest, TruncateForgets) {
   EXPECT_EQ(prefill(std::span(golden.prompt).first(3)), row(2));
 }
 
+// Windows of 5 positions, of which the caches keep 5 + 4.
+TEST(SessionWithWindows, GoesBackAsFarAsItsCachesReachOrStartsAgain) {
+  const Golden golden = read_golden(kModels / "mixtral-one-expert");
+  const EngineOptions options{.backend = {.num_threads = 1}, .max_len = 64, .prefill_block = 4, .kv_spare = 4};
+  Engine engine(golden.model, options);
+  const int64_t vocab_size = engine.model().config.vocab_size;
+  std::vector<int32_t> tokens(30);
+  for (size_t i = 0; i < tokens.size(); i++) tokens[i] = static_cast<int32_t>(i * 37 % static_cast<size_t>(vocab_size));
+  const std::vector<float> all = forward(engine, tokens, 30);
+  Session session(engine);
+  const auto expect_rest = [&](size_t from, size_t count) {
+    const auto logits = session.prefill(std::span(tokens).subspan(from, count));
+    const auto row = std::span(all).subspan((from + count - 1) * static_cast<size_t>(vocab_size), logits.size());
+    EXPECT_TRUE(std::ranges::equal(logits, row)) << from;
+  };
+  expect_rest(0, 20);
+  session.truncate(16);
+  EXPECT_EQ(session.length(), 16);
+  expect_rest(16, 2);
+  session.truncate(14);  // position 10 would be needed; of 20 that were there, 11 … 19 are left
+  EXPECT_EQ(session.length(), 0);
+  expect_rest(0, 9);
+  session.truncate(5);
+  EXPECT_EQ(session.length(), 5);
+  expect_rest(5, 25);
+}
+
 TEST_F(SessionTest, ItKnowsItsTokensAndKeepsAPrefix) {
   const auto tokens = [&] { return std::vector<int32_t>(session.tokens().begin(), session.tokens().end()); };
   const auto prompt = [&](size_t count) { return std::span(golden.prompt).first(count); };
