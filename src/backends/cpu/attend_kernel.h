@@ -129,10 +129,12 @@ void score_heads(const AttendTask& t, int h) {
         for (int i = 0; i < H; i++) sums[i * P + j] = fma(key, load_vec(q[i] + d, t.head_dim - d), sums[i * P + j]);
       }
     }
-    const Vec scores = sums_of_all(sums);
-    const int64_t count = t.len - p < P ? t.len - p : P;
-    for (int i = 0; i < H; i++)
-      for (int j = 0; j < count; j++) t.scores[(h + i) * kAttendChunk + p + j] = scores[i * P + j] * t.scale;
+    float scores[kVec];
+    const Vec scaled = sums_of_all(sums) * t.scale;
+    std::memcpy(scores, &scaled, sizeof scores);
+    for (int i = 0; i < H; i++) {  // whole ones: the rows of scores have room for them
+      std::memcpy(t.scores + (h + i) * kAttendChunk + p, scores + i * P, P * sizeof(float));
+    }
   }
 }
 
