@@ -37,15 +37,18 @@ ModelFiles random_model(Checkpoint shape, std::function<FormatId(const MatrixReq
 
 MemoryPlan plan_memory(const Model& model, const Backend& backend, const KvCacheShape& cache, int64_t prefill_block) {
   MemoryPlan plan;
+  int64_t file_bytes = 0, largest = 0;
   for (const WeightEntry& entry : model.weights.entries()) {
     if (const auto* matrix = std::get_if<MatrixEntry>(&entry.what)) {
       const MatrixInfo& info = matrix->info;
       plan.weights_bytes += backend.plan_pack(info.format, info.E, info.N, info.K).bytes;
-      plan.largest_weight_bytes = std::max(plan.largest_weight_bytes, info.bytes);
+      file_bytes += info.bytes;
+      largest = std::max(largest, info.bytes);
     } else {
       plan.weights_bytes += entry.bytes();
     }
   }
+  plan.loading_bytes = std::max(largest, std::min(file_bytes, kReadAheadBytes));
   plan.kv_cache_bytes = cache.bytes();
   const Step step = model.forward(prefill_block, LogitsFor::last_token);
   for (const StepBuffer& buffer : step.buffers)

@@ -238,7 +238,6 @@ class Quantizer {
     double squared_errors = 0;
     for (double error : errors) squared_errors += error;
     append_fp4(writer, m.name, options_.format, codes, scales, scale);
-    files_.source->release(matrix(m.id).request);
     return row_of(m, matrix(m.id).info, format_name(options_.format), codes.size() + scales.size(), squared_errors,
                   squares);
   }

@@ -79,9 +79,6 @@ class WeightSource {
   virtual std::vector<std::string> tensors_of(const MatrixRequest& request) = 0;
   virtual std::vector<std::string> tensors_of(const VectorRequest& request) = 0;
 
-  // Says that the matrix will not be read again soon, so that its pages of a mapped file can go.
-  virtual void release(const MatrixRequest& request) = 0;
-
   // Tensors that nobody asked for and that are not known to be useless here: if there are any, the model is not the one
   // that the file holds. And those that are known and not used (activation scales, prediction layers), with the reason.
   virtual std::vector<std::string> unknown_tensors() const = 0;
