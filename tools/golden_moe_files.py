@@ -60,7 +60,7 @@ def prediction_layer(config):
     if not config.get("num_nextn_predict_layers"):
         return {}
     size, at = config["hidden_size"], f"model.layers.{config['num_hidden_layers']}."
-    return {at + "eh_proj.weight": torch.ones(size, 2 * size), at + "enorm.weight": torch.ones(size),
+    return {at + "eh_proj.weight": torch.ones(1, 2 * size), at + "enorm.weight": torch.ones(size),
             at + "hnorm.weight": torch.ones(size), at + "shared_head.norm.weight": torch.ones(size)}
 
 
@@ -72,7 +72,9 @@ def write_safetensors(folder, config, state, dialect, maker):
         name = published(config, name)
         module = name.removesuffix(".weight")
         mlx = dialect.startswith("mlx")
-        if dialect == "gpt-oss":
+        if dialect == "bf16":
+            quantised = False
+        elif dialect == "gpt-oss":
             quantised = ".experts." in name and view.dim() == 2
         else:
             quantised = view.dim() == 2 and (mlx or not is_kept(name, view))
@@ -214,7 +216,7 @@ def write_gguf(path, config, state, dialect, maker):
                 meant = values if kind == Ggml.F32 else gguf.quants.dequantize(blocks, kind)
             view.copy_(torch.from_numpy(meant.astype(np.float32).copy()))
             stored.append(base.permuted(blocks, heads) if heads else blocks)
-        several = len(stored) > 1 or ".experts." in name or name.endswith(("k_b_proj.weight", "v_b_proj.weight"))
+        several = len(stored) > 1 or ".experts." in name or name.endswith((".k_b_proj.weight", ".v_b_proj.weight"))
         writer.add_tensor(found, np.ascontiguousarray(np.stack(stored) if several else stored[0]), raw_dtype=kind)
         if scales:
             writer.add_tensor(found.replace(".weight", ".scale"), np.array(scales, np.float32))
