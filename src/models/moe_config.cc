@@ -118,8 +118,7 @@ MlaConfig read_mla_config(const Checkpoint& checkpoint, const DecoderConfig& c) 
       reader.reject(key_length_key,
                     fmt::format("more than the {} of rope.dimension_count expected", mla.qk_rope_head_dim));
     mla.qk_nope_head_dim = key_length - mla.qk_rope_head_dim;
-    mla.v_head_dim =
-        reader.size(is_absorbed ? "attention.value_length_mla" : "attention.value_length", kLargestWidth);
+    mla.v_head_dim = reader.size(is_absorbed ? "attention.value_length_mla" : "attention.value_length", kLargestWidth);
     mla.rope_interleave = true;
   } else {
     mla.q_lora_rank = reader.count("q_lora_rank", kLargestWidth, 0);

@@ -198,9 +198,7 @@ std::vector<std::string> Importer::tensors_of(const VectorRequest& request) {
   return end_recording();
 }
 
-void Importer::release(const MatrixRequest& request) {
-  release_located(locate_in_file(request));
-}
+void Importer::release(const MatrixRequest& request) { release_located(locate_in_file(request)); }
 
 void Importer::release_located(const StoredMatrix& stored) const {
   for (const StoredMatrix& expert : stored.experts) release_located(expert);

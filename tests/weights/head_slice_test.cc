@@ -129,8 +129,8 @@ TEST(HeadSlice, MlxHoldsThemByThemselves) {
   const CanonicalWeight v = source->read(last_one(32));
   EXPECT_EQ(v.format, FormatId::mxfp4);
   EXPECT_EQ(v.E, 2);
-  EXPECT_EQ(decoded(v)[0], e2m1_to_float(11) / 2);      // the low nibble of byte 0, 11
-  EXPECT_EQ(decoded(v)[32], 2 * e2m1_to_float(0xB));    // of byte 16, 91 = 0x5B
+  EXPECT_EQ(decoded(v)[0], e2m1_to_float(11) / 2);    // the low nibble of byte 0, 11
+  EXPECT_EQ(decoded(v)[32], 2 * e2m1_to_float(0xB));  // of byte 16, 91 = 0x5B
   EXPECT_TRUE(source->unknown_tensors().empty());
 }
 

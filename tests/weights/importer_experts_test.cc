@@ -236,6 +236,19 @@ TEST(ImportExperts, FusedPlainWeightsAreGateAboveUp) {
             std::string::npos);
 }
 
+TEST(ImportExperts, FusedAndQuantizedOnesAreRefused) {
+  for (const char* ending : {"", ".weight", ".weight_packed"}) {
+    MemoryCheckpoint file(Container::safetensors);
+    file.add(std::string("mlp.experts.gate_up_proj") + ending, DType::u8, {2, 4, 8}, Bytes(64));
+    const std::string error = input_error([&] {
+      file.open()->describe({.name = {"mlp.experts.*.gate_proj", ""}, .E = 2, .N = 2, .K = 16, .is_experts = true});
+    });
+    for (const std::string& part :
+         {std::string("mlp.experts.gate_up_proj") + ending, std::string("both fused and quantized")})
+      EXPECT_NE(error.find(part), std::string::npos) << error;
+  }
+}
+
 TEST(ImportExperts, GptOssPlainWeightsAreTransposed) {
   MemoryCheckpoint file(Container::safetensors);
   file.add("mlp.experts.gate_up_proj", DType::bf16, {2, 3, 4}, counting(0, 24))  // [E, K, 2N]
