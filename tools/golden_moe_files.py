@@ -91,7 +91,7 @@ def write_safetensors(folder, config, state, dialect, maker):
             add_heads_alone(maker, config, module, view)
             continue
         elif dialect in ("modelopt", "ct-nvfp4"):
-            golden_dialects.nvfp4(maker, module, rows, columns, deviation, "modelopt" if dialect == "modelopt" else "ct")
+            golden_dialects.nvfp4(maker, module, rows, columns, deviation, dialect.split("-")[0])
         elif dialect == "gpt-oss":
             codes, scales, maker.meant[name] = maker.mxfp4(rows, columns, deviation)
             maker.stored |= {module + ".blocks": codes.reshape(rows, -1, 16), module + ".scales": scales}

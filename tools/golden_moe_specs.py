@@ -36,7 +36,7 @@ def glm4_moe(shape, experts, top_k, width, **more):
 
 
 def latent(model_type, shape, experts, top_k, width, **more):
-    """Latents and values of whole groups; the unrotated part of a key is in the inner direction only if it stands alone."""
+    """Latents and values of whole groups. The unrotated part of a key is a row only where its matrix stands alone."""
     wide = 64 if shape is GGUF_NVFP4 else 96 if shape is MXFP4 else 48
     return sigmoid(model_type, shape, experts, top_k, width, q_lora_rank=wide, kv_lora_rank=wide, qk_nope_head_dim=10,
                    qk_rope_head_dim=6, head_dim=6, v_head_dim=wide // shape["num_attention_heads"],

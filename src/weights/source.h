@@ -17,10 +17,10 @@ struct TensorName {
   std::string hf, gguf;
 };
 
-// One matrix for each of E heads. Where the file has the matrix `alone`, that is it, [E, N, K]: GGUF files, and MLX's newer
-// ones. Else the file's matrix holds the heads one below the other, with other things between: a head has head_rows rows,
-// of which those from first_row on are wanted, or their transposition: Hugging Face's files, and old GGUF ones. No
-// head_rows: this is another matrix.
+// One matrix for each of E heads. Where the file has the matrix `alone`, [E, N, K], that is it: GGUF files, and MLX's
+// newer ones. Else the file's matrix has the heads one below the other, with other things between: a head has head_rows
+// rows, of which those from first_row on are wanted, or their transposition: Hugging Face's files, and old GGUF ones.
+// No head_rows: this is another matrix.
 struct HeadSlice {
   TensorName alone;
   int64_t head_rows = 0, first_row = 0;
