@@ -22,8 +22,8 @@ ModelFiles open_model(const std::filesystem::path& path) {
 
 ModelFiles random_model(const std::string& shape, int64_t num_layers, RandomFormats formats) {
   return random_model(shape_checkpoint(shape, num_layers), [formats](const MatrixRequest& request) {
-    if (request.hf_heads.transposed || request.name.gguf.ends_with("ffn_gate_inp")) return FormatId::bf16;
-    return request.is_experts && request.hf_heads.head_rows == 0 ? formats.experts : formats.rest;
+    if (request.heads.transposed || request.name.gguf.ends_with("ffn_gate_inp")) return FormatId::bf16;
+    return request.is_experts && request.heads.head_rows == 0 ? formats.experts : formats.rest;
   });
 }
 

@@ -134,12 +134,20 @@ std::vector<float> Importer::read_vector(const VectorRequest& request) {
 }
 
 bool Importer::is_slice(const MatrixRequest& request) const {
-  return request.hf_heads.head_rows > 0 && checkpoint_->container == Container::safetensors;
+  return request.heads.head_rows > 0 && !has(request.heads.alone);
+}
+
+StoredMatrix Importer::locate_in_file(const MatrixRequest& request) {
+  if (request.heads.head_rows == 0) return locate(request);
+  if (is_slice(request)) return locate(sliced_matrix(request));
+  MatrixRequest alone = request;
+  alone.name = request.heads.alone;
+  return locate(alone);
 }
 
 MatrixInfo Importer::describe(const MatrixRequest& request) {
-  const StoredMatrix stored = locate(is_slice(request) ? sliced_matrix(request) : request);
-  const bool is_transposed = is_slice(request) && request.hf_heads.transposed;
+  const StoredMatrix stored = locate_in_file(request);
+  const bool is_transposed = is_slice(request) && request.heads.transposed;
   const FormatId format = is_transposed ? transposed_format(stored.format) : stored.format;
   const auto [E, N, K] = std::tuple(request.E, request.N, request.K);
   const int64_t bytes = E * N * (code_bytes(format, K) + scale_bytes(format, K));
@@ -148,7 +156,7 @@ MatrixInfo Importer::describe(const MatrixRequest& request) {
 
 CanonicalWeight Importer::read(const MatrixRequest& request) {
   if (is_slice(request)) return slice_heads(read(sliced_matrix(request)), request);
-  const StoredMatrix located = locate(request);
+  const StoredMatrix located = locate_in_file(request);
   StagedTensors staged(*checkpoint_);
   const StoredMatrix stored = staged.add(located);
   // What is not in a file lies in the checkpoint.
@@ -183,7 +191,7 @@ std::vector<std::string> Importer::end_recording() {
 
 std::vector<std::string> Importer::tensors_of(const MatrixRequest& request) {
   recorded_.emplace();
-  locate(is_slice(request) ? sliced_matrix(request) : request);
+  locate_in_file(request);
   return end_recording();
 }
 

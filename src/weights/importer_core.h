@@ -88,6 +88,7 @@ class Importer : public WeightSource {
   std::vector<std::string> end_recording();
   std::vector<float> tensor_scales(const MatrixRequest& request, const StoredMatrix& stored) const;
   bool is_slice(const MatrixRequest& request) const;  // of a matrix of the file, by heads
+  StoredMatrix locate_in_file(const MatrixRequest& request);
 
   std::shared_ptr<const Checkpoint> checkpoint_;
   std::set<std::string, std::less<>> asked_for_;
