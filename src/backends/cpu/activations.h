@@ -10,11 +10,10 @@
 #include <cstdint>
 
 #include "backends/cpu/packed_layout.h"
-#include "ops/choose_gemm.h"
 
 namespace nibble {
 
-inline constexpr int kTokenTile = kBatchedTokens;   // tokens whose groups lie together
+inline constexpr int kTokenTile = 64;               // tokens whose groups lie together
 inline constexpr float kLargestActivation = 16256;  // 127 * 128: the largest q
 
 struct ActivationGroup {
@@ -23,9 +22,12 @@ struct ActivationGroup {
   float scale;             // x = q * scale, within scale / 2
   int32_t offset;          // -kOffset times the sum of q
   int32_t half_offset[2];  // the same for either half of the group
+  // The same again for kernels that sum in 16 bits, pair after pair: of each plane, for the group and for its halves,
+  // what the pairs k = 0, 1 of all fours, and k = 2, 3, must add.
+  int16_t high_offsets[3][2], low_offsets[3][2];
 };
 
-// The groups of a tile of 8 tokens (fewer in the last tile) lie by group, then by token, so that a kernel finds all its
+// The groups of a tile of 64 tokens (fewer in the last tile) lie by group, then by token, so that a kernel finds all its
 // tokens behind one pointer.
 struct Activations {
   int64_t M, K;

@@ -40,13 +40,11 @@ struct Strips {
   const GemmFp4* gemm;
   int64_t columns, num_column_strips, num_strips;
   int tokens, num_tasks;
-  bool decode_first;
 };
 
 Strips cut(const GemmFp4& gemm, GemmRoute route, int num_threads) {
   Strips s{};
   s.gemm = &gemm;
-  s.decode_first = route == GemmRoute::marlin_gemm_fp4;
   s.tokens = static_cast<int>(std::min<int64_t>(gemm.M, kMaxStripTokens));
   if (route == GemmRoute::decode_gemv_fp4_wide) s.tokens = 1;
   if (route == GemmRoute::marlin_gemm_fp4) s.tokens = kMaxStripTokens;
@@ -70,8 +68,7 @@ void run_task(void* context, int task) {
                          .first_token = i / s.num_column_strips * s.tokens,
                          .first_column = first_column,
                          .num_columns = std::min(s.columns, s.gemm->N - first_column),
-                         .num_tokens = s.tokens,
-                         .decode_first = s.decode_first});
+                         .num_tokens = s.tokens});
   }
 }
 

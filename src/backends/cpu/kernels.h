@@ -39,7 +39,6 @@ struct GemmFp4Strip {
   const GemmFp4* gemm;
   int64_t first_token, first_column, num_columns;
   int num_tokens;
-  bool decode_first;  // decodes each tile of 64 columns to bytes before its tokens: pays from many tokens on
 };
 
 struct CpuKernels {

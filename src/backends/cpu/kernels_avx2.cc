@@ -9,7 +9,8 @@ namespace nibble {
 namespace {
 
 struct Avx2 {
-  static constexpr int max_tokens = 4;
+  static constexpr int float_tokens = 2;
+  static constexpr bool sums_in_16_bits = true;
   struct Floats {
     __m256 rows0, rows8;
   };
@@ -25,11 +26,14 @@ struct Avx2 {
     for (int r = 0; r < num_rows; r++) padded[r] = in[r];
     return load(padded);
   }
+  static void store(float* out, Floats value) {
+    _mm256_storeu_ps(out, value.rows0);
+    _mm256_storeu_ps(out + 8, value.rows8);
+  }
   static void store(float* out, Floats value, int num_rows) {
     float padded[kBlockRows];
     float* to = num_rows == kBlockRows ? out : padded;
-    _mm256_storeu_ps(to, value.rows0);
-    _mm256_storeu_ps(to + 8, value.rows8);
+    store(to, value);
     if (to == padded)
       for (int r = 0; r < num_rows; r++) out[r] = padded[r];
   }
@@ -103,80 +107,110 @@ struct Avx2 {
   }
   static __m256i decode_high(__m256i codes, __m256i table) { return decode_low(_mm256_srli_epi16(codes, 4), table); }
 
-  static void decode_group(const uint8_t* lines, int64_t line_stride, uint8_t* out) {
-    for (int i = 0; i < 8; i++) {
-      const __m256i codes = load32(lines + i / 2 * line_stride + i % 2 * 32);
-      uint8_t* to = out + i / 2 * 2 * kLineBytes + i % 2 * 32;
-      _mm256_store_si256(reinterpret_cast<__m256i*>(to), decode_low(codes, table(GemmLayout::table)));
-      _mm256_store_si256(reinterpret_cast<__m256i*>(to + kLineBytes), decode_high(codes, table(GemmLayout::table)));
-    }
-  }
+  // Two lines, each 8 rows: 4 k of 16 rows.
+  struct Codes {
+    __m256i rows0, rows8;
+  };
+  static Codes load_line(const uint8_t* line) { return {load32(line), load32(line + 32)}; }
 
-  // 8 rows of 4-bit codes, decoded or not. 16-bit sums stay exact: a decoded byte is at most 31, so a pair adds at most
-  // 2 * 31 * 127 = 7874 in the high plane, which is emptied after 4 additions, and 2 * 31 * 64 = 3968 in the low one,
-  // emptied after 8.
-  template <class Layout, int first, int T>
-  static void dot_nibbles(const uint8_t* lines, int64_t line_stride, const ActivationGroup* x, __m256i (&sums)[T]) {
-    __m256i low[T];
-    for (int t = 0; t < T; t++) {
-      sums[t] = _mm256_set1_epi32(Layout::dot_k == kGroup ? x[t].offset : x[t].half_offset[first / 16]);
-      low[t] = _mm256_setzero_si256();
-    }
-    for (int i = 0; i < Layout::dot_k / 8; i += 2) {
-      __m256i high[T];
-      for (int t = 0; t < T; t++) high[t] = _mm256_setzero_si256();
-      for (int j = i; j < i + 2; j++) {
-        __m256i w0, w4;
-        if constexpr (Layout::is_nibble) {
-          const __m256i codes = load32(lines + j * line_stride);
-          w0 = decode_low(codes, table(Layout::table));
-          w4 = decode_high(codes, table(Layout::table));
-        } else {
-          w0 = load32(lines + 2 * j * line_stride);
-          w4 = load32(lines + (2 * j + 1) * line_stride);
-        }
-        for (int t = 0; t < T; t++) {
-          const int8_t* h = x[t].high + first + 8 * j;
-          const int8_t* l = x[t].low + first + 8 * j;
-          high[t] = _mm256_add_epi16(high[t], _mm256_maddubs_epi16(w0, broadcast4(h)));
-          high[t] = _mm256_add_epi16(high[t], _mm256_maddubs_epi16(w4, broadcast4(h + 4)));
-          low[t] = _mm256_add_epi16(low[t], _mm256_maddubs_epi16(w0, broadcast4(l)));
-          low[t] = _mm256_add_epi16(low[t], _mm256_maddubs_epi16(w4, broadcast4(l + 4)));
-        }
+  // A decoded group, in memory: there are registers for a quarter of it.
+  struct Group {
+    __m256i codes[kGroup / 4][2];
+  };
+
+  template <class Layout>
+  static auto decode(Lines lines) {
+    if constexpr (Layout::is_nibble) {
+      Group group;
+      for (int i = 0; i < kGroup / 8; i++) {
+        const Codes codes = load_line(lines.first + i * lines.stride);
+        const __m256i t = table(Layout::table);
+        group.codes[2 * i][0] = decode_low(codes.rows0, t);
+        group.codes[2 * i][1] = decode_low(codes.rows8, t);
+        group.codes[2 * i + 1][0] = decode_high(codes.rows0, t);
+        group.codes[2 * i + 1][1] = decode_high(codes.rows8, t);
       }
-      for (int t = 0; t < T; t++)
-        sums[t] = _mm256_add_epi32(sums[t], _mm256_madd_epi16(high[t], _mm256_set1_epi16(128)));
-    }
-    for (int t = 0; t < T; t++) sums[t] = _mm256_add_epi32(sums[t], _mm256_madd_epi16(low[t], _mm256_set1_epi16(1)));
-  }
-
-  // 8 rows of 8-bit codes, as magnitude times signed activation: a pair is at most 2 * 128 * 127 = 32512.
-  template <class Layout, int T>
-  static void dot_bytes(const uint8_t* lines, int64_t line_stride, const ActivationGroup* x, __m256i (&sums)[T]) {
-    for (int t = 0; t < T; t++) sums[t] = _mm256_setzero_si256();
-    for (int i = 0; i < kGroup / 4; i++) {
-      const __m256i w = _mm256_xor_si256(load32(lines + i * line_stride), _mm256_set1_epi8(-128));
-      const __m256i magnitude = _mm256_abs_epi8(w);
-      for (int t = 0; t < T; t++) {
-        const __m256i high = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(broadcast4(x[t].high + 4 * i), w));
-        const __m256i low = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(broadcast4(x[t].low + 4 * i), w));
-        sums[t] = _mm256_add_epi32(sums[t], _mm256_madd_epi16(high, _mm256_set1_epi16(128)));
-        sums[t] = _mm256_add_epi32(sums[t], _mm256_madd_epi16(low, _mm256_set1_epi16(1)));
-      }
-    }
-  }
-
-  template <class Layout, int first, int T>
-  static void dot(const uint8_t* lines, int64_t line_stride, const ActivationGroup* x, Ints (&sums)[T]) {
-    __m256i rows0[T], rows8[T];
-    if constexpr (Layout::code_offset == kOffset) {
-      dot_nibbles<Layout, first, T>(lines, line_stride, x, rows0);
-      dot_nibbles<Layout, first, T>(lines + kLineBytes / 2, line_stride, x, rows8);
+      return group;
     } else {
-      dot_bytes<Layout, T>(lines, line_stride, x, rows0);
-      dot_bytes<Layout, T>(lines + kLineBytes / 2, line_stride, x, rows8);
+      return lines;
     }
-    for (int t = 0; t < T; t++) sums[t] = {rows0[t], rows8[t]};
+  }
+  template <class Layout>
+  static Lines decode_once(Lines lines) {  // each line is decoded where dot needs it
+    return lines;
+  }
+
+  // Calls each(k, codes) for the k = first, first + 4 … of a dot.
+  template <class Layout, int first, class Each>
+  static void for_codes(const Group& group, const Each& each) {
+    for (int k = first; k < first + Layout::dot_k; k += 4) each(k, Codes{group.codes[k / 4][0], group.codes[k / 4][1]});
+  }
+  template <class Layout, int first, class Each>
+  static void for_codes(Lines lines, const Each& each) {
+    for (int k = first; k < first + Layout::dot_k; k += Layout::line_k) {
+      const Codes codes = load_line(lines.first + k / Layout::line_k * lines.stride);
+      if constexpr (Layout::is_nibble) {
+        const __m256i t = table(Layout::table);
+        each(k, Codes{decode_low(codes.rows0, t), decode_low(codes.rows8, t)});
+        each(k + 4, Codes{decode_high(codes.rows0, t), decode_high(codes.rows8, t)});
+      } else {
+        each(k, codes);
+      }
+    }
+  }
+
+  static __m256i broadcast_pair(const int16_t (&pair)[2]) {
+    int32_t word;
+    __builtin_memcpy(&word, pair, 4);
+    return _mm256_set1_epi32(word);
+  }
+
+  // 4-bit codes: sums of pairs in 16 bits. A decoded byte is at most 31, so that a product of pairs is at most
+  // 2 * 31 * 127 = 7874. The sum of all 16 in a lane may wrap around, but the offsets bring it back: without kOffset in
+  // the codes it is at most 16 * 15 * 127 = 30480.
+  template <class Layout, int first, class From>
+  static Ints dot_nibbles(const From& group, const ActivationGroup& x) {
+    constexpr int part = Layout::dot_k == kGroup ? 0 : 1 + first / 16;
+    Ints high, low;
+    high.rows0 = high.rows8 = broadcast_pair(x.high_offsets[part]);
+    low.rows0 = low.rows8 = broadcast_pair(x.low_offsets[part]);
+    for_codes<Layout, first>(group, [&](int k, Codes w) {
+      const __m256i h = broadcast4(x.high + k), l = broadcast4(x.low + k);
+      high.rows0 = _mm256_add_epi16(high.rows0, _mm256_maddubs_epi16(w.rows0, h));
+      high.rows8 = _mm256_add_epi16(high.rows8, _mm256_maddubs_epi16(w.rows8, h));
+      low.rows0 = _mm256_add_epi16(low.rows0, _mm256_maddubs_epi16(w.rows0, l));
+      low.rows8 = _mm256_add_epi16(low.rows8, _mm256_maddubs_epi16(w.rows8, l));
+    });
+    const auto sum = [](__m256i h, __m256i l) {
+      return _mm256_add_epi32(_mm256_madd_epi16(h, _mm256_set1_epi16(128)), _mm256_madd_epi16(l, _mm256_set1_epi16(1)));
+    };
+    return {sum(high.rows0, low.rows0), sum(high.rows8, low.rows8)};
+  }
+
+  // 8-bit codes, as magnitude times signed activation: a pair is at most 2 * 128 * 127 = 32512.
+  template <class Layout, int first, class From>
+  static Ints dot_bytes(const From& group, const ActivationGroup& x) {
+    Ints sums{_mm256_setzero_si256(), _mm256_setzero_si256()};
+    for_codes<Layout, first>(group, [&](int k, Codes codes) {
+      const __m256i h = broadcast4(x.high + k), l = broadcast4(x.low + k);
+      const auto add = [&](__m256i& sum, __m256i unsigned_codes) {
+        const __m256i w = _mm256_xor_si256(unsigned_codes, _mm256_set1_epi8(-128));
+        const __m256i magnitude = _mm256_abs_epi8(w);
+        const __m256i high = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(h, w));
+        const __m256i low = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(l, w));
+        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(high, _mm256_set1_epi16(128)));
+        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(low, _mm256_set1_epi16(1)));
+      };
+      add(sums.rows0, codes.rows0);
+      add(sums.rows8, codes.rows8);
+    });
+    return sums;
+  }
+
+  template <class Layout, int first, class From>
+  static Ints dot(const From& group, const ActivationGroup& x) {
+    if constexpr (Layout::code_offset == kOffset) return dot_nibbles<Layout, first>(group, x);
+    return dot_bytes<Layout, first>(group, x);
   }
 };
 
