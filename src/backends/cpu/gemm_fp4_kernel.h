@@ -60,7 +60,7 @@ void quantize_half_group(const GemmFp4& gemm, int64_t m, int64_t g, ActivationGr
   alignas(64) float x[kGroup];
   Isa::store(x, Isa::load_half(reinterpret_cast<const uint8_t*>(from)), kBlockRows);
   Isa::store(x + kBlockRows, Isa::load_half(reinterpret_cast<const uint8_t*>(from + kBlockRows)), kBlockRows);
-  quantize_group<Isa>(x, out);
+  quantize_group<Isa>(x, kActivationBits, out);
   order_as_nibbles(out.high);
   order_as_nibbles(out.low);
 }
@@ -75,11 +75,11 @@ void walk(const GemmRows& rows, int64_t num_blocks, const ActivationGroup* x, in
     float* to = sums + b * num_tokens * kBlockRows;
     if (num_tokens == 1) {
       const auto group = Isa::template decode_once<GemmLayout>(lines);
-      Isa::store(to, add_group<Isa, GemmLayout>(group, scales, x[0], Isa::load(to)));
+      Isa::store(to, add_group<Isa, GemmLayout, 2>(group, scales, x[0], Isa::load(to)));
     } else {
       const auto group = Isa::template decode<GemmLayout>(lines);
       for (int t = 0; t < num_tokens; t++, to += kBlockRows)
-        Isa::store(to, add_group<Isa, GemmLayout>(group, scales, x[t], Isa::load(to)));
+        Isa::store(to, add_group<Isa, GemmLayout, 2>(group, scales, x[t], Isa::load(to)));
     }
   }
 }

@@ -183,7 +183,7 @@ struct Avx2 {
   // 4-bit codes: sums of pairs in 16 bits. A decoded byte is at most 31, so that a product of pairs is at most
   // 2 * 31 * 127 = 7874. The sum of all 16 in a lane may wrap around, but the offsets bring it back: without kOffset in
   // the codes it is at most 16 * 15 * 127 = 30480.
-  template <class Layout, int first, class From>
+  template <class Layout, int first, int num_planes, class From>
   static Ints dot_nibbles(const From& group, const ActivationGroup& x) {
     constexpr int part = Layout::dot_k == kGroup ? 0 : 1 + first / 16;
     Ints high, low;
@@ -193,17 +193,23 @@ struct Avx2 {
       const __m256i h = broadcast4(x.high + k), l = broadcast4(x.low + k);
       high.rows0 = _mm256_add_epi16(high.rows0, _mm256_maddubs_epi16(w.rows0, h));
       high.rows8 = _mm256_add_epi16(high.rows8, _mm256_maddubs_epi16(w.rows8, h));
-      low.rows0 = _mm256_add_epi16(low.rows0, _mm256_maddubs_epi16(w.rows0, l));
-      low.rows8 = _mm256_add_epi16(low.rows8, _mm256_maddubs_epi16(w.rows8, l));
+      if constexpr (num_planes == 2) {
+        low.rows0 = _mm256_add_epi16(low.rows0, _mm256_maddubs_epi16(w.rows0, l));
+        low.rows8 = _mm256_add_epi16(low.rows8, _mm256_maddubs_epi16(w.rows8, l));
+      }
+      // Keeps the additions in this order: reassociated they need more registers than there are (5 % of M = 1 on Zen 4).
+      asm("" : "+x"(high.rows0), "+x"(high.rows8), "+x"(low.rows0), "+x"(low.rows8));
     });
     const auto sum = [](__m256i h, __m256i l) {
-      return _mm256_add_epi32(_mm256_madd_epi16(h, _mm256_set1_epi16(128)), _mm256_madd_epi16(l, _mm256_set1_epi16(1)));
+      const __m256i high_sums = _mm256_madd_epi16(h, _mm256_set1_epi16(128));
+      if constexpr (num_planes == 1) return high_sums;
+      return _mm256_add_epi32(high_sums, _mm256_madd_epi16(l, _mm256_set1_epi16(1)));
     };
     return {sum(high.rows0, low.rows0), sum(high.rows8, low.rows8)};
   }
 
   // 8-bit codes, as magnitude times signed activation: a pair is at most 2 * 128 * 127 = 32512.
-  template <class Layout, int first, class From>
+  template <class Layout, int first, int num_planes, class From>
   static Ints dot_bytes(const From& group, const ActivationGroup& x) {
     Ints sums{_mm256_setzero_si256(), _mm256_setzero_si256()};
     for_codes<Layout, first>(group, [&](int k, Codes codes) {
@@ -212,8 +218,9 @@ struct Avx2 {
         const __m256i w = _mm256_xor_si256(unsigned_codes, _mm256_set1_epi8(-128));
         const __m256i magnitude = _mm256_abs_epi8(w);
         const __m256i high = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(h, w));
-        const __m256i low = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(l, w));
         sum = _mm256_add_epi32(sum, _mm256_madd_epi16(high, _mm256_set1_epi16(128)));
+        if constexpr (num_planes == 1) return;
+        const __m256i low = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(l, w));
         sum = _mm256_add_epi32(sum, _mm256_madd_epi16(low, _mm256_set1_epi16(1)));
       };
       add(sums.rows0, codes.rows0);
@@ -223,7 +230,7 @@ struct Avx2 {
   }
 
   // Any unsigned codes, each four of which one instruction adds to the sums.
-  template <class Layout, int first, class From>
+  template <class Layout, int first, int num_planes, class From>
   static Ints dot_fours(const From& group, const ActivationGroup& x) {
     const Ints zeros{_mm256_setzero_si256(), _mm256_setzero_si256()};
     Ints high = zeros, low = broadcast_int(Layout::dot_k == kGroup ? &x.offset : &x.half_offset[first / 16]);
@@ -232,17 +239,17 @@ struct Avx2 {
     for_codes<Layout, first>(group, [&](int k, Codes w) {
       const __m256i h = broadcast4(x.high + k), l = broadcast4(x.low + k);
       high = {dpbusd(high.rows0, w.rows0, h), dpbusd(high.rows8, w.rows8, h)};
-      low = {dpbusd(low.rows0, w.rows0, l), dpbusd(low.rows8, w.rows8, l)};
+      if constexpr (num_planes == 2) low = {dpbusd(low.rows0, w.rows0, l), dpbusd(low.rows8, w.rows8, l)};
     });
     return {_mm256_add_epi32(_mm256_slli_epi32(high.rows0, 7), low.rows0),
             _mm256_add_epi32(_mm256_slli_epi32(high.rows8, 7), low.rows8)};
   }
 
-  template <class Layout, int first, class From>
+  template <class Layout, int first, int num_planes, class From>
   static Ints dot(const From& group, const ActivationGroup& x) {
-    if constexpr (kHasDpbusd) return dot_fours<Layout, first>(group, x);
-    if constexpr (Layout::code_offset == kOffset) return dot_nibbles<Layout, first>(group, x);
-    return dot_bytes<Layout, first>(group, x);
+    if constexpr (kHasDpbusd) return dot_fours<Layout, first, num_planes>(group, x);
+    if constexpr (Layout::code_offset == kOffset) return dot_nibbles<Layout, first, num_planes>(group, x);
+    return dot_bytes<Layout, first, num_planes>(group, x);
   }
 };
 

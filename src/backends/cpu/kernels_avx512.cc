@@ -91,14 +91,14 @@ struct Avx512 {
     return decode<Layout>(lines);
   }
 
-  template <class Layout, int first>
+  template <class Layout, int first, int num_planes>
   static Ints dot(const Group& group, const ActivationGroup& x) {
     __m512i high = _mm512_setzero_si512();
     __m512i low = _mm512_set1_epi32(Layout::dot_k == kGroup ? x.offset : x.half_offset[first / 16]);
     if constexpr (Layout::code_offset == 8 * kOffset) low = _mm512_slli_epi32(low, 3);
     for (int k = first; k < first + Layout::dot_k; k += 4) {
       high = _mm512_dpbusd_epi32(high, group.codes[k / 4], broadcast4(x.high + k));
-      low = _mm512_dpbusd_epi32(low, group.codes[k / 4], broadcast4(x.low + k));
+      if constexpr (num_planes == 2) low = _mm512_dpbusd_epi32(low, group.codes[k / 4], broadcast4(x.low + k));
     }
     return _mm512_add_epi32(_mm512_slli_epi32(high, 7), low);
   }

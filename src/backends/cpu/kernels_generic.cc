@@ -107,7 +107,7 @@ struct Generic {
     return decode<Layout>(lines);
   }
 
-  template <class Layout, int first>
+  template <class Layout, int first, int>
   static Ints dot(const Group& group, const ActivationGroup& x) {
     Ints sums{};
     for (int k = first; k < first + Layout::dot_k; k++) {

@@ -18,7 +18,8 @@
 //   load_half, load_bf16, load_e8m0, load_e4m3 (as halves: 2^8 too small), store_half
 //   decode<Layout>(lines), decode_once<Layout>(lines): the group of 32 k in these lines, in whatever form dot takes, for
 //                                          many tokens or for one
-//   dot<Layout, first>(group, x): sums of q * code over k = first … first + dot_k - 1
+//   dot<Layout, first, num_planes>(group, x): sums of q * code over k = first … first + dot_k - 1; with one plane, all of
+//                                          low is zero
 #pragma once
 
 #include "backends/cpu/kernels.h"
@@ -68,7 +69,7 @@ TokenGroups token_groups(const Activations& x, int64_t token) {
 
 // 32 floats to one group. What is not a reduction the compiler vectorises well.
 template <class Isa>
-void quantize_group(const float* x, ActivationGroup& out) {
+void quantize_group(const float* x, int bits, ActivationGroup& out) {
   // As integers, magnitudes are ordered: finite < infinity < NaN.
   const uint32_t largest_bits = Isa::largest(x, 0x7FFFFFFFu);
   if (largest_bits >= 0x7F800000u) {
@@ -77,13 +78,14 @@ void quantize_group(const float* x, ActivationGroup& out) {
   }
   float largest = __builtin_bit_cast(float, largest_bits);
   largest = largest > 0x1p-100f ? largest : 0x1p-100f;  // keeps the inverse finite; such activations round to 0
-  const float inverse = kLargestActivation / largest;
+  const int unused_bits = kActivationBits - bits;       // of q, which stay zero
+  const float inverse = (bits == kActivationBits ? kLargestActivation : 127) / largest;
   // Short loops over arrays of its own, or the compiler would have to fear that x and out overlap.
   int32_t q[kGroup];
   int8_t high[kGroup], low[kGroup];
   for (int k = 0; k < kGroup; k++) {
     const float rounded = x[k] * inverse + 0x1.8p23f;  // leaves the nearest integer in the low bits
-    q[k] = __builtin_bit_cast(int32_t, rounded) - 0x4B400000;
+    q[k] = (__builtin_bit_cast(int32_t, rounded) - 0x4B400000) << unused_bits;
   }
   for (int k = 0; k < kGroup; k++) {
     const int32_t h = (q[k] + 64) >> 7;
@@ -111,11 +113,11 @@ void prepare(const Activations& x, int64_t first, int64_t last) {
     const float* from = x.x + token * x.x_stride + g * kGroup;
     ActivationGroup& to = groups.first[g * groups.group_stride];
     if ((g + 1) * kGroup <= x.K) {
-      quantize_group<Isa>(from, to);
+      quantize_group<Isa>(from, x.bits, to);
     } else {
       float padded[kGroup] = {};
       for (int64_t k = 0; k < x.K - g * kGroup; k++) padded[k] = from[k];
-      quantize_group<Isa>(padded, to);
+      quantize_group<Isa>(padded, x.bits, to);
     }
   }
 }
@@ -146,13 +148,15 @@ struct GroupScales {
 };
 
 // y + the products of a group of 16 rows and one token.
-template <class Isa, class Layout, class Group>
+template <class Isa, class Layout, int num_planes, class Group>
 typename Isa::Floats add_group(const Group& group, const GroupScales<Isa, Layout>& scales, const ActivationGroup& x,
                                typename Isa::Floats y) {
   const auto x_scale = [&] { return Isa::broadcast(&x.scale); };
-  y = Isa::fma(Isa::mul(Isa::to_float(Isa::template dot<Layout, 0>(group, x)), x_scale()), scales.scale[0], y);
+  y = Isa::fma(Isa::mul(Isa::to_float(Isa::template dot<Layout, 0, num_planes>(group, x)), x_scale()), scales.scale[0],
+               y);
   if constexpr (Layout::dot_k < kGroup)
-    y = Isa::fma(Isa::mul(Isa::to_float(Isa::template dot<Layout, 16>(group, x)), x_scale()), scales.scale[1], y);
+    y = Isa::fma(Isa::mul(Isa::to_float(Isa::template dot<Layout, 16, num_planes>(group, x)), x_scale()),
+                 scales.scale[1], y);
   if constexpr (Layout::scale == ScaleKind::half_and_minimum)
     y = Isa::fma(Isa::mul(Isa::to_float(Isa::broadcast_int(&x.offset)), x_scale()), scales.minimum, y);
   return y;
@@ -180,19 +184,19 @@ void for_each_group(const PackedMatrix& w, int64_t block, int64_t groups_per_sca
 }
 
 // y = 16 rows times one token, before the row factors.
-template <class Isa, class Layout>
+template <class Isa, class Layout, int num_planes>
 typename Isa::Floats integer_block(const PackedMatrix& w, int64_t block, int64_t groups_per_scale,
                                    const TokenGroups& x) {
   typename Isa::Floats y = Isa::zero();
   for_each_group<Layout>(w, block, groups_per_scale, [&](int64_t g, Lines lines, const uint8_t* scales) {
     const auto group = Isa::template decode_once<Layout>(lines);
-    y = add_group<Isa, Layout>(group, GroupScales<Isa, Layout>(scales), x.first[g * x.group_stride], y);
+    y = add_group<Isa, Layout, num_planes>(group, GroupScales<Isa, Layout>(scales), x.first[g * x.group_stride], y);
   });
   return Isa::mul(y, Isa::broadcast(&Layout::factor));
 }
 
 // The same for `count` tokens of a tile, to y[t * 16].
-template <class Isa, class Layout>
+template <class Isa, class Layout, int num_planes>
 void integer_block(const PackedMatrix& w, int64_t block, int64_t groups_per_scale, const TokenGroups& x, int64_t count,
                    float* y) {
   for (int64_t t = 0; t < count; t++) Isa::store(y + t * kBlockRows, Isa::zero());
@@ -202,7 +206,7 @@ void integer_block(const PackedMatrix& w, int64_t block, int64_t groups_per_scal
     const ActivationGroup* x_group = x.first + g * x.group_stride;
     for (int64_t t = 0; t < count; t++) {
       float* to = y + t * kBlockRows;
-      Isa::store(to, add_group<Isa, Layout>(group, scales, x_group[t], Isa::load(to)));
+      Isa::store(to, add_group<Isa, Layout, num_planes>(group, scales, x_group[t], Isa::load(to)));
     }
   });
   for (int64_t t = 0; t < count; t++) {
@@ -272,17 +276,23 @@ void for_each_block(const LinearTask& task, const Each& each) {
   }
 }
 
-template <class Isa, class Layout>
-void integer_linear(const LinearTask& task, int64_t groups_per_scale) {
+template <class Isa, class Layout, int num_planes>
+void integer_linear_of(const LinearTask& task, int64_t groups_per_scale) {
   for_each_block(task, [&](int64_t row, int64_t i, int64_t count) {
     const int64_t block = task.e * task.w->num_blocks + row / kBlockRows;
     const TokenGroups x = token_groups(*task.x, task.first_token + i);
     if (count == 1)
-      return finish_token<Isa>(task, row, i, integer_block<Isa, Layout>(*task.w, block, groups_per_scale, x));
+      return finish_token<Isa>(task, row, i,
+                               integer_block<Isa, Layout, num_planes>(*task.w, block, groups_per_scale, x));
     alignas(64) float y[kTokenTile * kBlockRows];
-    integer_block<Isa, Layout>(*task.w, block, groups_per_scale, x, count, y);
+    integer_block<Isa, Layout, num_planes>(*task.w, block, groups_per_scale, x, count, y);
     for (int64_t t = 0; t < count; t++) finish_token<Isa>(task, row, i + t, Isa::load(y + t * kBlockRows));
   });
+}
+
+template <class Isa, class Layout>
+void integer_linear(const LinearTask& task, int64_t groups_per_scale) {
+  (task.x->bits == 8 ? integer_linear_of<Isa, Layout, 1> : integer_linear_of<Isa, Layout, 2>)(task, groups_per_scale);
 }
 
 // As many tokens as one pass can take, at most `count`; returns how many they were.
