@@ -66,14 +66,14 @@ void quantize_half_group(const GemmFp4& gemm, int64_t m, int64_t g, ActivationGr
 }
 
 // Adds a group's products to the sums of the strip's tokens: 16 columns after 16 columns, of each all tokens.
-template <class Isa>
-void walk(const GemmRows& rows, int64_t num_blocks, const ActivationGroup* x, int num_tokens, float* sums) {
+template <class Isa, bool is_single>
+void walk_columns(const GemmRows& rows, int64_t num_blocks, const ActivationGroup* x, int num_tokens, float* sums) {
   for (int64_t b = 0; b < num_blocks; b++) {
     prefetch_rows(rows, b * kLineBytes);
     const Lines lines{rows.lines + b * kLineBytes, rows.line_stride};
     const GroupScales<Isa, GemmLayout> scales(rows.scales + b * kLineBytes / 2);
     float* to = sums + b * num_tokens * kBlockRows;
-    if (num_tokens == 1) {
+    if constexpr (is_single) {
       const auto group = Isa::template decode_once<GemmLayout>(lines);
       Isa::store(to, add_group<Isa, GemmLayout, 2>(group, scales, x[0], Isa::load(to)));
     } else {
@@ -85,12 +85,18 @@ void walk(const GemmRows& rows, int64_t num_blocks, const ActivationGroup* x, in
 }
 
 template <class Isa>
+void walk(const GemmRows& rows, int64_t num_blocks, const ActivationGroup* x, int num_tokens, float* sums) {
+  if (num_tokens == 1) return walk_columns<Isa, true>(rows, num_blocks, x, 1, sums);
+  walk_columns<Isa, false>(rows, num_blocks, x, num_tokens, sums);
+}
+
+template <class Isa>
 void gemm_fp4_strip(const GemmFp4Strip& strip) {
   const GemmFp4& gemm = *strip.gemm;
   const int64_t num_blocks = (strip.num_columns + kBlockRows - 1) / kBlockRows;
   const int64_t whole_blocks = strip.num_columns / kBlockRows;
   const int64_t left = gemm.M - strip.first_token;
-  const int num_stored = left < strip.num_tokens ? static_cast<int>(left) : strip.num_tokens;
+  const int num_stored = left <= 0 ? 0 : left < strip.num_tokens ? static_cast<int>(left) : strip.num_tokens;
 
   alignas(64) float sums[kStripAccumulators];
   for (int64_t i = 0; i < strip.num_tokens * num_blocks * kBlockRows; i++) sums[i] = 0;
