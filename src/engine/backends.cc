@@ -15,13 +15,26 @@ namespace {
 
 struct BackendEntry {
   std::string_view name;
-  std::unique_ptr<Backend> (*make)(int num_threads);
+  std::unique_ptr<Backend> (*make)(int num_threads, int activation_bits);
 };
+
+std::unique_ptr<Backend> make_cpu(int num_threads, int activation_bits) {
+  return activation_bits == 0 ? make_cpu_backend(num_threads) : make_cpu_backend(num_threads, activation_bits);
+}
+
+std::unique_ptr<Backend> make_reference(int, int activation_bits) {
+  if (activation_bits != 0)
+    throw_input_error(
+        "activations of {} bits: the reference backend multiplies float32 activations; the backend cpu has "
+        "kernels for 15 and 8",
+        activation_bits);
+  return make_reference_backend();
+}
 
 // The best first.
 constexpr std::array kBackends = {
-    BackendEntry{"cpu", make_cpu_backend},
-    BackendEntry{"reference", [](int) { return make_reference_backend(); }},
+    BackendEntry{"cpu", make_cpu},
+    BackendEntry{"reference", make_reference},
 };
 
 }  // namespace
@@ -34,9 +47,9 @@ std::vector<std::string_view> backend_names() {
 
 std::unique_ptr<Backend> make_backend(const BackendOptions& options) {
   const int num_threads = options.num_threads > 0 ? options.num_threads : default_num_threads();
-  if (options.name.empty()) return kBackends.front().make(num_threads);
+  if (options.name.empty()) return kBackends.front().make(num_threads, options.activation_bits);
   for (const BackendEntry& backend : kBackends)
-    if (backend.name == options.name) return backend.make(num_threads);
+    if (backend.name == options.name) return backend.make(num_threads, options.activation_bits);
   throw_input_error("backend {}: this build has {}", options.name, fmt::join(backend_names(), ", "));
 }
 

@@ -167,6 +167,8 @@ TEST_F(SessionTest, TheCachesTypeIsAChoice) {
 
 TEST(Engine, UnknownBackendsAreRefusedWithThoseThatThereAre) {
   expect_parts(error_of([] { make_backend({.name = "tpu"}); }), {"backend tpu", "cpu, reference"});
+  expect_parts(error_of([] { make_backend({.activation_bits = 7}); }), {"7 bits", "15 and 8"});
+  expect_parts(error_of([] { make_backend({.name = "reference", .activation_bits = 8}); }), {"8 bits", "reference"});
   EXPECT_EQ(backend_names(), (std::vector<std::string_view>{"cpu", "reference"}));
   EXPECT_EQ(make_backend({})->name(), "cpu");
 }

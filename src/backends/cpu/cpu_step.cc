@@ -38,13 +38,13 @@ struct CompiledPhase {
 class CpuStep final : public CompiledStep {
  public:
   CpuStep(const Step& step, std::span<const PackedWeight* const> weights, const KvCacheShape& cache_shape,
-          WorkerPool& pool)
+          WorkerPool& pool, int activation_bits)
       : step_(step),
         weights_(weights.begin(), weights.end()),
         pool_(pool),
         num_workers_(pool.num_threads()),
         max_len_(cache_shape.max_len),
-        linears_(step.linear_route, weights, num_workers_) {
+        linears_(step.linear_route, activation_bits, weights, num_workers_) {
     for (const StepBuffer& buffer : step_.buffers)
       buffers_.emplace_back(static_cast<size_t>(step_.num_rows(buffer.rows) * buffer.width) * sizeof(float));
     for (const Rotation& rotation : step_.rotations)
@@ -205,7 +205,8 @@ class CpuStep final : public CompiledStep {
   // Activations over the slice, or over a buffer of their own if a norm fills them.
   Activations make_activations(const LinearGroup& group) {
     const Matrix rows = matrix(group.x);
-    Activations x{.M = rows.rows, .K = rows.width, .x = rows.data, .x_stride = rows.stride};
+    Activations x{
+        .M = rows.rows, .K = rows.width, .x = rows.data, .x_stride = rows.stride, .bits = linears_.activation_bits};
     const size_t norm_bytes =
         group.norm ? static_cast<size_t>((x.M * x.K * static_cast<int64_t>(sizeof(float)) + 63) / 64 * 64) : 0;
     const Buffer& buffer = worker_buffers_.emplace_back(norm_bytes + static_cast<size_t>(activations_bytes(x.M, x.K)));
@@ -408,6 +409,7 @@ class CpuStep final : public CompiledStep {
                                .K = w.K,
                                .x = x.data + h * head_dim,
                                .x_stride = x.stride,
+                               .bits = linears_.activation_bits,
                                .groups = groups[static_cast<size_t>(worker)]};
         kernels_.prepare(head, 0, head.M * activation_groups(head.K));
         linears_.run({.w = &w,
@@ -547,8 +549,8 @@ class CpuStep final : public CompiledStep {
 }  // namespace
 
 std::unique_ptr<CompiledStep> compile_cpu_step(const Step& step, std::span<const PackedWeight* const> weights,
-                                               const KvCacheShape& cache_shape, WorkerPool& pool) {
-  return std::make_unique<CpuStep>(step, weights, cache_shape, pool);
+                                               const KvCacheShape& cache_shape, WorkerPool& pool, int activation_bits) {
+  return std::make_unique<CpuStep>(step, weights, cache_shape, pool, activation_bits);
 }
 
 }  // namespace nibble
