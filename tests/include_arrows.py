@@ -12,6 +12,8 @@ MAY_INCLUDE = {
     "ops": ["base", "formats", "checkpoint", "weights"],
     "backends/reference": ["base", "formats", "checkpoint", "weights", "ops"],
     "backends/cpu": ["base", "formats", "checkpoint", "weights", "ops"],
+    "simt": ["base"],
+    "backends/metal": ["base", "formats", "checkpoint", "weights", "ops", "simt"],
     "models": ["base", "formats", "checkpoint", "weights", "ops"],
     "text": ["base"],
     "engine": ["base", "formats", "checkpoint", "weights", "ops", "backends/reference", "backends/cpu", "models", "text"],
