@@ -106,7 +106,8 @@ def translate(tokens):
         elif t[k] == "template" and t[k + 1] == "[":
             # An explicit instantiation with a host_name: the entry in the table instantiates it.
             end = t.index(";", k)
-            name = t[t.index("host_name", k) + 2]
+            first = t.index("host_name", k) + 2
+            name = tokens.text(first, t.index(")", first))  # literals beside each other are one
             kernel = next((j for j in range(k, end) if t[j] in bindings and t[j - 1] in (")", ">", "void", "]")), None)
             if kernel is None:
                 raise tokens.error(k, f"{name}: an instance of no kernel above")
