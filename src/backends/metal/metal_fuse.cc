@@ -145,6 +145,29 @@ std::vector<Dispatch> fuse(const Step& step, const FormatOf& packed_format) {
   return dispatches;
 }
 
+std::vector<WeightId> matrices_of(const Dispatch& dispatch) {
+  return std::visit(
+      []<class T>(const T& d) -> std::vector<WeightId> {
+        if constexpr (std::is_same_v<T, Linears>) {
+          std::vector<WeightId> all;
+          for (const LinearOp& op : d.linears) all.push_back(op.w);
+          return all;
+        } else if constexpr (std::is_same_v<T, DenseGateUp>) {
+          return {d.gate.w, d.up.w};
+        } else if constexpr (std::is_same_v<T, ExpertGateUp>) {
+          if (d.part == 0) return {d.op.gate, d.op.up};
+          return {d.part == 1 ? d.op.gate : d.op.up};
+        } else if constexpr (std::is_same_v<T, MoeDownOp>) {
+          return {d.down};
+        } else if constexpr (std::is_same_v<T, EmbedOp> || std::is_same_v<T, HeadLinearOp>) {
+          return {d.w};
+        } else {
+          return {};
+        }
+      },
+      dispatch);
+}
+
 std::string dispatch_name(const Dispatch& dispatch) {
   if (const auto* linears = std::get_if<Linears>(&dispatch))
     return (linears->norm ? "rms_norm + " : "") +

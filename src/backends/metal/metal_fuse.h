@@ -47,6 +47,9 @@ using Dispatch =
 // `packed_format` is that of a matrix as packed.
 std::vector<Dispatch> fuse(const Step& step, const std::function<FormatId(WeightId)>& packed_format);
 
+// The matrices that it reads.
+std::vector<WeightId> matrices_of(const Dispatch& dispatch);
+
 // "rms_norm + 3 linears".
 std::string dispatch_name(const Dispatch& dispatch);
 

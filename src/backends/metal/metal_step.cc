@@ -4,7 +4,6 @@
 #include <chrono>
 #include <cmath>
 #include <cstring>
-#include <set>
 
 #include "backends/metal/metal_fuse.h"
 #include "backends/metal/metal_kv_cache.h"
@@ -27,6 +26,7 @@ struct CachePlane {
 
 struct RecordedDispatch {
   Phase info;
+  PlannedPhase plan;  // without its bytes, which info has
   const MetalKernel* kernel = nullptr;
   std::vector<uint8_t> arguments;
   std::vector<MetalBinding> buffers;
@@ -122,6 +122,15 @@ class MetalStep final : public CompiledStep {
     return infos;
   }
   void set_profiling(bool on) override { profiling_ = on; }
+
+  std::vector<PlannedPhase> planned_phases() const {
+    std::vector<PlannedPhase> plans;
+    for (const RecordedDispatch& d : dispatches_) {
+      plans.push_back(d.plan);
+      plans.back().weight_bytes = d.info.weight_bytes;
+    }
+    return plans;
+  }
 
  private:
   // ---- a run ----
@@ -220,7 +229,8 @@ class MetalStep final : public CompiledStep {
   RecordedDispatch make(const Dispatch& what, const Kernel& kernel, const Arguments& arguments) {
     RecordedDispatch d;
     d.kernel = &kernels_.get(kernel.name, kernel.constants);
-    d.info.name = fmt::format("{} ({})", dispatch_name(what), kernel.name);
+    d.plan = {.name = dispatch_name(what), .kernel = kernel.name, .matrices = matrices_of(what)};
+    d.info.name = fmt::format("{} ({})", d.plan.name, d.plan.kernel);
     const auto* bytes = reinterpret_cast<const uint8_t*>(&arguments);
     d.arguments.assign(bytes, bytes + sizeof arguments);
     return d;
@@ -618,7 +628,40 @@ class MetalStep final : public CompiledStep {
   bool profiling_ = false;
 };
 
+// A device on which steps are compiled and never run: it has neither memory nor kernels.
+class PlanDevice final : public MetalDevice {
+ public:
+  std::string description() const override { return "none"; }
+  std::unique_ptr<MetalBuffer> make_buffer(size_t) override { return std::make_unique<NoBuffer>(); }
+  std::unique_ptr<MetalKernel> make_kernel(std::string_view, const FunctionConstants&) override {
+    return std::make_unique<MetalKernel>();
+  }
+  void begin() override {}
+  void dispatch(const MetalDispatch&) override {}
+  void barrier() override {}
+  void finish() override {}
+
+ private:
+  struct NoBuffer final : MetalBuffer {};
+};
+
 }  // namespace
+
+std::vector<PlannedPhase> plan_metal_step(const Step& step, std::span<const WeightShape> weights,
+                                          const KvCacheShape& cache_shape) {
+  std::vector<std::unique_ptr<PackedWeight>> packed;
+  std::vector<const PackedWeight*> pointers;
+  for (const WeightShape& w : weights) {
+    if (w.is_vector)
+      packed.push_back(std::make_unique<MetalVector>());
+    else
+      packed.push_back(std::make_unique<MetalMatrix>(w.format, w.E, w.N, w.K));
+    pointers.push_back(packed.back().get());
+  }
+  PlanDevice device;
+  MetalKernels kernels(device);
+  return MetalStep(step, pointers, cache_shape, device, kernels).planned_phases();
+}
 
 std::unique_ptr<CompiledStep> compile_metal_step(const Step& step, std::span<const PackedWeight* const> weights,
                                                  const KvCacheShape& cache_shape, MetalDevice& device,
