@@ -132,7 +132,8 @@ def translate(tokens):
             last = k
             if t[k] == "vec":
                 last = tokens.close(k + 1) if t[k + 1] == "<" else None
-            if last and t[last + 1] == "(" and t[last + 2] not in ("*", "&") and previous != "operator":
+            is_array = last and t[last + 2] in ("*", "&") and t[last + 4:last + 6] == [")", "["]  # T (&x)[n]
+            if last and t[last + 1] == "(" and not is_array and previous != "operator":
                 tokens.replace(k, last + 1, f"make<{tokens.text(k, last + 1)}>")
                 k = last
         k += 1
