@@ -54,6 +54,7 @@ std::string ThreadgroupRunner::run(const Launch& launch, Size3 position, Kernel 
   kernel_ = kernel;
   context_ = context;
   start(launch, position);
+  if (sanitizers::kThread) fibers_.reserve(num_lanes_);  // a lane that allocates would be taken for one that races
 
   LaneState* first = next();
   first->fiber = fibers_.take();
@@ -64,6 +65,9 @@ std::string ThreadgroupRunner::run(const Launch& launch, Size3 position, Kernel 
   sanitizers::acquire(&threadgroup_);
   current_lane = nullptr;
   if (!fault_.empty()) {
+    for (char& sync : barrier_sync_) sanitizers::acquire(&sync);
+    for (uint32_t s = 0; s < num_simdgroups_; s++)
+      for (char& sync : simdgroups_[s].sync) sanitizers::acquire(&sync);
     fibers_.reset();  // lanes are stuck in the middle
   } else if (sanitizers::kThread) {
     for (uint32_t i = 0; i < num_lanes_; i++) fibers_.give_back(lanes_[i].fiber);

@@ -21,13 +21,13 @@ template <class T>
 struct SharedStorage {
   static constexpr size_t guard_bytes = 64;
   alignas(64) std::byte before[guard_bytes];
-  T data;
+  alignas(T) std::byte data[sizeof(T)];  // bytes, so that no OS thread has anything to construct
   std::byte after[guard_bytes];
   SharedVariable variable;
 
   T& enter(Site site = Site::here()) {
-    enter_shared_variable(variable, reinterpret_cast<std::byte*>(&data), sizeof data, guard_bytes, site);
-    return data;
+    enter_shared_variable(variable, data, sizeof data, guard_bytes, site);
+    return reinterpret_cast<T&>(data);
   }
 };
 
@@ -52,9 +52,9 @@ using namespace metal;  // uint, half4 and the like are known without it
   static NIBBLE_MSL_THREADGROUP nibble_type_of_##name name
 #define NIBBLE_FUNCTION_CONSTANT extern NIBBLE_MSL_CONSTANT
 #else
-#define NIBBLE_SHARED_VARIABLE(name, ...)                                                          \
-  typedef __VA_ARGS__;                                                                             \
-  static thread_local nibble::simt::SharedStorage<nibble_type_of_##name> nibble_storage_of_##name; \
+#define NIBBLE_SHARED_VARIABLE(name, ...)                                                                         \
+  typedef __VA_ARGS__;                                                                                            \
+  static constinit thread_local nibble::simt::SharedStorage<nibble_type_of_##name> nibble_storage_of_##name = {}; \
   [[maybe_unused]] nibble_type_of_##name& name = nibble_storage_of_##name.enter()
 #define NIBBLE_FUNCTION_CONSTANT static
 #endif
