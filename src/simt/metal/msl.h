@@ -8,6 +8,7 @@
 #include <climits>
 
 #include "simt/metal/address_spaces.h"
+#include "simt/metal/atomics.h"
 #include "simt/metal/math.h"
 #include "simt/metal/parameters.h"
 #include "simt/metal/simdgroup.h"
@@ -47,9 +48,11 @@ using namespace metal;  // uint, half4 and the like are known without it
 
 // `threadgroup T x[n];` in a kernel: the declaration has nibble_type_of_x in the place of the name. And a function constant.
 #ifdef NIBBLE_MSL_CHECK
+template <class T>
+NIBBLE_MSL_THREADGROUP T& nibble_shared_variable();  // nothing runs: never defined
 #define NIBBLE_SHARED_VARIABLE(name, ...) \
   typedef __VA_ARGS__;                    \
-  static NIBBLE_MSL_THREADGROUP nibble_type_of_##name name
+  NIBBLE_MSL_THREADGROUP nibble_type_of_##name& name = nibble_shared_variable<nibble_type_of_##name>()
 #define NIBBLE_FUNCTION_CONSTANT extern NIBBLE_MSL_CONSTANT
 #else
 #define NIBBLE_SHARED_VARIABLE(name, ...)                                                                         \
