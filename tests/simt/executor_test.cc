@@ -40,6 +40,7 @@ TEST(SimtExecutor, NoThreadgroups) {
   EXPECT_FALSE(has_run);
 }
 
+#ifndef NIBBLE_TEST_TSAN  // for which lanes have no order
 TEST(SimtExecutor, LanesGoInTheirOrder) {
   const auto indices_in = [](LaneOrder order) {
     std::vector<uint32_t> indices;
@@ -54,6 +55,7 @@ TEST(SimtExecutor, LanesGoInTheirOrder) {
   std::reverse(wanted.begin(), wanted.end());
   EXPECT_EQ(indices_in(LaneOrder::descending), wanted);
 }
+#endif
 
 // A tree over the threadgroup's memory, with a barrier at each level.
 TEST(SimtExecutor, BarriersOrderMemory) {
@@ -102,12 +104,12 @@ TEST(SimtExecutor, GoesOnAfterAFault) {
                    });
                  }),
                  "no such thing: thread 70 at ");
-    int count = 0;
+    std::vector<int> runs(96);
     launch({.threads = {96}}, [&] {
       barrier(Site::here());
-      count++;
+      runs[current_lane->index]++;
     });
-    EXPECT_EQ(count, 96);
+    EXPECT_EQ(runs, std::vector<int>(96, 1));
   }
 }
 
