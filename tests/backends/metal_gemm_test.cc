@@ -133,10 +133,10 @@ TEST(MetalGemmFp4, EveryCodeTimesEveryScale) {
 TEST(MetalGemmFp4, EveryRouteGivesTheProduct) {
   uint32_t seed = 100;
   constexpr GemmShape shapes[] = {{1, 8, 32},    {3, 32, 32},    {17, 48, 32},    {63, 64, 128},
-                                  {65, 136, 64}, {515, 520, 32}, {130, 1160, 128}};
+                                  {65, 136, 64}, {515, 520, 32}, {130, 264, 128}};
   for (const GemmShape& shape : shapes) {
-    for (int64_t M : {1, 2, 3, 5, 8, 9, 64, 65}) {
-      if (kIsSlow && M * shape.N * shape.K > 4000000) continue;
+    for (int64_t M : {1, 2, 3, 5, 8, 9, 65}) {
+      if (M * shape.N * shape.K > (kIsSlow ? 500000 : 2500000)) continue;
       const GemmOperands operands(shape, M, seed++);
       const std::vector<GemmElement> wanted = slow_twin(operands);
       for (GemmRoute route :
