@@ -36,13 +36,16 @@ void launch(const Launch& how, Kernel kernel, const void* context) {
   const uint64_t num_threadgroups = how.threadgroups.count();
   const uint64_t columns = how.threadgroups.x, rows = how.threadgroups.y;
 
-  std::atomic<uint64_t> next_turn{0};
+  // Each worker's first turn is its own, so that each has one: races between threadgroups then show in every run.
+  const uint64_t num_workers = how.workers == nullptr ? 1 : static_cast<uint64_t>(how.workers->num_threads());
+  std::atomic<uint64_t> next_turn{num_workers};
   std::mutex mutex;
   std::string fault;
-  const auto run_some = [&](int) {
+  const auto run_some = [&](int worker) {
     ThreadgroupRunner& runner = ThreadgroupRunner::of_this_thread();
     // Relaxed: taking a turn must not order what the kernels of two threads do.
-    for (uint64_t turn; (turn = next_turn.fetch_add(1, std::memory_order_relaxed)) < num_threadgroups;) {
+    const auto next = [&] { return next_turn.fetch_add(1, std::memory_order_relaxed); };
+    for (uint64_t turn = static_cast<uint64_t>(worker); turn < num_threadgroups; turn = next()) {
       const uint64_t t = threadgroup_at(turn, num_threadgroups, how.order);
       const Size3 position{static_cast<uint32_t>(t % columns), static_cast<uint32_t>(t / columns % rows),
                            static_cast<uint32_t>(t / columns / rows)};

@@ -39,6 +39,10 @@ class FiberPool {
     idle_.pop_back();
     return fiber;
   }
+  // Makes fibers until there are as many.
+  void reserve(size_t count) {
+    while (all_.size() < count) add();
+  }
   void give_back(Fiber* fiber) { idle_.push_back(fiber); }
 
   // Every fiber starts anew, wherever it was stuck.

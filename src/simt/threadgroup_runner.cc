@@ -54,16 +54,20 @@ std::string ThreadgroupRunner::run(const Launch& launch, Size3 position, Kernel 
   kernel_ = kernel;
   context_ = context;
   start(launch, position);
+  if (sanitizers::kThread) fibers_.reserve(num_lanes_);  // a lane that allocates would be taken for one that races
 
   LaneState* first = next();
   first->fiber = fibers_.take();
   current_lane = first;
   adopt_os_thread(scheduler_);
-  sanitizers::release(&threadgroup_);
+  sanitizers::release(&begin_sync_);
   switch_fiber(scheduler_, *first->fiber);
-  sanitizers::acquire(&threadgroup_);
+  sanitizers::acquire(&end_sync_);
   current_lane = nullptr;
   if (!fault_.empty()) {
+    for (char& sync : barrier_sync_) sanitizers::acquire(&sync);
+    for (uint32_t s = 0; s < num_simdgroups_; s++)
+      for (char& sync : simdgroups_[s].sync) sanitizers::acquire(&sync);
     fibers_.reset();  // lanes are stuck in the middle
   } else if (sanitizers::kThread) {
     for (uint32_t i = 0; i < num_lanes_; i++) fibers_.give_back(lanes_[i].fiber);
@@ -168,7 +172,7 @@ void ThreadgroupRunner::fail_at(const char* what, Site site) {
 // Leaves the lane, and all that wait, where they are.
 void ThreadgroupRunner::abandon() {
   LaneState& l = self();
-  sanitizers::release(&threadgroup_);
+  sanitizers::release(&end_sync_);
   current_lane = nullptr;
   switch_fiber(*l.fiber, scheduler_);
   __builtin_unreachable();  // fibers are reset after a fault
@@ -279,7 +283,7 @@ bool ThreadgroupRunner::blame(const char* what, const LaneState& waiting, const 
   const bool has_returned = !(simdgroups_[other.simdgroup].live >> other.lane & 1);
   fault_ = fmt::format("{}: thread {} waits at {}, thread {} {}", what, waiting.index, text(waiting.site), other.index,
                        has_returned ? std::string("has returned") : "at " + text(other.site));
-  sanitizers::release(&threadgroup_);
+  sanitizers::release(&end_sync_);
   return false;
 }
 
@@ -299,9 +303,9 @@ void ThreadgroupRunner::switch_to(LaneState& from, LaneState* to) {
 // loop on one stack. Not under ThreadSanitizer, for which the fiber is the lane's identity.
 void ThreadgroupRunner::run_lanes() {
   for (;;) {
-    sanitizers::acquire(&threadgroup_);
+    sanitizers::acquire(&begin_sync_);
     kernel_(context_);
-    sanitizers::release(&threadgroup_);
+    sanitizers::release(&end_sync_);
     LaneState& done = self();
     Simdgroup& s = simdgroups_[done.simdgroup];
     s.live &= ~(1u << done.lane);

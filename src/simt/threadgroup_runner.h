@@ -73,6 +73,8 @@ class ThreadgroupRunner {
   bool is_one_barrier_ = true;  // all came to that one
   uint32_t barrier_turn_ = 0;
   char barrier_sync_[2] = {};
+  char begin_sync_ = 0,
+       end_sync_ = 0;  // order the lanes after what was before the threadgroup, and what follows after them
 
   uint64_t serial_ = 0;           // of the threadgroup, on this OS thread
   size_t threadgroup_bytes_ = 0;  // that it has used so far

@@ -22,6 +22,10 @@ std::vector<FunctionConstant>& function_constants() {
   return all;
 }
 
+bool reads(const MetalKernel& kernel, const FunctionConstant& constant) {
+  return constant.file == kernel.file && std::ranges::count(kernel.constants, constant.index) != 0;
+}
+
 const ConstantValue& value_of(const FunctionConstant& constant, std::span<const ConstantValue> values,
                               std::string_view kernel) {
   for (const ConstantValue& value : values) {
@@ -61,7 +65,7 @@ Pipeline make_pipeline(std::string_view name, std::span<const ConstantValue> con
   if (found == kernels().end()) throw_input_error("no Metal kernel is named {}", name);
   Pipeline pipeline{&found->second, {}};
   for (const FunctionConstant& constant : function_constants())
-    if (constant.file == pipeline.kernel->file) pipeline.constants.push_back(value_of(constant, constants, name));
+    if (reads(*pipeline.kernel, constant)) pipeline.constants.push_back(value_of(constant, constants, name));
   return pipeline;
 }
 
@@ -78,7 +82,7 @@ void dispatch(const Pipeline& pipeline, const Arguments& arguments, Launch how) 
   static std::mutex one_at_a_time;  // function constants are variables of the process
   const std::lock_guard lock(one_at_a_time);
   for (const FunctionConstant& constant : function_constants()) {
-    if (constant.file != kernel.file) continue;
+    if (!reads(kernel, constant)) continue;
     std::memcpy(constant.value, value_of(constant, pipeline.constants, kernel.name).value, constant.bytes);
   }
   try {

@@ -8,6 +8,7 @@
 //   dispatch(pipeline, arguments, {.threadgroups = {8}, .threads = {128}});
 #pragma once
 
+#include <array>
 #include <cstring>
 #include <span>
 #include <string_view>
@@ -52,8 +53,8 @@ struct Pipeline {
   std::vector<ConstantValue> constants;
 };
 
-// Throws InputError if no kernel has that name, or if a function constant of its .metal file has no value or one of another
-// size. Values for indices that the file does not have are ignored, as by Metal.
+// Throws InputError if no kernel has that name, or if a function constant that it reads, itself or in functions it calls, has
+// no value or one of another size. Other values are ignored, as by Metal.
 Pipeline make_pipeline(std::string_view name, std::span<const ConstantValue> constants = {});
 
 // The names of all kernels, sorted.
@@ -75,7 +76,8 @@ struct KernelParameter {
 
 struct MetalKernel {
   const char* name;
-  const void* file;  // the same for all that a file registers
+  const void* file;                // the same for all that a file registers
+  std::span<const int> constants;  // the indices of those that it reads
   std::span<const KernelParameter> parameters;
   void (*invoke)(const Arguments&);  // as the current lane
 };

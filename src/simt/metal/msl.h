@@ -8,6 +8,7 @@
 #include <climits>
 
 #include "simt/metal/address_spaces.h"
+#include "simt/metal/atomics.h"
 #include "simt/metal/math.h"
 #include "simt/metal/parameters.h"
 #include "simt/metal/simdgroup.h"
@@ -21,13 +22,13 @@ template <class T>
 struct SharedStorage {
   static constexpr size_t guard_bytes = 64;
   alignas(64) std::byte before[guard_bytes];
-  T data;
+  alignas(T) std::byte data[sizeof(T)];  // bytes, so that no OS thread has anything to construct
   std::byte after[guard_bytes];
   SharedVariable variable;
 
   T& enter(Site site = Site::here()) {
-    enter_shared_variable(variable, reinterpret_cast<std::byte*>(&data), sizeof data, guard_bytes, site);
-    return data;
+    enter_shared_variable(variable, data, sizeof data, guard_bytes, site);
+    return reinterpret_cast<T&>(data);
   }
 };
 
@@ -47,14 +48,16 @@ using namespace metal;  // uint, half4 and the like are known without it
 
 // `threadgroup T x[n];` in a kernel: the declaration has nibble_type_of_x in the place of the name. And a function constant.
 #ifdef NIBBLE_MSL_CHECK
+template <class T>
+NIBBLE_MSL_THREADGROUP T& nibble_shared_variable();  // nothing runs: never defined
 #define NIBBLE_SHARED_VARIABLE(name, ...) \
   typedef __VA_ARGS__;                    \
-  static NIBBLE_MSL_THREADGROUP nibble_type_of_##name name
+  NIBBLE_MSL_THREADGROUP nibble_type_of_##name& name = nibble_shared_variable<nibble_type_of_##name>()
 #define NIBBLE_FUNCTION_CONSTANT extern NIBBLE_MSL_CONSTANT
 #else
-#define NIBBLE_SHARED_VARIABLE(name, ...)                                                          \
-  typedef __VA_ARGS__;                                                                             \
-  static thread_local nibble::simt::SharedStorage<nibble_type_of_##name> nibble_storage_of_##name; \
+#define NIBBLE_SHARED_VARIABLE(name, ...)                                                                         \
+  typedef __VA_ARGS__;                                                                                            \
+  static constinit thread_local nibble::simt::SharedStorage<nibble_type_of_##name> nibble_storage_of_##name = {}; \
   [[maybe_unused]] nibble_type_of_##name& name = nibble_storage_of_##name.enter()
 #define NIBBLE_FUNCTION_CONSTANT static
 #endif

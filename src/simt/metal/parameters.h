@@ -90,9 +90,9 @@ std::span<const KernelParameter> describe(void (*)(P...)) {
 
 // Registers a kernel of the file; Bindings are those of its parameters, in their order.
 template <auto kernel, class... Bindings>
-bool add(const char* name, const void* file) {
+bool add(const char* name, const void* file, std::span<const int> constants) {
   return add_kernel(
-      {name, file, describe<Bindings...>(kernel), [](const Arguments& a) { call<Bindings...>(kernel, a); }});
+      {name, file, constants, describe<Bindings...>(kernel), [](const Arguments& a) { call<Bindings...>(kernel, a); }});
 }
 
 }  // namespace nibble::simt::parameters

@@ -87,8 +87,29 @@ def share_variable(tokens, k):
     tokens.replace(k, end, f"NIBBLE_SHARED_VARIABLE({x}, {declaration})")
 
 
+def reach_constants(tokens):
+    """By function: the function constants that it names, itself or through the functions that it calls."""
+    t = tokens.t
+    indices = {t[k - 3]: t[k + 2] for k in range(3, len(t)) if t[k] == "function_constant" and t[k - 1] == "["}
+    named = {}
+    for name, _, _, body, end in tokens.functions():
+        named.setdefault(name, set()).update(x for x in t[body:end] if is_name(x))
+
+    def reach(name):
+        seen, todo = set(), [name]
+        while todo:
+            for x in named.get(todo.pop(), ()):
+                if x not in seen:
+                    seen.add(x)
+                    todo.append(x)
+        return sorted({indices[x] for x in seen if x in indices}, key=int)
+
+    return {name: reach(name) for name in named}
+
+
 def translate(tokens):
     t = tokens.t
+    constants_of = reach_constants(tokens)
     type_names = {t[k + 1] for k in range(len(t) - 1) if t[k] in ("typename", "class", "using") and is_name(t[k + 1])}
     bindings, entries, constants = {}, [], []
     statement = 0
@@ -111,7 +132,8 @@ def translate(tokens):
             kernel = next((j for j in range(k, end) if t[j] in bindings and t[j - 1] in (")", ">", "void", "]")), None)
             if kernel is None:
                 raise tokens.error(k, f"{name}: an instance of no kernel above")
-            entries.append((name, tokens.text(kernel, tokens.close(kernel + 1) + 1), bindings[t[kernel]]))
+            entries.append((name, tokens.text(kernel, tokens.close(kernel + 1) + 1), bindings[t[kernel]],
+                            constants_of[t[kernel]]))
             tokens.replace(k, end + 1, "")
             k = end
         elif t[k] == "kernel" and (previous != "[" or t[k + 1] == "]"):
@@ -122,7 +144,7 @@ def translate(tokens):
             if t[closing + 1] == "{":
                 bindings[name] = bind_parameters(tokens, opening + 1, closing)
                 if "template" not in t[statement:k]:
-                    entries.append((f'"{name}"', name, bindings[name]))
+                    entries.append((f'"{name}"', name, bindings[name], constants_of[name]))
         elif t[k] == "function_constant" and previous == "[":
             constants.append((t[k + 2], t[k - 3]))
             tokens.replace(k - 2, k + 6, "")
@@ -133,15 +155,18 @@ def translate(tokens):
             last = k
             if t[k] == "vec":
                 last = tokens.close(k + 1) if t[k + 1] == "<" else None
-            if last and t[last + 1] == "(" and t[last + 2] not in ("*", "&") and previous != "operator":
+            is_array = last and t[last + 2] in ("*", "&") and t[last + 4:last + 6] == [")", "["]  # T (&x)[n]
+            if last and t[last + 1] == "(" and not is_array and previous != "operator":
                 tokens.replace(k, last + 1, f"make<{tokens.text(k, last + 1)}>")
                 k = last
         k += 1
 
     checked, run = [], ["static const char nibble_file = 0;", "namespace nibble::simt::parameters {"]
-    for i, (name, kernel, binding) in enumerate(entries):
+    for i, (name, kernel, binding, read) in enumerate(entries):
         checked.append(f"static auto* const nibble_kernel_{i} = &({kernel});")
-        run.append(f"static const bool kernel_{i} = add<({kernel}), {', '.join(binding)}>({name}, &nibble_file);")
+        run.append(f"static constexpr std::array<int, {len(read)}> constants_{i} = {{{', '.join(read)}}};")
+        run.append(f"static const bool kernel_{i} = "
+                   f"add<({kernel}), {', '.join(binding)}>({name}, &nibble_file, constants_{i});")
     for i, (index, name) in enumerate(constants):
         run.append(f"static const bool constant_{i} = "
                    f'add_function_constant({{"{name}", &nibble_file, {index}, &{name}, sizeof {name}}});')

@@ -63,7 +63,7 @@ using Element = typename Shape<std::remove_cvref_t<V>>::Element;
 
 // T(a): a conversion; of a scalar to a vector, the same in each element.
 template <class T, class A>
-constexpr T make(const A& a) {
+constexpr T make(A a) {
   if constexpr (!Vector<T>) {
     return T(a);
   } else if constexpr (Vector<A>) {
@@ -76,15 +76,15 @@ constexpr T make(const A& a) {
 
 // T(a, b...): scalars and vectors, their elements one after another.
 template <class T, class... Parts>
-constexpr T make(const Parts&... parts) {
+constexpr T make(Parts... parts) {
   if constexpr (!Vector<T>) {
     return T(parts...);
   } else {
     static_assert((Shape<Parts>::size + ...) == Shape<T>::size, "as many parts as elements");
     T v{};
     int i = 0;
-    const auto append = [&](const auto& part) {
-      using Part = std::remove_cvref_t<decltype(part)>;
+    const auto append = [&](auto part) {
+      using Part = decltype(part);
       if constexpr (Vector<Part>) {
         for (int j = 0; j < Shape<Part>::size; ++j) v[i++] = Element<T>(part[j]);
       } else {
