@@ -44,6 +44,19 @@ OpSlices op_slices(const Op& op) {
       op);
 }
 
+bool is_dead(const Step& step, size_t first, const Slice& slice) {
+  if (slice.overlaps(step.logits)) return false;
+  for (size_t i = first; i < step.ops.size(); i++) {
+    const OpSlices slices = op_slices(step.ops[i]);
+    if (std::ranges::any_of(slices.reads, [&](const Slice& s) { return s.overlaps(slice); })) return false;
+    if (std::ranges::any_of(slices.writes, [&](const Slice& s) {
+          return s.buffer == slice.buffer && s.first <= slice.first && slice.first + slice.width <= s.first + s.width;
+        }))
+      return true;
+  }
+  return true;
+}
+
 namespace {
 
 // A matrix that an op multiplies by, and how many of its experts are read, if there are so many.

@@ -102,7 +102,7 @@ def reach_constants(tokens):
                 if x not in seen:
                     seen.add(x)
                     todo.append(x)
-        return sorted({indices[x] for x in seen if x in indices}, key=int)
+        return sorted({indices[x] for x in seen if x in indices})
 
     return {name: reach(name) for name in named}
 
@@ -127,7 +127,8 @@ def translate(tokens):
         elif t[k] == "template" and t[k + 1] == "[":
             # An explicit instantiation with a host_name: the entry in the table instantiates it.
             end = t.index(";", k)
-            name = t[t.index("host_name", k) + 2]
+            first = t.index("host_name", k) + 2
+            name = tokens.text(first, t.index(")", first))  # literals beside each other are one
             kernel = next((j for j in range(k, end) if t[j] in bindings and t[j - 1] in (")", ">", "void", "]")), None)
             if kernel is None:
                 raise tokens.error(k, f"{name}: an instance of no kernel above")
@@ -163,7 +164,7 @@ def translate(tokens):
     checked, run = [], ["static const char nibble_file = 0;", "namespace nibble::simt::parameters {"]
     for i, (name, kernel, binding, read) in enumerate(entries):
         checked.append(f"static auto* const nibble_kernel_{i} = &({kernel});")
-        run.append(f"static constexpr std::array<int, {len(read)}> constants_{i} = {{{', '.join(read)}}};")
+        run.append(f"static constexpr std::array<int, {len(read)}> constants_{i} = {{{', '.join(f'int({x})' for x in read)}}};")
         run.append(f"static const bool kernel_{i} = "
                    f"add<({kernel}), {', '.join(binding)}>({name}, &nibble_file, constants_{i});")
     for i, (index, name) in enumerate(constants):
