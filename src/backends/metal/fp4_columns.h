@@ -1,18 +1,22 @@
-// Four columns beside each other of B [K/8, N] and its scales: what the kernels for one and for a few tokens share. MSL.
+// For shaders: four columns beside each other of B [K/8, N] and its scales, as dispatch_gemm_fp4 has them: what the kernels for
+// one and for a few tokens share.
 #pragma once
 
 #include <metal_stdlib>
 
+#include "backends/metal/formats.h"
+
 using namespace metal;
 
-// The E2M1 codes k and k + 4 (k = 0 … 3) of a word, times 2^-14: a code's sign goes to bit 15 of a half, its exponent and
-// mantissa to bits 11 … 9. Two at a time, since Apple's integer shifts are slow.
-static inline float2 decode_pair(uint word, uint k) {
-  const uint magnitude = k < 3 ? word << (9 - 4 * k) : word >> 3;
-  const uint sign = word << (12 - 4 * k);
-  return float2(as_type<half2>((magnitude & 0x0E000E00u) | (sign & 0x80008000u)));
+constexpr constant float kE2m1Scale = 16384.0f;  // what decode_e2m1 leaves out
+
+// The order in which decode_e2m1 gives the k of a word; order_as_decoded gives 8 halves in the same.
+constexpr constant uint kDecodedOrder[8] = {0, 4, 1, 5, 2, 6, 3, 7};
+static inline void order_as_decoded(device const half* from, thread float4* out) {
+  const half4 low = reinterpret_cast<device const half4*>(from)[0], high = reinterpret_cast<device const half4*>(from)[1];
+  out[0] = float4(low.x, high.x, low.y, high.y);
+  out[1] = float4(low.z, high.z, low.w, high.w);
 }
-constexpr constant float kDecodedScale = 16384.0f;
 
 // Columns n … n + 3 of N; `whole`: they are all there, and aligned.
 static inline uint4 load_codes(device const uint* row, uint n, uint N, bool whole) {
@@ -24,8 +28,8 @@ static inline float4 load_scales(device const half* row, uint n, uint N, bool wh
   return float4(row[n], row[min(n + 1, N - 1)], row[min(n + 2, N - 1)], row[min(n + 3, N - 1)]);
 }
 
-// sums[t] += the products of k = first … last - 1, for rows t of A that are K halves apart, the last of them row num_rows - 1.
-// first is a multiple of group_size.
+// sums[t] += the products of k = first … last - 1, for row t of A; rows from num_rows on count as the last one. first and last
+// are multiples of 8, first of group_size.
 template <uint rows>
 static inline void add_products(thread float4 (&sums)[rows], device const half* A, device const uint* B,
                                 device const half* scales, uint num_rows, uint N, uint K, uint group_size, uint first,
@@ -33,18 +37,17 @@ static inline void add_products(thread float4 (&sums)[rows], device const half* 
   const bool whole = n + 4 <= N && N % 4 == 0;
   for (uint k = first; k < last;) {
     const uint end = min(k + group_size, last);
-    const float4 scale = load_scales(scales + k / group_size * N, n, N, whole) * kDecodedScale;
+    const float4 scale = load_scales(scales + k / group_size * N, n, N, whole) * kE2m1Scale;
     float4 group[rows];
     for (uint t = 0; t < rows; ++t) group[t] = float4(0.0f);
     for (; k < end; k += 8) {
       const uint4 codes = load_codes(B + k / 8 * N, n, N, whole);
-      for (uint i = 0; i < 4; ++i) {
-        const float2 x = decode_pair(codes.x, i), y = decode_pair(codes.y, i);
-        const float2 z = decode_pair(codes.z, i), w = decode_pair(codes.w, i);
-        for (uint t = 0; t < rows; ++t) {
-          device const half* a = A + min(t, num_rows - 1) * K + k + i;
-          group[t] += float(a[0]) * float4(x.x, y.x, z.x, w.x) + float(a[4]) * float4(x.y, y.y, z.y, w.y);
-        }
+      float4 w[4][2];
+      for (uint j = 0; j < 4; ++j) nibble::decode_e2m1(codes[j], w[j]);
+      for (uint t = 0; t < rows; ++t) {
+        float4 a[2];
+        order_as_decoded(A + min(t, num_rows - 1) * K + k, a);
+        for (uint j = 0; j < 4; ++j) group[t][j] += dot(a[0], w[j][0]) + dot(a[1], w[j][1]);
       }
     }
     for (uint t = 0; t < rows; ++t) sums[t] += group[t] * scale;

@@ -31,12 +31,10 @@ static inline void load_b(threadgroup float* to, device const uint* B, device co
     const uint p = i / kTile, c = i % kTile, k = k0 + p * 8, n = column + c;
     const bool inside = n < g.N && k < g.K;
     const uint word = inside ? B[k / 8 * g.N + n] : 0u;
-    const float scale = inside ? float(scales[k / g.group_size * g.N + n]) * kDecodedScale : 0.0f;
-    for (uint j = 0; j < 4; ++j) {
-      const float2 pair = decode_pair(word, j) * scale;
-      to[(p * 8 + j) * kStrideB + c] = pair.x;
-      to[(p * 8 + j + 4) * kStrideB + c] = pair.y;
-    }
+    const float scale = inside ? float(scales[k / g.group_size * g.N + n]) * kE2m1Scale : 0.0f;
+    float4 w[2];
+    nibble::decode_e2m1(word, w);
+    for (uint j = 0; j < 8; ++j) to[(p * 8 + kDecodedOrder[j]) * kStrideB + c] = w[j / 4][j % 4] * scale;
   }
 }
 

@@ -102,7 +102,7 @@ def reach_constants(tokens):
                 if x not in seen:
                     seen.add(x)
                     todo.append(x)
-        return sorted({indices[x] for x in seen if x in indices}, key=int)
+        return sorted({indices[x] for x in seen if x in indices})
 
     return {name: reach(name) for name in named}
 
@@ -164,7 +164,7 @@ def translate(tokens):
     checked, run = [], ["static const char nibble_file = 0;", "namespace nibble::simt::parameters {"]
     for i, (name, kernel, binding, read) in enumerate(entries):
         checked.append(f"static auto* const nibble_kernel_{i} = &({kernel});")
-        run.append(f"static constexpr std::array<int, {len(read)}> constants_{i} = {{{', '.join(read)}}};")
+        run.append(f"static constexpr std::array<int, {len(read)}> constants_{i} = {{{', '.join(f'int({x})' for x in read)}}};")
         run.append(f"static const bool kernel_{i} = "
                    f"add<({kernel}), {', '.join(binding)}>({name}, &nibble_file, constants_{i});")
     for i, (index, name) in enumerate(constants):
