@@ -12,9 +12,12 @@ MAY_INCLUDE = {
     "ops": ["base", "formats", "checkpoint", "weights"],
     "backends/reference": ["base", "formats", "checkpoint", "weights", "ops"],
     "backends/cpu": ["base", "formats", "checkpoint", "weights", "ops"],
+    "simt": ["base"],
+    "backends/metal": ["base", "formats", "checkpoint", "weights", "ops", "simt"],
     "models": ["base", "formats", "checkpoint", "weights", "ops"],
     "text": ["base"],
-    "engine": ["base", "formats", "checkpoint", "weights", "ops", "backends/reference", "backends/cpu", "models", "text"],
+    "engine": ["base", "formats", "checkpoint", "weights", "ops", "backends/reference", "backends/cpu", "backends/metal",
+               "models", "text"],
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
 

@@ -5,6 +5,9 @@
 #include <fmt/ranges.h>
 
 #include "backends/cpu/cpu_backend.h"
+#ifdef NIBBLE_METAL
+#include "backends/metal/metal_backend.h"
+#endif
 #include "backends/reference/reference_backend.h"
 #include "base/error.h"
 #include "base/worker_pool.h"
@@ -22,19 +25,37 @@ std::unique_ptr<Backend> make_cpu(int num_threads, int activation_bits) {
   return activation_bits == 0 ? make_cpu_backend(num_threads) : make_cpu_backend(num_threads, activation_bits);
 }
 
-std::unique_ptr<Backend> make_reference(int, int activation_bits) {
+// For backends that multiply activations of one kind only.
+void refuse_activations(std::string_view backend, std::string_view kind, int activation_bits) {
   if (activation_bits != 0)
     throw_input_error(
-        "activations of {} bits: the reference backend multiplies float32 activations; the backend cpu has "
-        "kernels for 15 and 8",
-        activation_bits);
+        "activations of {} bits: the backend {} multiplies {} activations; the backend cpu has kernels for 15 and 8 "
+        "bits",
+        activation_bits, backend, kind);
+}
+
+std::unique_ptr<Backend> make_reference(int, int activation_bits) {
+  refuse_activations("reference", "float32", activation_bits);
   return make_reference_backend();
 }
 
-// The best first.
+#if defined(NIBBLE_METAL)
+std::unique_ptr<Backend> make_metal(int num_threads, int activation_bits) {
+  refuse_activations("metal", "half and float32", activation_bits);
+  return make_metal_backend(num_threads);
+}
+#endif
+
+// The best first: where Metal is emulated, it is the last.
 constexpr std::array kBackends = {
+#if defined(NIBBLE_METAL) && defined(__APPLE__)
+    BackendEntry{"metal", make_metal},
+#endif
     BackendEntry{"cpu", make_cpu},
     BackendEntry{"reference", make_reference},
+#if defined(NIBBLE_METAL) && !defined(__APPLE__)
+    BackendEntry{"metal", make_metal},
+#endif
 };
 
 }  // namespace
@@ -50,6 +71,11 @@ std::unique_ptr<Backend> make_backend(const BackendOptions& options) {
   if (options.name.empty()) return kBackends.front().make(num_threads, options.activation_bits);
   for (const BackendEntry& backend : kBackends)
     if (backend.name == options.name) return backend.make(num_threads, options.activation_bits);
+#ifndef NIBBLE_METAL
+  if (options.name == "metal")
+    throw_input_error("backend metal: this build has {}; configure it with -DNIBBLE_METAL=ON to add Metal",
+                      fmt::join(backend_names(), ", "));
+#endif
   throw_input_error("backend {}: this build has {}", options.name, fmt::join(backend_names(), ", "));
 }
 

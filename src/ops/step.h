@@ -225,6 +225,9 @@ struct OpSlices {
 };
 OpSlices op_slices(const Op& op);
 
+// Whether nothing from ops[first] on reads the slice before it is written anew, the step's logits among the readers.
+bool is_dead(const Step& step, size_t first, const Slice& slice);
+
 // Bytes of the matrices that an op of a step of M tokens multiplies by, `size` giving each matrix's. Of experts only the
 // chosen count: `num_chosen`, or as if no two tokens chose the same one (exact for M = 1). An embedding's rows do not.
 struct MatrixSize {

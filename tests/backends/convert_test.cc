@@ -1,5 +1,5 @@
 // Weights in formats without a kernel, as the CPU packs them, against decode_row.
-#include "backends/cpu/convert.h"
+#include "weights/convert.h"
 
 #include <cmath>
 #include <limits>

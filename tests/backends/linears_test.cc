@@ -2,6 +2,7 @@
 // more tokens than a tile, on 1 and 3 threads.
 #include <gtest/gtest.h>
 
+#include "backends/cpu/cpu_backend.h"
 #include "backends/step_program.h"
 
 namespace nibble {

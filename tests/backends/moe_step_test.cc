@@ -1,5 +1,5 @@
 // The ops of mixtures of experts and of latent attention, sinks and windows: the reference against values worked out by
-// hand, and the CPU against the reference, over awkward shapes.
+// hand, and the backend under test against the reference, over awkward shapes.
 #include <array>
 #include <cmath>
 #include <limits>
@@ -16,7 +16,7 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 void expect_both(const StepProgram& program, const Runs& runs, const std::vector<float>& expected) {
   expect_near(program.run(*make_reference_backend(), runs), expected, 1e-6f);
-  expect_near(cpu_values(program, runs), expected, 1e-6f);
+  expect_near(backend_values(program, runs), expected, 1e-6f);
 }
 
 // A buffer whose row for token m is row m of `values`.
@@ -89,7 +89,7 @@ TEST(Route, BadLogitsStillChooseExpertsThatExist) {
                                            {-kInfinity, -kInfinity, 0, 1}}) {
     for (RouterScores scores : {RouterScores::softmax, RouterScores::sigmoid}) {
       const StepProgram p = route_program(logits, {.scores = scores, .num_groups = 2, .top_groups = 2}, 4);
-      std::vector<float> values = cpu_values(p, {{{0}}});
+      std::vector<float> values = backend_values(p, {{{0}}});
       values.resize(4);
       std::ranges::sort(values);
       EXPECT_EQ(values, (std::vector<float>{0, 1, 2, 3}));
@@ -133,7 +133,7 @@ TEST(Experts, TheClampedActivationByHand) {
   const std::vector<float> expected = {1 + 0.5f * (act(0.5, 0.75) + 10), 2 + 0.5f * act(7, 7), 3 + 0.5f * act(-9, -7),
                                        4 + 0.5f * act(-20, -7)};
   expect_near(p.run(*make_reference_backend(), {{{0}}}), expected, 1e-6f);
-  expect_near(cpu_values(p, {{{0}}}), expected, 1e-6f);
+  expect_near(backend_values(p, {{{0}}}), expected, 1e-6f);
 }
 
 struct MoeCase {
@@ -170,7 +170,7 @@ StepProgram moe_program(const MoeCase& c) {
   return p;
 }
 
-TEST(Experts, TheCpuGivesWhatTheReferenceGives) {
+TEST(Experts, GiveWhatTheReferenceGives) {
   for (const MoeCase& c : {
            MoeCase{.M = 1, .E = 1, .top_k = 1, .I = 32, .H = 64},  // one expert
            MoeCase{.M = 5, .E = 1, .top_k = 1, .I = 96, .H = 32},  // for many tokens
@@ -196,7 +196,7 @@ TEST(Experts, ATokenDoesNotDependOnItsNeighbours) {
     const StepProgram alone = moe_program({.M = 1, .E = 5, .top_k = 3, .I = 64, .H = 96, .format = format});
     Runs one_by_one;
     for (int32_t m = 0; m < 21; m++) one_by_one.push_back({{m, m, 0}});
-    EXPECT_EQ(cpu_values(together, together.one_run()), cpu_values(alone, one_by_one)) << format_name(format);
+    EXPECT_EQ(backend_values(together, together.one_run()), backend_values(alone, one_by_one)) << format_name(format);
   }
 }
 
@@ -217,7 +217,7 @@ TEST(Experts, NothingIsReadOfAnExpertThatNobodyChose) {
     p.step.moe_gate_up({.x = x, .gate = matrix(), .up = matrix(), .experts = experts, .out = hidden});
     p.step.moe_down({.x = hidden, .down = matrix(), .experts = experts, .expert_weights = weights, .out = out});
     p.step.logits = out;
-    for (float value : cpu_values(p, p.one_run())) EXPECT_TRUE(std::isfinite(value));
+    for (float value : backend_values(p, p.one_run())) EXPECT_TRUE(std::isfinite(value));
     expect_reference(p, p.one_run(), 1e-5f);
   }
 }
@@ -302,7 +302,7 @@ StepProgram latent_program(int64_t M, int64_t heads, int64_t latent, int64_t rop
   return p;
 }
 
-TEST(LatentAttention, TheCpuGivesWhatTheReferenceGives) {
+TEST(LatentAttention, GiveWhatTheReferenceGives) {
   for (const auto& [heads, latent, rope] : {std::array<int64_t, 3>{1, 16, 8}, {5, 70, 6}, {3, 128, 64}, {2, 1, 2}}) {
     for (KvCacheType type : {KvCacheType::f32, KvCacheType::f16}) {
       const StepProgram prefill = latent_program(13, heads, latent, rope, type);

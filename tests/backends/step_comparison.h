@@ -1,4 +1,4 @@
-// Compares the CPU's steps with the reference's.
+// Compares the steps of the backend under test with the reference's.
 #pragma once
 
 #include <algorithm>
@@ -14,13 +14,17 @@ namespace nibble {
 
 using Runs = std::vector<std::vector<Place>>;
 
-// The CPU's values, the same on 1, 2 and 3 threads.
-inline std::vector<float> cpu_values(const StepProgram& program, const Runs& runs) {
-  const std::vector<float> first = program.run(*make_cpu_backend(1), runs);
-  for (int num_threads : {2, 3}) {
-    const auto other = program.run(*make_cpu_backend(num_threads), runs);
+// The backend under test in each way in which it can run, all of which give the same bits. Each backend that takes these
+// tests defines it: cpu_under_test.cc, metal_under_test.cc.
+std::vector<std::unique_ptr<Backend>> backends_under_test();
+
+inline std::vector<float> backend_values(const StepProgram& program, const Runs& runs) {
+  const auto backends = backends_under_test();
+  const std::vector<float> first = program.run(*backends[0], runs);
+  for (size_t i = 1; i < backends.size(); i++) {
+    const auto other = program.run(*backends[i], runs);
     EXPECT_TRUE(std::memcmp(other.data(), first.data(), first.size() * sizeof(float)) == 0)
-        << num_threads << " threads";
+        << backends[i]->description() << ", the " << i + 1 << "th way";
   }
   return first;
 }
@@ -34,7 +38,7 @@ inline void expect_near(const std::vector<float>& values, const std::vector<floa
 }
 
 inline void expect_reference(const StepProgram& program, const Runs& runs, float tolerance) {
-  expect_near(cpu_values(program, runs), program.run(*make_reference_backend(), runs), tolerance);
+  expect_near(backend_values(program, runs), program.run(*make_reference_backend(), runs), tolerance);
 }
 
 }  // namespace nibble

@@ -4,7 +4,6 @@
 #include <optional>
 #include <vector>
 
-#include "backends/cpu/cpu_backend.h"
 #include "backends/random_weights.h"
 #include "backends/reference/reference_backend.h"
 #include "ops/backend.h"
@@ -50,6 +49,10 @@ class StepProgram {
     const Slice out = step.buffer(name, width);
     step.embed({.w = rows(random_activations(num_tokens * width, seed_++), width), .out = out});
     return out;
+  }
+
+  FormatId packed_format(WeightId id) const {  // of a matrix that has a kernel
+    return weights_[static_cast<size_t>(id.index)].matrix.format;
   }
 
   // Runs the step for each list of M places, one after the other on one cache; the results below each other.

@@ -84,6 +84,21 @@ TEST_P(GoldenTest, CpuGivesTheTokensInBlocksOfAnySize) {
   EXPECT_EQ(greedy_tokens(engine, golden), golden.greedy);
 }
 
+bool has_metal() { return std::ranges::count(backend_names(), "metal") > 0; }
+
+// Every kernel of the Metal backend that a model takes, for a block of tokens and one by one.
+TEST_P(GoldenTest, MetalGivesTheTokens) {
+  if (!has_metal()) GTEST_SKIP() << "not in this build";
+  const Golden& golden = GetParam();
+  Engine engine = open_engine(golden.model, "metal", 2);
+  const std::vector<float> logits = forward(engine, golden.prompt, static_cast<int64_t>(golden.prompt.size()));
+  ASSERT_EQ(logits.size(), golden.logits.size());
+  const double kl = mean_kl(golden.logits, logits, logits.size() / golden.prompt.size());
+  RecordProperty("mean_kl", fmt::format("{:.2e}", kl));
+  EXPECT_LT(kl, rounds_weights(engine) ? kLargestKlRounded : kLargestKl);
+  EXPECT_EQ(greedy_tokens(engine, golden), golden.greedy);
+}
+
 // Two more sequences, one of which says the same from behind: they take turns in being ahead.
 TEST_P(GoldenTest, NeighboursInAStepChangeNothing) {
   const Golden& golden = GetParam();

@@ -7,27 +7,6 @@ namespace nibble {
 
 namespace {
 
-bool reads(const Op& op, const Slice& slice) {
-  return std::ranges::any_of(op_slices(op).reads, [&](const Slice& s) { return s.overlaps(slice); });
-}
-
-bool overwrites(const Op& op, const Slice& slice) {
-  const OpSlices slices = op_slices(op);
-  return !reads(op, slice) && std::ranges::any_of(slices.writes, [&](const Slice& s) {
-    return s.buffer == slice.buffer && s.first <= slice.first && slice.first + slice.width <= s.first + s.width;
-  });
-}
-
-// Whether nothing from `first` on reads the slice before it is written anew.
-bool is_dead(const Step& step, size_t first, const Slice& slice) {
-  if (slice.overlaps(step.logits)) return false;
-  for (size_t i = first; i < step.ops.size(); i++) {
-    if (reads(step.ops[i], slice)) return false;
-    if (overwrites(step.ops[i], slice)) return true;
-  }
-  return true;
-}
-
 // The linears from `first` on that read exactly x and write apart from it and from each other.
 std::vector<LinearOp> linears_of(const Step& step, size_t first, const Slice& x) {
   std::vector<LinearOp> linears;

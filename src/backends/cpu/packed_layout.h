@@ -10,13 +10,9 @@
 
 #include <cstdint>
 
-#include "formats/formats.h"
+#include "weights/convert.h"
 
 namespace nibble {
-
-// The formats that have kernels; a weight in another becomes one of these while it is packed (convert.h).
-using KernelFormats =
-    FormatList<F32, F16, Bf16, Q8_0, Q4_0, Q4_1, Mxfp4, Nvfp4, Fp4Half<32>, Fp4Half<64>, Fp4Half<128>>;
 
 inline constexpr int kBlockRows = 16;
 inline constexpr int kLineBytes = 64;

@@ -5,9 +5,9 @@
 #include <exception>
 #include <mutex>
 
-#include "backends/cpu/convert.h"
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/packed_layout.h"
+#include "weights/convert.h"
 
 namespace nibble {
 

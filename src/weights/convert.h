@@ -18,6 +18,10 @@
 
 namespace nibble {
 
+// The formats that have kernels, on every backend; a weight in another becomes one of these while it is packed.
+using KernelFormats =
+    FormatList<F32, F16, Bf16, Q8_0, Q4_0, Q4_1, Mxfp4, Nvfp4, Fp4Half<32>, Fp4Half<64>, Fp4Half<128>>;
+
 // The format in which a weight of `format` is packed: itself if it has a kernel.
 FormatId kernel_format(FormatId format);
 

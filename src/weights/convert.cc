@@ -1,10 +1,9 @@
-#include "backends/cpu/convert.h"
+#include "weights/convert.h"
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 
-#include "backends/cpu/packed_layout.h"
 #include "formats/encode.h"
 
 namespace nibble {

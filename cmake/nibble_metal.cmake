@@ -1,0 +1,40 @@
+# nibble_metal_kernels(NAME file.metal...): an object library of shaders that run on the executor (docs/simt.md). A program
+# that links it finds their kernels with simt::make_pipeline. What Metal's compiler would refuse fails here, too, as far as we
+# can tell. Needs Clang.
+#
+# NIBBLE_SIMT: whether this build has the executor, for the tests of shaders, and as the Metal backend's device. It needs Clang;
+# on macOS the GPU itself takes its place.
+if(NOT APPLE AND (NIBBLE_BUILD_TESTS OR NIBBLE_METAL) AND CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+  set(NIBBLE_SIMT ON)
+  find_package(Python3 REQUIRED COMPONENTS Interpreter)
+else()
+  set(NIBBLE_SIMT OFF)
+endif()
+set(nibble_translate ${CMAKE_CURRENT_LIST_DIR}/../src/simt/metal)
+
+function(nibble_metal_kernels name)
+  set(sources)
+  foreach(file IN LISTS ARGN)
+    get_filename_component(stem ${file} NAME_WE)
+    set(output ${CMAKE_CURRENT_BINARY_DIR}/${stem}.metal.cc)
+    add_custom_command(
+      OUTPUT ${output}
+      COMMAND Python3::Interpreter -B ${nibble_translate}/translate.py ${CMAKE_CXX_COMPILER}
+              ${CMAKE_CURRENT_SOURCE_DIR}/${file} ${output} ${output}.d -I${PROJECT_SOURCE_DIR}/src
+      DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${file} ${nibble_translate}/translate.py ${nibble_translate}/msl_tokens.py
+              ${nibble_translate}/msl_rules.py
+      DEPFILE ${output}.d
+      COMMENT "Translating ${file}"
+      VERBATIM)
+    list(APPEND sources ${output})
+  endforeach()
+  add_library(${name} OBJECT ${sources})
+  target_link_libraries(${name} PUBLIC nibble_simt PRIVATE nibble_flags)
+  # Messages name files of the source tree, wherever it lies. Kernels read halves and bytes as uint4.
+  target_compile_options(${name} PRIVATE -fmacro-prefix-map=${PROJECT_SOURCE_DIR}/= -fno-strict-aliasing
+    -Xclang -ffloat16-excess-precision=none
+    -w)  # translate.py's pass that checks has warned
+  if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+    target_compile_options(${name} PRIVATE -march=x86-64-v3)  # without F16C each half is converted by a call: 30 times slower
+  endif()
+endfunction()

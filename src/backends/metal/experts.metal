@@ -1,0 +1,118 @@
+// Gate and up of the chosen experts with what stands between them and down; then down, weighted and summed. Without
+// experts: gate, up and SwiGLU of a dense block.
+//
+// Cost    reads the chosen experts' rows once for each token.
+// Work    a simdgroup has kRows rows of gate and the same of up, or kRows of down in every chosen expert, summed in the
+//         order of the token's choice.
+#include <metal_stdlib>
+
+#include "backends/metal/rows.h"
+
+using namespace metal;
+using namespace nibble;
+
+constant bool has_norm [[function_constant(kHasNorm)]];
+constant bool clamped [[function_constant(kClamped)]];
+constant bool only_gate [[function_constant(kOnlyGate)]];
+constant bool only_up [[function_constant(kOnlyUp)]];
+constant bool has_experts [[function_constant(kHasExperts)]];
+constant bool has_down_bias [[function_constant(kHasBias)]];
+
+static inline float activate(float gate, float up, constant GateUpArguments& a) {
+  if (!clamped) return gate / (1.0f + exp(-gate)) * up;
+  gate = min(gate, a.limit);
+  up = clamp(up, -a.limit, a.limit);
+  return gate / (1.0f + exp(-a.alpha * gate)) * (up + 1.0f);
+}
+
+template <typename Format>
+kernel void gate_up(
+    constant GateUpArguments& a,
+    device const float* x,         // [M, K]
+    device const float* norm,      // [K]
+    device const uchar* gate_bytes,
+    device const uchar* up_bytes,
+    device const float* gate_bias, // [E, N]
+    device const float* up_bias,
+    device const float* experts,   // [M, top_k]
+    device uint* used,             // [M, top_k]: which experts were read, for the host's count
+    device float* out,             // [M, top_k, N]
+    uint3 threadgroup_id [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]]) {
+  const uint choice = threadgroup_id.y, m = threadgroup_id.z;
+  const uint e = has_experts ? uint(experts[m * a.experts_stride + choice]) : 0;
+  if (has_experts && threadgroup_id.x == 0 && simdgroup == 0 && lane == 0) used[m * a.top_k + choice] = e;
+  const Matrix gate = matrix_of(gate_bytes, a.gate, e), up = matrix_of(up_bytes, a.up, e);
+  const uint N = gate.N, n = (threadgroup_id.x * kRowSimdgroups + simdgroup) * kRows;
+
+  float4 gate_sums = float4(0.0f), up_sums = float4(0.0f);
+  float squares = 0.0f;
+  for (uint chunk = lane; chunk < a.gate.num_chunks; chunk += kLanes) {
+    Activations row = load_activations(x + m * a.x_stride, chunk * kChunk, a.K, x_is_aligned);
+    if (has_norm) {
+      const Activations weight = load_activations(norm, chunk * kChunk, a.K, true);
+      squares += sum_of_squares(row);
+      for (uint i = 0; i < 8; i++) row.v[i] *= weight.v[i];
+    }
+    if (!only_up) add_chunk<Format, 1>(gate, n, chunk, &row, &gate_sums);
+    if (!only_gate) add_chunk<Format, 1>(up, n, chunk, &row, &up_sums);
+  }
+  gate_sums = simd_sum(gate_sums);
+  up_sums = simd_sum(up_sums);
+  const float factor = has_norm ? 1.0f / sqrt(simd_sum(squares) / float(a.K) + a.norm_eps) : 1.0f;
+  if (lane >= kRows || n + lane >= N) return;
+  device float& to = out[m * a.out_stride + choice * N + n + lane];
+  float g = only_up ? to : gate_sums[lane] * gate.factors[n + lane] * factor;
+  if (!only_up && a.has_gate_bias) g += gate_bias[e * N + n + lane];
+  if (only_gate) {
+    to = g;
+    return;
+  }
+  float u = up_sums[lane] * up.factors[n + lane] * factor;
+  if (a.has_up_bias) u += up_bias[e * N + n + lane];
+  to = activate(g, u, a);
+}
+
+template <typename Format>
+kernel void moe_down(
+    constant MoeDownArguments& a,
+    device const float* x,               // [M, top_k, K]
+    device const uchar* w_bytes,
+    device const float* bias,            // [E, N]
+    device const float* experts,         // [M, top_k]
+    device const float* expert_weights,  // [M, top_k]
+    device uint* used,                   // [M, top_k]
+    device float* out,                   // [M, N]
+    uint2 threadgroup_id [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]]) {
+  const uint m = threadgroup_id.y, N = a.w.N;
+  const uint n = (threadgroup_id.x * kRowSimdgroups + simdgroup) * kRows;
+  float sum = 0.0f;  // of row n + lane
+  for (uint choice = 0; choice < a.top_k; choice++) {
+    const uint e = uint(experts[m * a.experts_stride + choice]);
+    if (threadgroup_id.x == 0 && simdgroup == 0 && lane == 0) used[m * a.top_k + choice] = e;
+    const Matrix w = matrix_of(w_bytes, a.w, e);
+    float4 sums = float4(0.0f);
+    for (uint chunk = lane; chunk < a.w.num_chunks; chunk += kLanes) {
+      const Activations row =
+          load_activations(x + m * a.x_stride + choice * a.K, chunk * kChunk, a.K, x_is_aligned);
+      add_chunk<Format, 1>(w, n, chunk, &row, &sums);
+    }
+    sums = simd_sum(sums);
+    if (lane < kRows && n + lane < N) {
+      float y = sums[lane] * w.factors[n + lane];
+      if (has_down_bias) y += bias[e * N + n + lane];
+      sum = fma(expert_weights[m * a.weights_stride + choice], y, sum);
+    }
+  }
+  if (lane < kRows && n + lane < N) out[m * a.out_stride + n + lane] += sum;
+}
+
+#define instantiate_gate_up(name, Format) \
+  template [[host_name(name)]] [[kernel]] decltype(gate_up<Format>) gate_up<Format>;
+#define instantiate_moe_down(name, Format) \
+  template [[host_name(name)]] [[kernel]] decltype(moe_down<Format>) moe_down<Format>;
+NIBBLE_EACH_FORMAT(instantiate_gate_up, "gate_up")
+NIBBLE_EACH_FORMAT(instantiate_moe_down, "moe_down")

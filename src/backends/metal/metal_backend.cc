@@ -1,0 +1,102 @@
+#include "backends/metal/metal_backend.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "backends/metal/metal_fuse.h"
+#include "backends/metal/metal_kernels.h"
+#include "backends/metal/metal_kv_cache.h"
+#include "backends/metal/metal_matrix.h"
+#include "backends/metal/metal_step.h"
+#ifdef __APPLE__
+#include "backends/metal/apple_device.h"
+#else
+#include "backends/metal/executor_device.h"
+#endif
+
+namespace nibble {
+
+namespace {
+
+// GB/s at which a kernel reads memory: the best of a few runs over more than any cache holds.
+double measure_read(MetalDevice& device, MetalKernels& kernels) {
+  constexpr uint32_t kThreadgroups = 4096, kReadThreads = 256, kWords = 32;  // 512 MB
+#ifdef __APPLE__
+  constexpr uint32_t kShare = 1;
+#else
+  constexpr uint32_t kShare = 64;  // the executor takes 8 ns a thread
+#endif
+  constexpr size_t kNumThreads = size_t{kThreadgroups / kShare} * kReadThreads;
+  constexpr size_t kBytes = kNumThreads * kWords * 16;
+  const auto words = device.make_buffer(kBytes), sums = device.make_buffer(kNumThreads * sizeof(uint32_t));
+  const ReadMemoryArguments arguments{.words_per_thread = kWords};
+  const MetalBinding buffers[] = {{words.get(), 0}, {sums.get(), 0}};
+  const MetalDispatch dispatch{.kernel = &kernels.get("read_memory", {}),
+                               .arguments = {reinterpret_cast<const uint8_t*>(&arguments), sizeof arguments},
+                               .buffers = buffers,
+                               .threadgroups = {kThreadgroups / kShare},
+                               .threads = kReadThreads};
+  double best = 0;
+  for (int run = 0; run < 5; run++) {
+    const auto start = std::chrono::steady_clock::now();
+    device.begin();
+    device.dispatch(dispatch);
+    device.finish();
+    const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+    best = std::max(best, static_cast<double>(kBytes) / elapsed.count() / 1e9);
+  }
+  return best;
+}
+
+class MetalBackend final : public Backend {
+ public:
+  MetalBackend(std::unique_ptr<MetalDevice> device, int num_threads)
+      : pool_(num_threads), device_(std::move(device)), kernels_(*device_) {}
+
+  std::string_view name() const override { return "metal"; }
+  std::string description() const override { return device_->description(); }
+  KvCacheType default_kv_cache_type() const override { return KvCacheType::f16; }
+
+  PackPlan plan_pack(FormatId format, int64_t E, int64_t N, int64_t K) const override {
+    return plan_metal_pack(format, E, N, K);
+  }
+  std::vector<PlannedPhase> plan_phases(const Step& step, std::span<const WeightShape> weights,
+                                        const KvCacheShape& cache_shape) const override {
+    return plan_metal_step(step, weights, cache_shape);
+  }
+  std::unique_ptr<PackedWeight> pack(const CanonicalWeight& weight) override {
+    return std::make_unique<MetalMatrix>(weight, *device_, pool_);
+  }
+  std::unique_ptr<PackedWeight> pack_vector(std::span<const float> values) override {
+    return std::make_unique<MetalVector>(values, *device_);
+  }
+  std::unique_ptr<KvCache> make_kv_cache(const KvCacheShape& shape) override {
+    return std::make_unique<MetalKvCache>(shape, *device_);
+  }
+  std::unique_ptr<CompiledStep> compile(const Step& step, std::span<const PackedWeight* const> weights,
+                                        const KvCacheShape& cache_shape) override {
+    return compile_metal_step(step, weights, cache_shape, *device_, kernels_);
+  }
+  double measure_read_gbps() override { return measure_read(*device_, kernels_); }
+
+ private:
+  WorkerPool pool_;
+  std::unique_ptr<MetalDevice> device_;
+  MetalKernels kernels_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_metal_backend(std::unique_ptr<MetalDevice> device, int num_threads) {
+  return std::make_unique<MetalBackend>(std::move(device), num_threads);
+}
+
+std::unique_ptr<Backend> make_metal_backend(int num_threads) {
+#ifdef __APPLE__
+  return make_metal_backend(make_apple_device(), num_threads);
+#else
+  return make_metal_backend(make_executor_device({.num_threads = num_threads}), num_threads);
+#endif
+}
+
+}  // namespace nibble
