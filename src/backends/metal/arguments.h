@@ -97,7 +97,7 @@ struct RopeArguments {
 static_assert(sizeof(RopeArguments) == 24, "the same for host and shader");
 
 struct KvAppendArguments {
-  uint32_t k_width, v_width, k_stride, v_stride, max_len, M;
+  uint32_t k_width, v_width, k_stride, v_stride, num_rows, M;
 };
 static_assert(sizeof(KvAppendArguments) == 24, "the same for host and shader");
 
@@ -108,7 +108,7 @@ struct HeadArguments {  // of queries, or of keys
 };
 struct HeadsArguments {
   HeadArguments q, k;
-  uint32_t num_heads, num_kv_heads, v_stride, num_pairs, max_len, M;
+  uint32_t num_heads, num_kv_heads, v_stride, num_pairs, num_rows, M;
 };
 static_assert(sizeof(HeadsArguments) == 64, "the same for host and shader");
 
@@ -117,7 +117,7 @@ struct AttentionArguments {
   uint32_t num_heads, group_size;  // query heads that share a key
   uint32_t q_stride, out_stride;
   uint32_t q_rope_stride, q_rope_head_stride, q_rope_first;  // of latent attention: where a head's rotated part is
-  uint32_t k_width, v_width, max_len, window, M;
+  uint32_t k_width, v_width, num_rows, window, M;
   float scale;
   uint32_t padding;
 };

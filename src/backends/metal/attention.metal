@@ -20,8 +20,8 @@ kernel void attention(
     constant AttentionArguments& a,
     device const float* q,       // [M, heads, key_dim]; of latents [M, heads, value_dim]
     device const float* q_rope,  // [M, heads, what is not read and the rotated part], of latents only
-    device const T* k_cache,     // [sequences, max_len, k_width]
-    device const T* v_cache,     // [sequences, max_len, v_width]
+    device const T* k_cache,     // [sequences, num_rows, k_width]
+    device const T* v_cache,     // [sequences, num_rows, v_width]
     device const float* sinks,   // [heads]
     device const int* pos,       // [M]
     device const int* sequence,  // [M]
@@ -35,7 +35,7 @@ kernel void attention(
   threadgroup float sums_of[kSimdgroups * kValues * kLanes];
   const uint head = threadgroup_id.x, m = threadgroup_id.y;
   const uint len = uint(pos[m]) + 1, first = a.window > 0 && a.window < len ? len - a.window : 0;
-  const ulong sequence_row = ulong(sequence[m]) * a.max_len;
+  const ulong sequence_row = ulong(sequence[m]) * a.num_rows;
   const uint kv_first = head / a.group_size * a.key_dim;
 
   float query[kValues], sums[kValues];
@@ -54,8 +54,9 @@ kernel void attention(
 
   float largest = -INFINITY, total = 0.0f;
   for (uint t = first + simdgroup; t < len; t += kSimdgroups) {
-    device const T* key = k_cache + (sequence_row + t) * a.k_width + (is_latent ? 0 : kv_first);
-    device const T* value = is_latent ? key : v_cache + (sequence_row + t) * a.v_width + kv_first;
+    const ulong row = sequence_row + t % a.num_rows;  // a window's cache is a ring
+    device const T* key = k_cache + row * a.k_width + (is_latent ? 0 : kv_first);
+    device const T* value = is_latent ? key : v_cache + row * a.v_width + kv_first;
     float products = 0.0f;
     for (int i = 0; i < kValues; i++) {
       const uint at = i * kLanes + lane;

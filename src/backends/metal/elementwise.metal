@@ -71,11 +71,11 @@ kernel void kv_append(
     device const float* v,      // [M, v_width]
     device const int* pos,      // [M]
     device const int* sequence, // [M]
-    device T* k_cache,          // [sequences, max_len, k_width]
-    device T* v_cache,          // [sequences, max_len, v_width]
+    device T* k_cache,          // [sequences, num_rows, k_width]
+    device T* v_cache,          // [sequences, num_rows, v_width]
     uint2 place [[thread_position_in_grid]]) {
   const uint i = place.x, m = place.y;
-  const ulong row = ulong(sequence[m]) * a.max_len + ulong(pos[m]);
+  const ulong row = ulong(sequence[m]) * a.num_rows + ulong(uint(pos[m]) % a.num_rows);
   if (i < a.k_width) k_cache[row * a.k_width + i] = T(k[m * a.k_stride + i]);
   if (i < a.v_width) v_cache[row * a.v_width + i] = T(v[m * a.v_stride + i]);
 }

@@ -26,12 +26,12 @@ kernel void heads(
     device const float* turns,   // [2, M, pairs]: cosines, sines
     device const int* pos,       // [M]
     device const int* sequence,  // [M]
-    device T* k_cache,           // [sequences, max_len, kv_heads, k.head_dim]
+    device T* k_cache,           // [sequences, num_rows, kv_heads, k.head_dim]
     device T* v_cache,
     uint2 threadgroup_id [[threadgroup_position_in_grid]],
     uint lane [[thread_index_in_simdgroup]]) {
   const uint m = threadgroup_id.y;
-  const ulong row = ulong(sequence[m]) * a.max_len + ulong(pos[m]);
+  const ulong row = ulong(sequence[m]) * a.num_rows + ulong(uint(pos[m]) % a.num_rows);
   const bool is_q = threadgroup_id.x < a.num_heads;
   const bool is_k = !is_q && threadgroup_id.x < a.num_heads + a.num_kv_heads;
   const uint head = is_q   ? threadgroup_id.x

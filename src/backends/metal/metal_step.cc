@@ -219,6 +219,7 @@ class MetalStep final : public CompiledStep {
     d.buffers.emplace_back();
   }
   const KvLayer& kv_layer(int layer) const { return cache_shape_.layers[static_cast<size_t>(layer)]; }
+  uint32_t num_rows(int layer) const { return u32(cache_shape_.kept(kv_layer(layer))); }
 
   struct Kernel {
     std::string name;
@@ -459,7 +460,7 @@ class MetalStep final : public CompiledStep {
                      .num_heads = u32(heads.num_heads),
                      .num_kv_heads = u32(heads.num_kv_heads),
                      .v_stride = has_values ? stride(append.v) : 0,
-                     .max_len = u32(cache_shape_.max_len),
+                     .num_rows = num_rows(append.layer),
                      .M = u32(step_.M)};
     Kernel kernel{.name = cached_kernel_name("heads")};
     kernel.constants[kHasNorm] = heads.q_norm.has_value();
@@ -490,7 +491,7 @@ class MetalStep final : public CompiledStep {
                               .v_width = u32(op.v.width),
                               .k_stride = stride(op.k),
                               .v_stride = op.v.width > 0 ? stride(op.v) : 0,
-                              .max_len = u32(cache_shape_.max_len),
+                              .num_rows = num_rows(op.layer),
                               .M = u32(step_.M)};
     RecordedDispatch d = make(what, {cached_kernel_name("kv_append")}, a);
     d.buffers = {bind(op.k), op.v.width > 0 ? bind(op.v) : bind_nothing(), bind_pos(), bind_sequence()};
@@ -522,7 +523,7 @@ class MetalStep final : public CompiledStep {
                                .out_stride = stride(op.out),
                                .k_width = u32(kv_layer(op.layer).k_width),
                                .v_width = u32(kv_layer(op.layer).v_width),
-                               .max_len = u32(cache_shape_.max_len),
+                               .num_rows = num_rows(op.layer),
                                .window = u32(op.window),
                                .M = u32(step_.M),
                                .scale = op.scale};
@@ -550,7 +551,7 @@ class MetalStep final : public CompiledStep {
                                .q_rope_head_stride = u32(q_head_dim),
                                .q_rope_first = u32(q_head_dim - op.rope_dim),
                                .k_width = u32(kv_layer(op.layer).k_width),
-                               .max_len = u32(cache_shape_.max_len),
+                               .num_rows = num_rows(op.layer),
                                .M = u32(step_.M),
                                .scale = op.scale};
     const auto [name, num_simdgroups] = attention_kernel(width);

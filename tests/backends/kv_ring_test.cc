@@ -1,0 +1,60 @@
+// Caches of layers with windows keep no more than the window and some spare positions, in a ring: the backend under test
+// gives what it gives with a cache that forgets nothing, and what the reference gives.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include "backends/attention_program.h"
+
+namespace nibble {
+namespace {
+
+TEST(KvRing, GivesWhatACacheOfAllPositionsGives) {
+  for (const AttentionHeads& s : {AttentionHeads{3, 1, 20, 7}, {4, 2, 16, 1}}) {
+    for (const int64_t spare : {0, 5}) {
+      for (const int64_t M : {int64_t{1}, spare + 1}) {
+        SCOPED_TRACE(fmt::format("window {}, spare {}, M {}", s.window, spare, M));
+        const StepProgram ring = attention_program(s, M, 30, KvCacheType::f16, spare),
+                          all = attention_program(s, M, 30, KvCacheType::f16);
+        ASSERT_EQ(ring.cache_shape.kept(ring.cache_shape.layers[0]), s.window + spare);
+        ASSERT_EQ(all.cache_shape.kept(all.cache_shape.layers[0]), 30);
+        const auto values = backend_values(ring, steps_of(M, 30));
+        EXPECT_EQ(values, backend_values(all, steps_of(M, 30)));
+        const auto expected = all.run(*make_reference_backend(), steps_of(M, 30));
+        EXPECT_EQ(ring.run(*make_reference_backend(), steps_of(M, 30)), expected);
+        expect_near(values, expected, 2e-5f);
+      }
+    }
+  }
+}
+
+TEST(KvRing, GoesBackByItsSpare) {
+  // 9 positions, back to the fifth, and on again: the ring has 4 + 4 rows.
+  const AttentionHeads s{2, 1, 8, 4};
+  Runs runs = steps_of(1, 9), again = steps_of(1, 12);
+  runs.insert(runs.end(), again.begin() + 5, again.end());
+  const auto values = backend_values(attention_program(s, 1, 30, KvCacheType::f32, 4), runs);
+  EXPECT_EQ(last_rows(values, 16, 7),
+            last_rows(backend_values(attention_program(s, 1, 30, KvCacheType::f32), again), 16, 7));
+}
+
+TEST(KvRing, KeepsNoMoreThanItsWindow) {
+  const KvCacheShape shape{.layers = {{10, 6, 8}, {10, 6, 0}}, .num_sequences = 3, .max_len = 100, .spare = 5};
+  EXPECT_EQ(shape.kept(shape.layers[0]), 13);
+  EXPECT_EQ(shape.kept(shape.layers[1]), 100);
+  EXPECT_EQ(shape.bytes(), 3 * 16 * (13 + 100) * 2);
+  const KvCacheShape small{.layers = {{10, 6, 8}}, .max_len = 9, .spare = 5};
+  EXPECT_EQ(small.kept(small.layers[0]), 9);  // never more than there are
+
+  EXPECT_TRUE(shape.can_resume(90, 90));
+  EXPECT_TRUE(shape.can_resume(90, 84));  // position 84 reads 77 … 84, and 77 … 89 are there
+  EXPECT_FALSE(shape.can_resume(90, 83));
+  EXPECT_TRUE(shape.can_resume(90, 0));
+  EXPECT_FALSE(shape.can_resume(90, 1));
+  EXPECT_TRUE(shape.can_resume(13, 1));
+  EXPECT_FALSE(shape.can_resume(14, 1));
+  const KvCacheShape none{.layers = {{10, 6}}, .max_len = 100, .spare = 0};
+  EXPECT_TRUE(none.can_resume(100, 1));
+}
+
+}  // namespace
+}  // namespace nibble
