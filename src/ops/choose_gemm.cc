@@ -4,15 +4,13 @@ namespace nibble {
 
 LinearKernel choose_linear(int64_t M, LinearRoute route) {
   if (route == LinearRoute::always_tiles) return LinearKernel::tiles_of_64;
-  if (M <= 1) return LinearKernel::gemv;
-  return M <= kBatchedTokens ? LinearKernel::batched : LinearKernel::tiles;
+  return M <= 1 ? LinearKernel::gemv : LinearKernel::batched;
 }
 
 std::string_view linear_kernel_name(LinearKernel kernel) {
   switch (kernel) {
     case LinearKernel::gemv: return "gemv";
     case LinearKernel::batched: return "batched";
-    case LinearKernel::tiles: return "tiles of 8";
     case LinearKernel::tiles_of_64: return "tiles of 64";
   }
   return "";

@@ -8,14 +8,10 @@
 
 namespace nibble {
 
-// Tokens that one decoding of the weights serves, at the most.
-inline constexpr int kBatchedTokens = 8;
-
 // The linears of the engine, on packed weights.
 enum class LinearKernel : uint8_t {
   gemv,         // M = 1: bound by memory
-  batched,      // M = 2 … kBatchedTokens: weights are read and decoded once for all tokens
-  tiles,        // more: tiles of 8 tokens over blocks of rows that stay in cache
+  batched,      // more: weights are read and decoded once for all tokens of a tile (up to 64)
   tiles_of_64,  // 64 tokens whatever M is: the rows past M are computed and not stored
 };
 
