@@ -2,9 +2,9 @@
 # that links it finds their kernels with simt::make_pipeline. What Metal's compiler would refuse fails here, too, as far as we
 # can tell. Needs Clang.
 #
-# NIBBLE_SIMT: whether this build has the executor, which needs Clang: for the tests of shaders, and where there is no Metal
-# as the Metal backend's device.
-if((NIBBLE_BUILD_TESTS OR (NIBBLE_METAL AND NOT APPLE)) AND CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+# NIBBLE_SIMT: whether this build has the executor, for the tests of shaders, and as the Metal backend's device. It needs Clang;
+# on macOS the GPU itself takes its place.
+if(NOT APPLE AND (NIBBLE_BUILD_TESTS OR NIBBLE_METAL) AND CMAKE_CXX_COMPILER_ID MATCHES "Clang")
   set(NIBBLE_SIMT ON)
   find_package(Python3 REQUIRED COMPONENTS Interpreter)
 else()

@@ -4,6 +4,8 @@
 #include <map>
 #include <tuple>
 
+#include <fmt/ranges.h>
+
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/naming.h"
@@ -106,6 +108,30 @@ int64_t step_weight_bytes(const Model& model, const std::vector<PlanRow>& rows) 
   return bytes;
 }
 
+// The phases of a decode step, if the backend tells; each matrix's kernel becomes that of the phases that read it.
+std::vector<PlannedPhase> plan_phases(const Model& model, const Backend& backend, const KvCacheShape& cache,
+                                      std::vector<PlanRow>& rows) {
+  std::vector<WeightShape> shapes;
+  for (const WeightEntry& entry : model.weights.entries()) {
+    if (const auto* matrix = std::get_if<MatrixEntry>(&entry.what)) {
+      const MatrixInfo& info = matrix->info;
+      shapes.push_back({.format = info.format, .E = info.E, .N = info.N, .K = info.K, .is_vector = false});
+    } else {
+      const auto& vector = std::get<VectorRequest>(entry.what);
+      shapes.push_back({.format = FormatId::f32, .E = vector.E, .N = vector.size, .K = 1, .is_vector = true});
+    }
+  }
+  std::vector<PlannedPhase> phases = backend.plan_phases(model.forward(1, LogitsFor::all_tokens), shapes, cache);
+  std::map<int, std::vector<std::string>> kernels;
+  for (const PlannedPhase& phase : phases)
+    for (WeightId id : phase.matrices)
+      if (auto& of_matrix = kernels[id.index]; std::ranges::count(of_matrix, phase.kernel) == 0)
+        of_matrix.push_back(phase.kernel);
+  for (const auto& [index, names] : kernels)
+    rows[static_cast<size_t>(index)].kernel = fmt::format("{}", fmt::join(names, ", "));
+  return phases;
+}
+
 struct Plan {
   std::string path;
   const Model& model;
@@ -113,6 +139,7 @@ struct Plan {
   KvCacheShape cache;
   MemoryPlan memory;
   std::vector<PlanRow> rows;
+  std::vector<PlannedPhase> phases;
   std::vector<FileTensor> file_tensors;
   int64_t step_bytes;
   double roof_gbps;
@@ -146,6 +173,9 @@ void print_plan_json(const Plan& p) {
           {{"name", t.tensor->name}, {"why", t.unused_because}, {"bytes", t.tensor->bytes.size()}, {"file", t.file}});
   json["unused_settings"] = p.model.weights.source().unused_settings();
   json["file_tensors"] = file_tensors_json(p.file_tensors, true);
+  json["phases"] = nlohmann::ordered_json::array();
+  for (const PlannedPhase& phase : p.phases)
+    json["phases"].push_back({{"name", phase.name}, {"kernel", phase.kernel}, {"weight_bytes", phase.weight_bytes}});
   json["weights_bytes"] = p.memory.weights_bytes;
   json["kv_cache_bytes"] = p.memory.kv_cache_bytes;
   json["kv_cache_type"] = kv_cache_type_name(p.cache.type);
@@ -180,6 +210,30 @@ void print_rows(const std::vector<PlanRow>& rows, std::string_view device) {
          bytes_text(static_cast<double>(row.bytes)));
 }
 
+// In their order; those of different layers on one line.
+void print_phases(const std::vector<PlannedPhase>& phases) {
+  if (phases.empty()) return;
+  struct Group {
+    const PlannedPhase* phase;
+    int64_t count = 0, bytes = 0;
+  };
+  std::vector<Group> groups;
+  size_t name_width = 0, kernel_width = 0;
+  for (const PlannedPhase& phase : phases) {
+    auto group = std::ranges::find_if(
+        groups, [&](const Group& g) { return g.phase->name == phase.name && g.phase->kernel == phase.kernel; });
+    if (group == groups.end()) group = groups.insert(groups.end(), {.phase = &phase});
+    group->count++;
+    group->bytes += phase.weight_bytes;
+    name_width = std::max(name_width, phase.name.size());
+    kernel_width = std::max(kernel_width, phase.kernel.size());
+  }
+  fmt::print("\na decode step, {} dispatches:\n", phases.size());
+  for (const Group& g : groups)
+    fmt::print("{:>5}  {:<{}}  {:<{}}  {:>10}\n", g.count, g.phase->name, name_width, g.phase->kernel, kernel_width,
+               g.bytes > 0 ? bytes_text(static_cast<double>(g.bytes)) : "-");
+}
+
 // By reason; names only for `all`, else those of one layer stand for all.
 void print_unused(const std::vector<FileTensor>& tensors, bool all) {
   std::map<std::string, std::vector<std::string>> by_reason;
@@ -207,6 +261,7 @@ void print_plan(const Plan& p, bool all) {
              c.hidden_size, c.num_heads, c.num_kv_heads, c.head_dim, c.vocab_size);
   fmt::print("backend {} ({})\n\n", p.backend.name(), p.backend.description());
   print_rows(all ? p.rows : grouped(p.rows), p.backend.name());
+  print_phases(p.phases);
   print_unused(p.file_tensors, all);
   for (const std::string& setting : p.model.weights.source().unused_settings()) fmt::print("not used: {}\n", setting);
   const auto text = [](int64_t bytes) { return bytes_text(static_cast<double>(bytes)); };
@@ -268,19 +323,22 @@ void plan(const PlanArguments& a) {
   std::unique_ptr<WeightSource> source;
   std::unique_ptr<Model> model;
   std::vector<PlanRow> rows;
+  std::vector<PlannedPhase> phases;
+  KvCacheShape cache;
   try {
     check_architecture(*checkpoint);
     source = make_importer(checkpoint);
     model = make_model(*checkpoint, *source);
     naming(a.model.path, [&] { check_no_unknown_tensors(model->weights); });
     rows = plan_rows(model->weights, *backend);
+    cache = {.layers = model->kv_layers,
+             .max_len = std::min(a.model.ctx, model->config.max_position_embeddings),
+             .type = kv_cache_type(a.model).value_or(backend->default_kv_cache_type())};
+    phases = plan_phases(*model, *backend, cache, rows);
   } catch (const InputError& error) {
     print_files(*checkpoint, a, error.what());
     throw;
   }
-  const KvCacheShape cache{.layers = model->kv_layers,
-                           .max_len = std::min(a.model.ctx, model->config.max_position_embeddings),
-                           .type = kv_cache_type(a.model).value_or(backend->default_kv_cache_type())};
   const int64_t step_bytes = step_weight_bytes(*model, rows);
   backend->measure_read_gbps();
   const Plan p{.path = a.model.path,
@@ -289,6 +347,7 @@ void plan(const PlanArguments& a) {
                .cache = cache,
                .memory = plan_memory(*model, *backend, cache, EngineOptions{}.prefill_block),
                .rows = std::move(rows),
+               .phases = std::move(phases),
                .file_tensors = file_tensors(*checkpoint, *model),
                .step_bytes = step_bytes,
                .roof_gbps = backend->measure_read_gbps()};

@@ -71,6 +71,20 @@ struct Phase {
   int64_t read_bytes = 0;  // of weights, of experts those that were chosen
 };
 
+// A phase as it is known before any weight is read.
+struct PlannedPhase {
+  std::string name, kernel;        // "rms_norm + 3 linears", "linear_mxfp4"
+  int64_t weight_bytes = 0;        // as Phase's
+  std::vector<WeightId> matrices;  // that it reads
+};
+
+// What a weight will be: a matrix in the file's format, or a vector of N values in each of E experts.
+struct WeightShape {
+  FormatId format;
+  int64_t E, N, K;
+  bool is_vector;
+};
+
 class CompiledStep {
  public:
   virtual ~CompiledStep() = default;
@@ -99,6 +113,13 @@ class Backend {
 
   // What pack would make of such a matrix. Throws InputError if there is no kernel for it.
   virtual PackPlan plan_pack(FormatId format, int64_t E, int64_t N, int64_t K) const = 0;
+
+  // The phases that compile would make of a step; `weights` by WeightId. Throws InputError where compile would. Empty if the
+  // backend tells only of compiled steps.
+  virtual std::vector<PlannedPhase> plan_phases(const Step&, std::span<const WeightShape> /*weights*/,
+                                                const KvCacheShape&) const {
+    return {};
+  }
 
   virtual std::unique_ptr<PackedWeight> pack(const CanonicalWeight& weight) = 0;
   virtual std::unique_ptr<PackedWeight> pack_vector(std::span<const float> values) = 0;

@@ -45,14 +45,16 @@ OpSlices op_slices(const Op& op) {
 }
 
 bool is_dead(const Step& step, size_t first, const Slice& slice) {
+  if (slice.width <= 0) return true;
   if (slice.overlaps(step.logits)) return false;
   for (size_t i = first; i < step.ops.size(); i++) {
     const OpSlices slices = op_slices(step.ops[i]);
     if (std::ranges::any_of(slices.reads, [&](const Slice& s) { return s.overlaps(slice); })) return false;
-    if (std::ranges::any_of(slices.writes, [&](const Slice& s) {
-          return s.buffer == slice.buffer && s.first <= slice.first && slice.first + slice.width <= s.first + s.width;
-        }))
-      return true;
+    const auto write = std::ranges::find_if(slices.writes, [&](const Slice& s) { return s.overlaps(slice); });
+    if (write == slices.writes.end()) continue;
+    const int64_t end = slice.first + slice.width, write_end = write->first + write->width;
+    return is_dead(step, i + 1, {slice.buffer, slice.first, write->first - slice.first}) &&  // the columns before it
+           is_dead(step, i + 1, {slice.buffer, write_end, end - write_end});                 // and behind
   }
   return true;
 }

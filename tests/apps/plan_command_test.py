@@ -66,7 +66,7 @@ class Plan(Case):
         plan = self.report("plan", MODELS / "llama-modelopt-nvfp4", "--ctx", 100)
         self.assertEqual(
             list(plan), ["architecture", "backend", "backend_description", "tensors", "unused_tensors",
-                         "unused_settings", "file_tensors", "weights_bytes", "kv_cache_bytes", "kv_cache_type", "ctx",
+                         "unused_settings", "file_tensors", "phases", "weights_bytes", "kv_cache_bytes", "kv_cache_type", "ctx",
                          "scratch_bytes", "available_bytes", "bytes_per_token", "kv_bytes_per_position", "roof_gbps",
                          "roof_tok_s"])
         self.assertEqual(plan["architecture"], "llama")
@@ -142,6 +142,23 @@ class Plan(Case):
         _, source, packed = min(kinds)
         self.assertIn(f"{packed} (from {source})",
                       self.succeed("plan", model, "--backend", "cpu", "--threads", 1).stdout.decode())
+
+    def test_metal_tells_the_dispatches_of_a_step(self):
+        model = MODELS / "llama-modelopt-nvfp4"
+        result = nibble("plan", model, "--backend", "metal", "--json")
+        if result.returncode == 2:
+            self.assertIn("configure it with -DNIBBLE_METAL=ON", result.stderr.decode())
+            return
+        plan = json.loads(result.stdout)
+        names = [phase["name"] for phase in plan["phases"]]
+        self.assertEqual(names[:7], ["embed", "rms_norm + 3 linears", "rope + kv_append", "attention", "linear",
+                                     "rms_norm + 2 linears + swiglu", "linear"])
+        self.assertEqual(sum(phase["weight_bytes"] for phase in plan["phases"]), plan["bytes_per_token"])
+        kernels = {t["name"]: t["kernel"] for t in plan["tensors"]}
+        self.assertEqual(kernels["model.layers.1.mlp.down_proj"], "linear_nvfp4")
+        self.assertEqual(kernels["model.layers.1.mlp.up_proj"], "gate_up_nvfp4")
+        text = self.succeed("plan", model, "--backend", "metal").stdout.decode()
+        self.assertIn(f"a decode step, {len(names)} dispatches", text)
 
     def test_what_is_not_used_is_grouped_by_its_reason(self):
         model = MODELS / "llama-modelopt-nvfp4"

@@ -112,6 +112,51 @@ TEST(MetalFuse, HeadsWithoutRotation) {
   expect_values({.head_norms = false, .head_rope = false});
 }
 
+// What comes before latent attention, as the models record it; `separate`: the rotations have to be apart.
+StepProgram latent_heads_program(int64_t M, bool interleaved, bool separate, KvCacheType type) {
+  StepProgram p(M);
+  Step& s = p.step;
+  p.cache_shape = {.layers = {{27, 0}}, .num_sequences = 1, .max_len = 16, .type = type};
+  const Slice latent = p.random_input("latent", 27), q = p.random_input("q", 3 * 15);
+  const Slice q_latent = p.random_input("q_latent", 3 * 21), norm_x = latent.columns(0, 21);
+  const int rotation = s.rotation({{1.0f, 0.3f, 0.1f}});
+  s.rms_norm({.x = norm_x, .weight = p.vector(21), .out = norm_x, .eps = 1e-6f});
+  s.rope({.x = latent.columns(21, 6), .num_heads = 1, .head_dim = 6, .rotation = rotation, .interleaved = interleaved});
+  s.rope({.x = q,
+          .num_heads = 3,
+          .head_dim = 15,
+          .rotation = separate ? s.rotation({{0.5f, 0.2f, 0.7f}}) : rotation,
+          .first = 9,
+          .interleaved = interleaved});
+  s.kv_append({.k = latent, .v = {}, .layer = 0});
+  s.logits = s.buffer("out", 3 * 21);
+  s.latent_attention({.q_latent = q_latent,
+                      .q = q,
+                      .layer = 0,
+                      .num_heads = 3,
+                      .latent_dim = 21,
+                      .rope_dim = 6,
+                      .scale = 0.2f,
+                      .out = s.logits});
+  return p;
+}
+
+TEST(MetalFuse, LatentsAndTheirQueries) {
+  for (bool interleaved : {false, true}) {
+    const auto program = [&](int64_t M, bool separate, KvCacheType type) {
+      return latent_heads_program(M, interleaved, separate, type);
+    };
+    EXPECT_EQ(names(program(1, false, KvCacheType::f16)),
+              (Names{"embed", "embed", "rms_norm + rope + kv_append", "latent_attention"}));
+    EXPECT_EQ(names(program(1, true, KvCacheType::f16)),
+              (Names{"embed", "embed", "rms_norm", "rope", "rope", "kv_append", "latent_attention"}));
+    for (int64_t M : {1, 7})
+      for (bool separate : {false, true})
+        for (KvCacheType type : {KvCacheType::f16, KvCacheType::f32})
+          expect_reference(program(M, separate, type), program(M, separate, type).one_run(), 2e-5f);
+  }
+}
+
 // A dense block; `reads_normed`: somebody else reads the norm's result.
 StepProgram dense_program(int64_t M, bool reads_normed, bool in_place) {
   StepProgram p(M);

@@ -132,7 +132,7 @@ TEST(MetalGemmFp4, EveryCodeTimesEveryScale) {
 
 TEST(MetalGemmFp4, EveryRouteGivesTheProduct) {
   uint32_t seed = 100;
-  constexpr GemmShape shapes[] = {{1, 8, 32},    {3, 32, 32},    {17, 48, 32},    {63, 64, 128},
+  constexpr GemmShape shapes[] = {{1, 8, 32},    {3, 32, 32},    {17, 48, 32},   {63, 64, 128},
                                   {65, 136, 64}, {515, 520, 32}, {130, 264, 128}};
   for (const GemmShape& shape : shapes) {
     for (int64_t M : {1, 2, 3, 5, 8, 9, 65}) {

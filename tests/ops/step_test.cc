@@ -86,6 +86,24 @@ TEST(Step, BuffersAndRotationsAreNumbered) {
   EXPECT_EQ(step.rotation({{0.5f}, 2.0f}), 1);
 }
 
+TEST(Step, ASliceIsDeadWhenAllItsColumnsAreWrittenBeforeTheyAreRead) {
+  Step step{.M = 1, .logits_for = LogitsFor::all_tokens};
+  const Slice x = step.buffer("x", 10), y = step.buffer("y", 10);
+  step.logits = step.buffer("logits", 10);
+  const auto copy = [&](const Slice& from, const Slice& to) { step.select_logits({.x = from, .out = to}); };
+  copy(x.columns(0, 4), y.columns(0, 4));
+  copy(y.columns(2, 3), x.columns(3, 3));
+  copy(x.columns(3, 2), step.logits);
+  EXPECT_FALSE(is_dead(step, 0, x.columns(3, 1)));  // read at once
+  EXPECT_TRUE(is_dead(step, 0, x.columns(4, 6)));   // columns 4 and 5 are written before they are read, the rest is not
+  EXPECT_TRUE(is_dead(step, 1, x.columns(3, 3)));
+  EXPECT_FALSE(is_dead(step, 2, x.columns(2, 2)));
+  EXPECT_TRUE(is_dead(step, 3, x));
+  EXPECT_TRUE(is_dead(step, 0, y.columns(0, 2)));
+  EXPECT_FALSE(is_dead(step, 0, y));  // column 4 is read and not written
+  EXPECT_FALSE(is_dead(step, 3, step.logits.columns(9, 1)));
+}
+
 TEST(KvCacheShape, BytesPerToken) {
   KvCacheShape shape{.layers = {{4, 6}, {10, 2}}, .num_sequences = 3, .max_len = 5, .type = KvCacheType::f16};
   EXPECT_EQ(shape.bytes_per_token(), 2 * 22);

@@ -101,13 +101,16 @@ struct KvAppendArguments {
 };
 static_assert(sizeof(KvAppendArguments) == 24, "the same for host and shader");
 
-struct HeadsArguments {
-  uint32_t num_heads, num_kv_heads, head_dim;
-  uint32_t q_stride, k_stride, v_stride;
-  uint32_t first, num_pairs, max_len, M;
-  float q_eps, k_eps;
+struct HeadArguments {  // of queries, or of keys
+  uint32_t head_dim, stride;
+  uint32_t norm_width, rope_first;  // the columns that are normed are the first
+  float eps;
 };
-static_assert(sizeof(HeadsArguments) == 48, "the same for host and shader");
+struct HeadsArguments {
+  HeadArguments q, k;
+  uint32_t num_heads, num_kv_heads, v_stride, num_pairs, max_len, M;
+};
+static_assert(sizeof(HeadsArguments) == 64, "the same for host and shader");
 
 struct AttentionArguments {
   uint32_t key_dim, value_dim;     // of a head

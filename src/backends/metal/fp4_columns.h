@@ -13,7 +13,8 @@ constexpr constant float kE2m1Scale = 16384.0f;  // what decode_e2m1 leaves out
 // The order in which decode_e2m1 gives the k of a word; order_as_decoded gives 8 halves in the same.
 constexpr constant uint kDecodedOrder[8] = {0, 4, 1, 5, 2, 6, 3, 7};
 static inline void order_as_decoded(device const half* from, thread float4* out) {
-  const half4 low = reinterpret_cast<device const half4*>(from)[0], high = reinterpret_cast<device const half4*>(from)[1];
+  const half4 low = reinterpret_cast<device const half4*>(from)[0],
+              high = reinterpret_cast<device const half4*>(from)[1];
   out[0] = float4(low.x, high.x, low.y, high.y);
   out[1] = float4(low.z, high.z, low.w, high.w);
 }

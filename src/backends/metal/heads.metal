@@ -1,8 +1,8 @@
 // What happens to the heads of a token before attention: norms of queries and keys, their rotation, and the append of keys
 // and values to the cache.
 //
-// Work    a simdgroup has one head: of queries first, then of keys, then of values. A lane has some pairs of the rotation;
-//         where there is none, single values.
+// Work    a simdgroup has one head: of queries first, then of keys, then of values, if there are values. A lane has every
+//         32nd value, or pair of the rotation.
 #include <metal_stdlib>
 
 #include "backends/metal/arguments.h"
@@ -18,15 +18,15 @@ constant bool is_interleaved [[function_constant(kIsInterleaved)]];
 template <typename T>
 kernel void heads(
     constant HeadsArguments& a,
-    device float* q,             // [M, heads, head_dim]
-    device float* k,             // [M, kv_heads, head_dim]
-    device const float* v,       // [M, kv_heads, head_dim]
-    device const float* q_norm,  // [head_dim]
+    device float* q,             // [M, heads, q.head_dim]
+    device float* k,             // [M, kv_heads, k.head_dim]
+    device const float* v,       // [M, kv_heads, k.head_dim]
+    device const float* q_norm,  // [q.norm_width]
     device const float* k_norm,
     device const float* turns,   // [2, M, pairs]: cosines, sines
     device const int* pos,       // [M]
     device const int* sequence,  // [M]
-    device T* k_cache,           // [sequences, max_len, kv_heads, head_dim]
+    device T* k_cache,           // [sequences, max_len, kv_heads, k.head_dim]
     device T* v_cache,
     uint2 threadgroup_id [[threadgroup_position_in_grid]],
     uint lane [[thread_index_in_simdgroup]]) {
@@ -37,39 +37,37 @@ kernel void heads(
   const uint head = is_q   ? threadgroup_id.x
                     : is_k ? threadgroup_id.x - a.num_heads
                            : threadgroup_id.x - a.num_heads - a.num_kv_heads;
-  const ulong cached = (row * a.num_kv_heads + head) * a.head_dim;
+  const ulong cached = (row * a.num_kv_heads + head) * a.k.head_dim;
   if (!is_q && !is_k) {
-    for (uint i = lane; i < a.head_dim; i += kLanes)
-      v_cache[cached + i] = T(v[m * a.v_stride + head * a.head_dim + i]);
+    for (uint i = lane; i < a.k.head_dim; i += kLanes)
+      v_cache[cached + i] = T(v[m * a.v_stride + head * a.k.head_dim + i]);
     return;
   }
 
-  device float* x = is_q ? q + m * a.q_stride + head * a.head_dim : k + m * a.k_stride + head * a.head_dim;
+  constant HeadArguments& h = is_q ? a.q : a.k;
+  device float* x = (is_q ? q : k) + m * h.stride + head * h.head_dim;
   device const float* norm = is_q ? q_norm : k_norm;
   const bool has_norm = is_q ? has_q_norm : has_k_norm;
-  float factor = 1.0f;
   if (has_norm) {
     float squares = 0.0f;
-    for (uint i = lane; i < a.head_dim; i += kLanes) squares = fma(x[i], x[i], squares);
-    factor = 1.0f / sqrt(simd_sum(squares) / float(a.head_dim) + (is_q ? a.q_eps : a.k_eps));
+    for (uint i = lane; i < h.norm_width; i += kLanes) squares = fma(x[i], x[i], squares);
+    const float factor = 1.0f / sqrt(simd_sum(squares) / float(h.norm_width) + h.eps);
+    for (uint i = lane; i < h.norm_width; i += kLanes) x[i] = x[i] * factor * norm[i];
+    simdgroup_barrier(mem_flags::mem_device);
   }
-  const uint num_pairs = has_rope ? a.num_pairs : 0;
-  for (uint pair = lane; pair < num_pairs; pair += kLanes) {
-    const uint i = a.first + (is_interleaved ? 2 * pair : pair);
-    const uint j = is_interleaved ? i + 1 : i + num_pairs;
-    const float cosine = turns[m * num_pairs + pair], sine = turns[(a.M + m) * num_pairs + pair];
-    const float f = has_norm ? x[i] * factor * norm[i] : x[i], s = has_norm ? x[j] * factor * norm[j] : x[j];
-    x[i] = f * cosine - s * sine;
-    x[j] = s * cosine + f * sine;
-    if (is_q) continue;
-    k_cache[cached + i] = T(x[i]);
-    k_cache[cached + j] = T(x[j]);
+  if (has_rope) {
+    for (uint pair = lane; pair < a.num_pairs; pair += kLanes) {
+      const uint i = h.rope_first + (is_interleaved ? 2 * pair : pair);
+      const uint j = is_interleaved ? i + 1 : i + a.num_pairs;
+      const float cosine = turns[m * a.num_pairs + pair], sine = turns[(a.M + m) * a.num_pairs + pair];
+      const float first = x[i], second = x[j];
+      x[i] = first * cosine - second * sine;
+      x[j] = second * cosine + first * sine;
+    }
+    simdgroup_barrier(mem_flags::mem_device);
   }
-  for (uint i = lane; i < a.head_dim; i += kLanes) {
-    if (i >= a.first && i < a.first + 2 * num_pairs) continue;
-    if (has_norm) x[i] = x[i] * factor * norm[i];
-    if (!is_q) k_cache[cached + i] = T(x[i]);
-  }
+  if (is_k)
+    for (uint i = lane; i < h.head_dim; i += kLanes) k_cache[cached + i] = T(x[i]);
 }
 
 template [[host_name("heads_f16")]] [[kernel]] decltype(heads<half>) heads<half>;

@@ -60,6 +60,10 @@ class MetalBackend final : public Backend {
   PackPlan plan_pack(FormatId format, int64_t E, int64_t N, int64_t K) const override {
     return plan_metal_pack(format, E, N, K);
   }
+  std::vector<PlannedPhase> plan_phases(const Step& step, std::span<const WeightShape> weights,
+                                        const KvCacheShape& cache_shape) const override {
+    return plan_metal_step(step, weights, cache_shape);
+  }
   std::unique_ptr<PackedWeight> pack(const CanonicalWeight& weight) override {
     return std::make_unique<MetalMatrix>(weight, *device_, pool_);
   }

@@ -74,50 +74,76 @@ bool add_linears(const Step& step, size_t& i, const FormatOf& format, std::vecto
   return true;
 }
 
-// Whether x is the attention's q, or a slice that can be its k and is the same each time.
-enum class Which { q, k, neither };
-Which which(const Slice& x, int64_t num_heads, const AttentionOp& a, const KvAppendOp& append) {
-  if (x == a.q && num_heads == a.num_heads) return Which::q;
-  return x == append.k && num_heads == a.num_kv_heads ? Which::k : Which::neither;
+bool turn_alike(const RopeOp& a, const RopeOp& b) { return a.rotation == b.rotation && a.interleaved == b.interleaved; }
+
+// The place of the append that ends a run of norms and rotations from ops[first] on.
+std::optional<size_t> append_after_heads(const Step& step, size_t first) {
+  for (size_t i = first; i < step.ops.size(); i++) {
+    if (op_at<KvAppendOp>(step, i) != nullptr) return i;
+    if (op_at<RmsNormOp>(step, i) == nullptr && op_at<RopeOp>(step, i) == nullptr) break;
+  }
+  return {};
 }
 
-// What comes before an attention, from ops[i] on; moves i to the attention.
-std::optional<Heads> heads_before_attention(const Step& step, size_t& i) {
-  size_t end = i;
-  const KvAppendOp* append = nullptr;
-  for (; end < step.ops.size() && append == nullptr; end++) {
-    append = op_at<KvAppendOp>(step, end);
-    if (append == nullptr && op_at<RmsNormOp>(step, end) == nullptr && op_at<RopeOp>(step, end) == nullptr) return {};
-  }
-  const AttentionOp* attention = op_at<AttentionOp>(step, end);
-  if (append == nullptr || attention == nullptr) return {};
-  const int64_t kv_width = attention->num_kv_heads * attention->head_dim;
-  if (append->layer != attention->layer || append->k.width != kv_width || append->v.width != kv_width ||
-      append->k.overlaps(attention->q) || append->v.overlaps(attention->q) || append->v.overlaps(append->k))
+// Queries and keys of heads, from ops[i] on, with the attention that follows; moves i to it.
+std::optional<Heads> heads(const Step& step, size_t& i) {
+  const std::optional<size_t> end = append_after_heads(step, i);
+  const AttentionOp* a = end ? op_at<AttentionOp>(step, *end + 1) : nullptr;
+  if (a == nullptr) return {};
+  const KvAppendOp& append = std::get<KvAppendOp>(step.ops[*end]);
+  const int64_t kv_width = a->num_kv_heads * a->head_dim;
+  if (append.layer != a->layer || append.k.width != kv_width || append.v.width != kv_width || append.k.overlaps(a->q) ||
+      append.v.overlaps(a->q) || append.v.overlaps(append.k))
     return {};
 
-  Heads heads{.append = *append, .attention = *attention};
-  for (size_t n = i; n + 1 < end; n++) {
-    if (const RmsNormOp* norm = op_at<RmsNormOp>(step, n)) {
-      const Which x = which(norm->x, norm->num_heads, *attention, *append);
-      if (x == Which::neither || norm->x != norm->out) return {};
-      auto& place = x == Which::q ? heads.q_norm : heads.k_norm;
-      if (place || (x == Which::q ? heads.q_rope : heads.k_rope)) return {};
-      place = *norm;
-    } else {
-      const RopeOp& rope = std::get<RopeOp>(step.ops[n]);
-      const Which x = which(rope.x, rope.num_heads, *attention, *append);
-      auto& place = x == Which::q ? heads.q_rope : heads.k_rope;
-      if (x == Which::neither || place || rope.head_dim != attention->head_dim) return {};
-      place = rope;
-    }
+  Heads heads{.q = a->q, .num_heads = a->num_heads, .num_kv_heads = a->num_kv_heads, .append = append};
+  std::optional<RopeOp> k_rope;
+  for (size_t n = i; n < *end; n++) {
+    const RmsNormOp* norm = op_at<RmsNormOp>(step, n);
+    const RopeOp* rope = op_at<RopeOp>(step, n);
+    const Slice& x = norm != nullptr ? norm->x : rope->x;
+    const int64_t num_heads = norm != nullptr ? norm->num_heads : rope->num_heads;
+    const bool is_q = x == a->q && num_heads == a->num_heads, is_k = x == append.k && num_heads == a->num_kv_heads;
+    if (!is_q && !is_k) return {};
+    auto& own_rope = is_q ? heads.rope : k_rope;
+    auto& own_norm = is_q ? heads.q_norm : heads.k_norm;
+    if (own_rope || (norm != nullptr && (own_norm || norm->out != x))) return {};
+    if (norm != nullptr)
+      own_norm = *norm;
+    else
+      own_rope = *rope;
   }
-  if (heads.q_rope.has_value() != heads.k_rope.has_value()) return {};
-  if (heads.q_rope && (heads.q_rope->rotation != heads.k_rope->rotation || heads.q_rope->first != heads.k_rope->first ||
-                       heads.q_rope->interleaved != heads.k_rope->interleaved))
-    return {};
-  i = end;
+  if (heads.rope.has_value() != k_rope.has_value()) return {};
+  if (k_rope) {
+    if (!turn_alike(*heads.rope, *k_rope)) return {};
+    heads.k_rope_first = k_rope->first;
+  }
+  i = *end + 1;
   return heads;
+}
+
+// The same for latents: a norm of their first columns, a rotation of their last ones and of the queries.
+std::optional<Heads> latent_heads(const Step& step, size_t& i) {
+  const std::optional<size_t> end = append_after_heads(step, i);
+  if (!end || *end != i + 3) return {};
+  const RmsNormOp* norm = op_at<RmsNormOp>(step, i);
+  const RopeOp *k_rope = op_at<RopeOp>(step, i + 1), *q_rope = op_at<RopeOp>(step, i + 2);
+  const KvAppendOp& append = std::get<KvAppendOp>(step.ops[*end]);
+  const Slice& k = append.k;
+  if (norm == nullptr || k_rope == nullptr || q_rope == nullptr || append.v.width != 0) return {};
+  if (norm->num_heads != 1 || norm->out != norm->x || norm->x != Slice{k.buffer, k.first, norm->x.width}) return {};
+  const int64_t rope_width = k.width - norm->x.width;
+  if (k_rope->num_heads != 1 || k_rope->x != Slice{k.buffer, k.first + norm->x.width, rope_width} ||
+      !turn_alike(*k_rope, *q_rope) || q_rope->x.overlaps(k))
+    return {};
+  i = *end + 1;
+  return Heads{.q = q_rope->x,
+               .num_heads = q_rope->num_heads,
+               .num_kv_heads = 1,
+               .k_norm = *norm,
+               .rope = *q_rope,
+               .k_rope_first = norm->x.width + k_rope->first,
+               .append = append};
 }
 
 }  // namespace
@@ -126,8 +152,10 @@ std::vector<Dispatch> fuse(const Step& step, const FormatOf& packed_format) {
   std::vector<Dispatch> dispatches;
   for (size_t i = 0; i < step.ops.size();) {
     if (add_linears(step, i, packed_format, dispatches)) continue;
-    if (const auto heads = heads_before_attention(step, i)) {
-      dispatches.emplace_back(*heads);
+    auto before_attention = heads(step, i);
+    if (!before_attention) before_attention = latent_heads(step, i);
+    if (before_attention) {
+      dispatches.emplace_back(*before_attention);
       continue;
     }
     std::visit(
@@ -145,6 +173,29 @@ std::vector<Dispatch> fuse(const Step& step, const FormatOf& packed_format) {
   return dispatches;
 }
 
+std::vector<WeightId> matrices_of(const Dispatch& dispatch) {
+  return std::visit(
+      []<class T>(const T& d) -> std::vector<WeightId> {
+        if constexpr (std::is_same_v<T, Linears>) {
+          std::vector<WeightId> all;
+          for (const LinearOp& op : d.linears) all.push_back(op.w);
+          return all;
+        } else if constexpr (std::is_same_v<T, DenseGateUp>) {
+          return {d.gate.w, d.up.w};
+        } else if constexpr (std::is_same_v<T, ExpertGateUp>) {
+          if (d.part == 0) return {d.op.gate, d.op.up};
+          return {d.part == 1 ? d.op.gate : d.op.up};
+        } else if constexpr (std::is_same_v<T, MoeDownOp>) {
+          return {d.down};
+        } else if constexpr (std::is_same_v<T, EmbedOp> || std::is_same_v<T, HeadLinearOp>) {
+          return {d.w};
+        } else {
+          return {};
+        }
+      },
+      dispatch);
+}
+
 std::string dispatch_name(const Dispatch& dispatch) {
   if (const auto* linears = std::get_if<Linears>(&dispatch))
     return (linears->norm ? "rms_norm + " : "") +
@@ -154,7 +205,7 @@ std::string dispatch_name(const Dispatch& dispatch) {
   if (const auto* heads = std::get_if<Heads>(&dispatch)) {
     std::string name;
     if (heads->q_norm || heads->k_norm) name += "rms_norm + ";
-    if (heads->q_rope) name += "rope + ";
+    if (heads->rope) name += "rope + ";
     return name + "kv_append";
   }
   if (const auto* gate_up = std::get_if<ExpertGateUp>(&dispatch))

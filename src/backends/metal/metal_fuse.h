@@ -26,12 +26,15 @@ struct DenseGateUp {
   SwigluOp swiglu;
 };
 
-// What is done with the heads of a token before attention.
+// What is done with the heads of a token before attention. A latent with its rotated part (LatentAttentionOp) is one head of
+// keys, of which the first columns are normed, and without values.
 struct Heads {
-  std::optional<RmsNormOp> q_norm, k_norm;
-  std::optional<RopeOp> q_rope, k_rope;  // both or none, with one rotation
+  Slice q;
+  int64_t num_heads, num_kv_heads;
+  std::optional<RmsNormOp> q_norm, k_norm;  // of k_norm->x.width / num_kv_heads columns of a head, the first
+  std::optional<RopeOp> rope;               // of queries; that of keys differs only in where it begins in a head
+  int64_t k_rope_first = 0;
   KvAppendOp append;
-  AttentionOp attention;  // which comes next, in its own dispatch
 };
 
 // Gate and up in different formats: `part` 1 leaves the gate in the place of the result, 2 multiplies it by up.
@@ -46,6 +49,9 @@ using Dispatch =
 
 // `packed_format` is that of a matrix as packed.
 std::vector<Dispatch> fuse(const Step& step, const std::function<FormatId(WeightId)>& packed_format);
+
+// The matrices that it reads.
+std::vector<WeightId> matrices_of(const Dispatch& dispatch);
 
 // "rms_norm + 3 linears".
 std::string dispatch_name(const Dispatch& dispatch);

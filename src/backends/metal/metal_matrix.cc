@@ -107,14 +107,18 @@ PackPlan plan_metal_pack(FormatId format, int64_t E, int64_t N, int64_t K) {
           .bytes = layout_of(packed, E, N, K).bytes};
 }
 
-MetalMatrix::MetalMatrix(const CanonicalWeight& weight, MetalDevice& device, WorkerPool& pool) {
-  format = kernel_format(weight.format);
-  E = weight.E;
-  N = weight.N;
-  K = weight.K;
+MetalMatrix::MetalMatrix(FormatId file_format, int64_t num_experts, int64_t num_rows, int64_t num_columns) {
+  format = kernel_format(file_format);
+  E = num_experts;
+  N = num_rows;
+  K = num_columns;
   const Layout layout = layout_of(format, E, N, K);
   arguments = layout.arguments;
   bytes = layout.bytes;
+}
+
+MetalMatrix::MetalMatrix(const CanonicalWeight& weight, MetalDevice& device, WorkerPool& pool)
+    : MetalMatrix(weight.format, weight.E, weight.N, weight.K) {
   buffer = device.make_buffer(static_cast<size_t>(bytes));
 
   const auto pack_rows = [&](int64_t first, int64_t last) {

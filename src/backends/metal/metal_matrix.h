@@ -26,6 +26,9 @@ class MetalMatrix final : public PackedWeight {
   // values is not finite.
   MetalMatrix(const CanonicalWeight& weight, MetalDevice& device, WorkerPool& pool);
 
+  // One without bytes, for plans; `file_format` is what it will be packed from.
+  MetalMatrix(FormatId file_format, int64_t E, int64_t N, int64_t K);
+
   PackedMatrixArguments arguments;
   std::unique_ptr<MetalBuffer> buffer;
 };
@@ -34,6 +37,7 @@ class MetalMatrix final : public PackedWeight {
 class MetalVector final : public PackedWeight {
  public:
   MetalVector(std::span<const float> values, MetalDevice& device);
+  MetalVector() = default;  // one without values, for plans
   std::unique_ptr<MetalBuffer> buffer;
 };
 

@@ -4,7 +4,6 @@
 #include <chrono>
 #include <cmath>
 #include <cstring>
-#include <set>
 
 #include "backends/metal/metal_fuse.h"
 #include "backends/metal/metal_kv_cache.h"
@@ -27,6 +26,7 @@ struct CachePlane {
 
 struct RecordedDispatch {
   Phase info;
+  PlannedPhase plan;  // without its bytes, which info has
   const MetalKernel* kernel = nullptr;
   std::vector<uint8_t> arguments;
   std::vector<MetalBinding> buffers;
@@ -122,6 +122,15 @@ class MetalStep final : public CompiledStep {
     return infos;
   }
   void set_profiling(bool on) override { profiling_ = on; }
+
+  std::vector<PlannedPhase> planned_phases() const {
+    std::vector<PlannedPhase> plans;
+    for (const RecordedDispatch& d : dispatches_) {
+      plans.push_back(d.plan);
+      plans.back().weight_bytes = d.info.weight_bytes;
+    }
+    return plans;
+  }
 
  private:
   // ---- a run ----
@@ -220,7 +229,8 @@ class MetalStep final : public CompiledStep {
   RecordedDispatch make(const Dispatch& what, const Kernel& kernel, const Arguments& arguments) {
     RecordedDispatch d;
     d.kernel = &kernels_.get(kernel.name, kernel.constants);
-    d.info.name = fmt::format("{} ({})", dispatch_name(what), kernel.name);
+    d.plan = {.name = dispatch_name(what), .kernel = kernel.name, .matrices = matrices_of(what)};
+    d.info.name = fmt::format("{} ({})", d.plan.name, d.plan.kernel);
     const auto* bytes = reinterpret_cast<const uint8_t*>(&arguments);
     d.arguments.assign(bytes, bytes + sizeof arguments);
     return d;
@@ -435,40 +445,44 @@ class MetalStep final : public CompiledStep {
   // ---- attention ----
 
   void record(const Heads& heads, const Dispatch& what) {
-    const AttentionOp& attention = heads.attention;
     const KvAppendOp& append = heads.append;
-    HeadsArguments a{.num_heads = u32(attention.num_heads),
-                     .num_kv_heads = u32(attention.num_kv_heads),
-                     .head_dim = u32(attention.head_dim),
-                     .q_stride = stride(attention.q),
-                     .k_stride = stride(append.k),
-                     .v_stride = stride(append.v),
+    const bool has_values = append.v.width > 0;
+    const auto head = [&](const Slice& x, int64_t num_heads, const std::optional<RmsNormOp>& norm, int64_t rope_first) {
+      return HeadArguments{.head_dim = u32(x.width / num_heads),
+                           .stride = stride(x),
+                           .norm_width = norm ? u32(norm->x.width / num_heads) : 0,
+                           .rope_first = u32(rope_first),
+                           .eps = norm ? norm->eps : 0};
+    };
+    HeadsArguments a{.q = head(heads.q, heads.num_heads, heads.q_norm, heads.rope ? heads.rope->first : 0),
+                     .k = head(append.k, heads.num_kv_heads, heads.k_norm, heads.k_rope_first),
+                     .num_heads = u32(heads.num_heads),
+                     .num_kv_heads = u32(heads.num_kv_heads),
+                     .v_stride = has_values ? stride(append.v) : 0,
                      .max_len = u32(cache_shape_.max_len),
-                     .M = u32(step_.M),
-                     .q_eps = heads.q_norm ? heads.q_norm->eps : 0,
-                     .k_eps = heads.k_norm ? heads.k_norm->eps : 0};
+                     .M = u32(step_.M)};
     Kernel kernel{.name = cached_kernel_name("heads")};
     kernel.constants[kHasNorm] = heads.q_norm.has_value();
     kernel.constants[kHasKNorm] = heads.k_norm.has_value();
-    if (const auto& rope = heads.q_rope) {
-      a.first = u32(rope->first);
+    if (const auto& rope = heads.rope) {
       a.num_pairs = u32(static_cast<int64_t>(step_.rotations[static_cast<size_t>(rope->rotation)].inv_freq.size()));
       kernel.constants[kHasRope] = true;
       kernel.constants[kIsInterleaved] = rope->interleaved;
     }
     RecordedDispatch d = make(what, kernel, a);
-    d.buffers = {bind(attention.q),
+    d.buffers = {bind(heads.q),
                  bind(append.k),
-                 bind(append.v),
+                 has_values ? bind(append.v) : bind_nothing(),
                  bind_vector(heads.q_norm ? heads.q_norm->weight : WeightId{}),
                  bind_vector(heads.k_norm ? heads.k_norm->weight : WeightId{}),
-                 heads.q_rope ? bind_turns(heads.q_rope->rotation) : bind_nothing(),
+                 heads.rope ? bind_turns(heads.rope->rotation) : bind_nothing(),
                  bind_pos(),
                  bind_sequence()};
     bind_cache(d, append.layer, true);
-    bind_cache(d, append.layer, false);
-    add(std::move(d), {{attention.q, append.k, append.v}, {attention.q, append.k, cache_slice(append.layer)}},
-        {u32(attention.num_heads + 2 * attention.num_kv_heads), u32(step_.M)}, kLanes);
+    bind_cache(d, append.layer, !has_values);
+    OpSlices slices{{heads.q, append.k}, {heads.q, append.k, cache_slice(append.layer)}};
+    if (has_values) slices.reads.push_back(append.v);
+    add(std::move(d), slices, {u32(heads.num_heads + (has_values ? 2 : 1) * heads.num_kv_heads), u32(step_.M)}, kLanes);
   }
 
   void record(const KvAppendOp& op, const Dispatch& what) {
@@ -618,7 +632,40 @@ class MetalStep final : public CompiledStep {
   bool profiling_ = false;
 };
 
+// A device on which steps are compiled and never run: it has neither memory nor kernels.
+class PlanDevice final : public MetalDevice {
+ public:
+  std::string description() const override { return "none"; }
+  std::unique_ptr<MetalBuffer> make_buffer(size_t) override { return std::make_unique<NoBuffer>(); }
+  std::unique_ptr<MetalKernel> make_kernel(std::string_view, const FunctionConstants&) override {
+    return std::make_unique<MetalKernel>();
+  }
+  void begin() override {}
+  void dispatch(const MetalDispatch&) override {}
+  void barrier() override {}
+  void finish() override {}
+
+ private:
+  struct NoBuffer final : MetalBuffer {};
+};
+
 }  // namespace
+
+std::vector<PlannedPhase> plan_metal_step(const Step& step, std::span<const WeightShape> weights,
+                                          const KvCacheShape& cache_shape) {
+  std::vector<std::unique_ptr<PackedWeight>> packed;
+  std::vector<const PackedWeight*> pointers;
+  for (const WeightShape& w : weights) {
+    if (w.is_vector)
+      packed.push_back(std::make_unique<MetalVector>());
+    else
+      packed.push_back(std::make_unique<MetalMatrix>(w.format, w.E, w.N, w.K));
+    pointers.push_back(packed.back().get());
+  }
+  PlanDevice device;
+  MetalKernels kernels(device);
+  return MetalStep(step, pointers, cache_shape, device, kernels).planned_phases();
+}
 
 std::unique_ptr<CompiledStep> compile_metal_step(const Step& step, std::span<const PackedWeight* const> weights,
                                                  const KvCacheShape& cache_shape, MetalDevice& device,
