@@ -33,7 +33,9 @@ Buffer::Buffer(size_t size) : size_(size) {
   }
   void* address = mmap(nullptr, mapped_bytes(size), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (address == MAP_FAILED) throw_run_error("out of memory: {} bytes were asked for: {}", size, std::strerror(errno));
+#ifdef MADV_HUGEPAGE
   madvise(address, mapped_bytes(size), MADV_HUGEPAGE);  // advice: without huge pages it is only slower
+#endif
   data_ = static_cast<uint8_t*>(address);
 }
 

@@ -85,8 +85,10 @@ Range worker_range(int64_t count, int64_t unit, int worker, int num_workers) {
 }
 
 int default_num_threads() {
+#ifdef __linux__
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
+#endif
   return std::max(1u, std::thread::hardware_concurrency());
 }
 
