@@ -9,6 +9,9 @@ if(NOT APPLE AND (NIBBLE_BUILD_TESTS OR NIBBLE_METAL) AND CMAKE_CXX_COMPILER_ID 
   find_package(Python3 REQUIRED COMPONENTS Interpreter)
 else()
   set(NIBBLE_SIMT OFF)
+  if(NIBBLE_BUILD_TESTS AND NOT APPLE)
+    message(STATUS "Shaders and the executor are not tested: that needs Clang, not ${CMAKE_CXX_COMPILER_ID}")
+  endif()
 endif()
 set(nibble_translate ${CMAKE_CURRENT_LIST_DIR}/../src/simt/metal)
 

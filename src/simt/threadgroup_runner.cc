@@ -11,13 +11,13 @@
 
 namespace nibble::simt {
 
-constinit thread_local Lane* current_lane = nullptr;
+NIBBLE_SIMT_FAST_THREAD_LOCAL Lane* current_lane = nullptr;
 
 namespace {
 
 constexpr size_t kMemoryAlignment = 128;
 
-thread_local ThreadgroupRunner* this_runner = nullptr;
+NIBBLE_SIMT_FAST_THREAD_LOCAL ThreadgroupRunner* this_runner = nullptr;
 
 uint32_t low_bits(uint32_t n) { return n >= 32 ? ~0u : (1u << n) - 1; }
 uint32_t first_bit(uint32_t set) { return static_cast<uint32_t>(std::countr_zero(set)); }
