@@ -31,7 +31,12 @@ function(nibble_metal_kernels name)
       VERBATIM)
     list(APPEND sources ${output})
   endforeach()
-  add_library(${name} OBJECT ${sources})
+  nibble_metal_objects(${name} ${sources})
+endfunction()
+
+# nibble_metal_objects(NAME file.cc...): the same of shaders that are translated already.
+function(nibble_metal_objects name)
+  add_library(${name} OBJECT ${ARGN})
   target_link_libraries(${name} PUBLIC nibble_simt PRIVATE nibble_flags)
   # Messages name files of the source tree, wherever it lies. Kernels read halves and bytes as uint4.
   target_compile_options(${name} PRIVATE -fmacro-prefix-map=${PROJECT_SOURCE_DIR}/= -fno-strict-aliasing
