@@ -9,6 +9,9 @@ if(NOT APPLE AND (NIBBLE_BUILD_TESTS OR NIBBLE_METAL) AND CMAKE_CXX_COMPILER_ID 
   find_package(Python3 REQUIRED COMPONENTS Interpreter)
 else()
   set(NIBBLE_SIMT OFF)
+  if(NIBBLE_BUILD_TESTS AND NOT APPLE)
+    message(STATUS "Shaders and the executor are not tested: that needs Clang, not ${CMAKE_CXX_COMPILER_ID}")
+  endif()
 endif()
 set(nibble_translate ${CMAKE_CURRENT_LIST_DIR}/../src/simt/metal)
 
@@ -28,7 +31,12 @@ function(nibble_metal_kernels name)
       VERBATIM)
     list(APPEND sources ${output})
   endforeach()
-  add_library(${name} OBJECT ${sources})
+  nibble_metal_objects(${name} ${sources})
+endfunction()
+
+# nibble_metal_objects(NAME file.cc...): the same of shaders that are translated already.
+function(nibble_metal_objects name)
+  add_library(${name} OBJECT ${ARGN})
   target_link_libraries(${name} PUBLIC nibble_simt PRIVATE nibble_flags)
   # Messages name files of the source tree, wherever it lies. Kernels read halves and bytes as uint4.
   target_compile_options(${name} PRIVATE -fmacro-prefix-map=${PROJECT_SOURCE_DIR}/= -fno-strict-aliasing

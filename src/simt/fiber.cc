@@ -21,7 +21,6 @@
 //
 // kFrameWords is what a stack that has not run yet holds for it; the word kEntryWord is where it starts.
 #ifndef NIBBLE_SIMT_BOOST_CONTEXT
-extern "C" void nibble_simt_switch(void** save, void* load);
 #if defined(__APPLE__)
 #define NIBBLE_SIMT_SYMBOL "_nibble_simt_switch"
 #else
@@ -109,8 +108,6 @@ namespace boost_context = boost::context::detail;
 
 void keep(boost_context::transfer_t from) { *static_cast<void**>(from.data) = from.fctx; }
 
-void switch_stack(void** save, void* load) { keep(boost_context::jump_fcontext(load, save)); }
-
 void* new_stack(const Fiber& fiber) {
   const auto bytes = static_cast<size_t>(fiber.top - fiber.bottom);
   return boost_context::make_fcontext(fiber.top, bytes, [](boost_context::transfer_t from) {
@@ -119,8 +116,6 @@ void* new_stack(const Fiber& fiber) {
   });
 }
 #else
-void switch_stack(void** save, void* load) { nibble_simt_switch(save, load); }
-
 void* new_stack(const Fiber& fiber) {
   auto** words = reinterpret_cast<void**>(fiber.top) - kFrameWords;
   for (size_t i = 0; i < kFrameWords; i++) words[i] = nullptr;
@@ -141,19 +136,9 @@ void start_over(Fiber& fiber) {
 
 }  // namespace
 
-void switch_fiber(Fiber& from, Fiber& to) {
-#ifdef NIBBLE_SIMT_TSAN
-  __tsan_switch_to_fiber(to.context, __tsan_switch_to_fiber_no_sync);
+#ifdef NIBBLE_SIMT_BOOST_CONTEXT
+extern "C" void nibble_simt_switch(void** save, void* load) { keep(boost_context::jump_fcontext(load, save)); }
 #endif
-#ifdef NIBBLE_SIMT_ASAN
-  void* fake_stack = nullptr;
-  __sanitizer_start_switch_fiber(&fake_stack, to.bottom, static_cast<size_t>(to.top - to.bottom));
-  switch_stack(&from.saved, to.saved);
-  __sanitizer_finish_switch_fiber(fake_stack, nullptr, nullptr);
-#else
-  switch_stack(&from.saved, to.saved);
-#endif
-}
 
 void adopt_os_thread(Fiber& fiber) {
 #ifdef NIBBLE_SIMT_TSAN
