@@ -490,8 +490,7 @@ class MetalStep final : public CompiledStep {
                               .v_width = u32(op.v.width),
                               .k_stride = stride(op.k),
                               .v_stride = op.v.width > 0 ? stride(op.v) : 0,
-                              .max_len = u32(cache_shape_.max_len),
-                              .M = u32(step_.M)};
+                              .max_len = u32(cache_shape_.max_len)};
     RecordedDispatch d = make(what, {cached_kernel_name("kv_append")}, a);
     d.buffers = {bind(op.k), op.v.width > 0 ? bind(op.v) : bind_nothing(), bind_pos(), bind_sequence()};
     bind_cache(d, op.layer, true);
@@ -516,7 +515,6 @@ class MetalStep final : public CompiledStep {
   void record(const AttentionOp& op, const Dispatch& what) {
     const AttentionArguments a{.key_dim = u32(op.head_dim),
                                .value_dim = u32(op.head_dim),
-                               .num_heads = u32(op.num_heads),
                                .group_size = u32(op.num_heads / op.num_kv_heads),
                                .q_stride = stride(op.q),
                                .out_stride = stride(op.out),
@@ -524,7 +522,6 @@ class MetalStep final : public CompiledStep {
                                .v_width = u32(kv_layer(op.layer).v_width),
                                .max_len = u32(cache_shape_.max_len),
                                .window = u32(op.window),
-                               .M = u32(step_.M),
                                .scale = op.scale};
     const auto [name, num_simdgroups] = attention_kernel(op.head_dim);
     Kernel kernel{.name = name};
@@ -542,7 +539,6 @@ class MetalStep final : public CompiledStep {
     const int64_t q_head_dim = op.q.width / op.num_heads, width = op.latent_dim + op.rope_dim;
     const AttentionArguments a{.key_dim = u32(width),
                                .value_dim = u32(op.latent_dim),
-                               .num_heads = u32(op.num_heads),
                                .group_size = u32(op.num_heads),
                                .q_stride = stride(op.q_latent),
                                .out_stride = stride(op.out),
@@ -551,7 +547,6 @@ class MetalStep final : public CompiledStep {
                                .q_rope_first = u32(q_head_dim - op.rope_dim),
                                .k_width = u32(kv_layer(op.layer).k_width),
                                .max_len = u32(cache_shape_.max_len),
-                               .M = u32(step_.M),
                                .scale = op.scale};
     const auto [name, num_simdgroups] = attention_kernel(width);
     Kernel kernel{.name = name};
@@ -591,7 +586,6 @@ class MetalStep final : public CompiledStep {
                           .head_dim = u32(op.head_dim),
                           .first = u32(op.first),
                           .num_pairs = u32(pairs),
-                          .num_heads = u32(op.num_heads),
                           .M = u32(step_.M)};
     Kernel kernel{.name = "rope"};
     kernel.constants[kIsInterleaved] = op.interleaved;
