@@ -96,9 +96,10 @@ void launch(const Launch& how, const F& kernel) {
 // Waits for all threads of the threadgroup; all must wait at the same site.
 void barrier(Site);
 
-// Waits for other lanes of the simdgroup at the same site: those of `mask` (bit i is lane i; a lane that it names and that
-// never comes is a fault; lanes that have returned don't count), or, with kActiveLanes, whichever come. Each lane passes a
-// frame on its own stack. `combine` runs once for all, and may read and write every frame: frames[i] for the bits of `lanes`.
+// Waits for other lanes of the simdgroup at the same site: those of `mask` (bit i is lane i; one that is named and never comes,
+// perhaps since it has returned, is a fault; bits beyond the simdgroup's last lane don't count), or, with kActiveLanes,
+// whichever come. Each lane passes a frame on its own stack. `combine` runs once for all, and may read and write every frame:
+// frames[i] for the bits of `lanes`.
 inline constexpr uint32_t kActiveLanes = 0;
 inline constexpr uint32_t kAllLanes = ~uint32_t{0};
 using Combine = void (*)(void* const* frames, uint32_t lanes);

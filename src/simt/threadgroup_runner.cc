@@ -90,7 +90,7 @@ void ThreadgroupRunner::start(const Launch& launch, Size3 position) {
   for (uint32_t i = 0; i < num_lanes_; i++) lanes_[i].fiber = nullptr;
   for (uint32_t s = 0; s < num_simdgroups_; s++) {
     simdgroups_[s] = {};
-    simdgroups_[s].live = simdgroups_[s].runnable = low_bits(num_lanes_ - s * kSimdgroupSize);
+    simdgroups_[s].all = simdgroups_[s].live = simdgroups_[s].runnable = low_bits(num_lanes_ - s * kSimdgroupSize);
   }
   runnable_simdgroups_ = low_bits(num_simdgroups_);
   num_at_barrier_ = 0;
@@ -225,7 +225,7 @@ bool ThreadgroupRunner::resolve_collective(Simdgroup& s) {
   uint32_t group = s.in_collective;
   if (!s.is_uniform) {
     const auto rank = [&](const LaneState& l) {
-      const bool is_incomplete = (l.mask & s.live & ~at_same_site(s, l)) != 0;
+      const bool is_incomplete = (l.mask & s.all & ~at_same_site(s, l)) != 0;
       return std::tuple(is_incomplete, l.site.line, l.site.column);
     };
     for_each_bit(s.in_collective, [&](uint32_t i) {
@@ -233,7 +233,7 @@ bool ThreadgroupRunner::resolve_collective(Simdgroup& s) {
     });
     group = at_same_site(s, *first);
   }
-  if (const uint32_t absent = first->mask & s.live & ~group)
+  if (const uint32_t absent = first->mask & s.all & ~group)
     return blame("a collective names a lane that does not come", *first, lane(at_, first_bit(absent)));
   for (char& sync : s.sync) sanitizers::acquire(&sync);
   first->combine(s.frames, group);

@@ -36,9 +36,9 @@ class ThreadgroupRunner {
     Combine combine = nullptr;
   };
 
-  // Sets of lanes are bits. A live lane is in exactly one of the last three.
+  // Sets of lanes are bits: `all` that there are, `live` those that have not returned, each of them in one of the last three.
   struct Simdgroup {
-    uint32_t live = 0, runnable = 0, in_collective = 0, at_barrier = 0;
+    uint32_t all = 0, live = 0, runnable = 0, in_collective = 0, at_barrier = 0;
     bool is_uniform = true;  // all in_collective came with the site and the mask of the first
     void* frames[kSimdgroupSize] = {};
     uint32_t turn = 0;  // of its collectives: which of the two sync objects orders the lanes

@@ -75,13 +75,13 @@ TEST(SimtExecutor, BarriersOrderMemory) {
   }
 }
 
-// Lanes of a mask meet while the others are elsewhere; those that have returned are not waited for.
+// Lanes of a mask meet while the others are elsewhere.
 TEST(SimtExecutor, MasksNameWhoMeets) {
   for (LaneOrder order : kLaneOrders) {
     std::vector<uint32_t> sums(64);
     launch({.threads = {64}, .order = order}, [&] {
       const uint32_t lane = current_lane->lane;
-      const uint32_t mask = lane < 12 ? 0xFFFu : lane < 20 ? 0xFF000u : 0xFFF00000u;
+      const uint32_t mask = lane < 12 ? 0xFFFu : lane < 20 ? 0xFF000u : 0x55500000u;
       if (lane >= 20 && lane % 2 == 1) return;
       struct Add {
         uint32_t operator()(uint32_t a, uint32_t b) const { return a + b; }
@@ -93,6 +93,17 @@ TEST(SimtExecutor, MasksNameWhoMeets) {
       EXPECT_EQ(sums[i], lane < 12 ? 66u : lane < 20 ? 124u : lane % 2 == 0 ? 150u : 0u);
     }
   }
+}
+
+TEST(SimtExecutor, MasksNameWhoHasReturned) {
+  EXPECT_PRED2(contains, fault_in([] {
+                 launch({.threads = {40}}, [] {
+                   if (current_lane->index == 35) return;
+                   ballot(true, kAllLanes, Site::here());
+                 });
+               }),
+               "a collective names a lane that does not come: thread 32 waits at ");
+  launch({.threads = {40}}, [] { ballot(true, kAllLanes, Site::here()); });  // 8 lanes are all that the second has
 }
 
 TEST(SimtExecutor, GoesOnAfterAFault) {

@@ -33,6 +33,13 @@ TEST(SimtFaults, RendezvousThatNotAllReach) {
   }
 }
 
+TEST(SimtFaults, MatricesOfHalfASimdgroup) {
+  std::vector<float> out(64);
+  EXPECT_PRED2(contains, fault_in([&] { dispatch(make_pipeline("lone_matrix"), buffers_of(out), {.threads = {16}}); }),
+               "a matrix multiplication in a threadgroup that is no multiple of 32 threads: thread 0 at "
+               "tests/simt/faults.metal:31");
+}
+
 TEST(SimtFaults, TheThreadgroupAtFault) {
   std::vector<float> out(192);
   EXPECT_PRED2(contains, fault_in([&] {

@@ -9,7 +9,7 @@ FORBIDDEN = {
     "catch": "Metal has no exceptions", "goto": "Metal has no goto", "dynamic_cast": "Metal has no dynamic_cast",
     "typeid": "Metal has no typeid", "noexcept": "Metal has no noexcept", "thread_local": "Metal has no thread_local",
     "asm": "Metal has no asm", "register": "Metal has no register", "std": "Metal has no standard library",
-    "int64_t": "write long", "uint64_t": "write ulong", "wchar_t": "Metal has no wchar_t",
+    "wchar_t": "Metal has no wchar_t",
 }
 
 

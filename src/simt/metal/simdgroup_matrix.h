@@ -74,7 +74,7 @@ struct MatrixFrame {
 template <class D, class A, class B>
 void combine_multiply(MatrixFrame<D, A, B>* const* frames, uint lanes) {
   using M = simdgroup_matrix<float, 8, 8>;
-  if (lanes != nibble::simt::kAllLanes) return;  // a partial simdgroup: undefined
+  if (lanes != nibble::simt::kAllLanes) return;  // see below
   float a[8][8], b[8][8], d[8][8];
   for (int lane = 0; lane < 32; ++lane) {
     const int r = M::row_of(lane), c = M::column_of(lane);
@@ -98,6 +98,8 @@ template <class D, class A, class B>
 void simdgroup_multiply_accumulate(simdgroup_matrix<D, 8, 8>& d, const simdgroup_matrix<A, 8, 8>& a,
                                    const simdgroup_matrix<B, 8, 8>& b, const simdgroup_matrix<D, 8, 8>& c,
                                    Site s = Site::here()) {
+  if (nibble::simt::current_lane->threadgroup->threads.count() % 32 != 0)
+    nibble::simt::fail("a matrix multiplication in a threadgroup that is no multiple of 32 threads", s);
   using Frame = MatrixFrame<D, A, B>;
   Frame frame{c.elements, a.elements, b.elements};
   nibble::simt::collective<Frame, combine_multiply<D, A, B>>(frame, nibble::simt::kAllLanes, s);
