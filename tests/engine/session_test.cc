@@ -169,8 +169,9 @@ TEST(Engine, UnknownBackendsAreRefusedWithThoseThatThereAre) {
   expect_parts(error_of([] { make_backend({.name = "tpu"}); }), {"backend tpu", "cpu, reference"});
   expect_parts(error_of([] { make_backend({.activation_bits = 7}); }), {"7 bits", "15 and 8"});
   expect_parts(error_of([] { make_backend({.name = "reference", .activation_bits = 8}); }), {"8 bits", "reference"});
-  EXPECT_EQ(backend_names(), (std::vector<std::string_view>{"cpu", "reference"}));
-  EXPECT_EQ(make_backend({})->name(), "cpu");
+  const std::vector<std::string_view> names = backend_names();  // metal is among them if it was built
+  for (const std::string_view name : {"cpu", "reference"}) EXPECT_EQ(std::ranges::count(names, name), 1) << name;
+  EXPECT_EQ(make_backend({})->name(), names.front());
 }
 
 TEST(Engine, ACacheThatDoesNotFitIntoMemoryIsRefusedWithTheNumbers) {
