@@ -7,15 +7,12 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
-#include <ctime>
 #include <limits>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "base/error.h"
-#include "base/topology.h"
-#include "checkpoint/output_file.h"
 #include "engine/engine.h"
 #include "models/shapes.h"
 #include "plot.h"
@@ -203,20 +200,11 @@ void print_report(const Report& r) {
   }
 }
 
-std::string today() {
-  const std::time_t now = std::time(nullptr);
-  std::tm utc{};
-  gmtime_r(&now, &utc);
-  return fmt::format("{:04}-{:02}-{:02}", utc.tm_year + 1900, utc.tm_mon + 1, utc.tm_mday);
-}
-
 std::string report_svg(const Report& r) {
-  const Topology machine = read_topology();
-  const std::string cpu = machine.cpu_name.empty() ? "unknown processor" : machine.cpu_name;
   BarChart chart{.title = fmt::format("Decoding {}: {:.1f} times as fast", r.options.shape, r.speedup()),
                  .subtitles = {fmt::format("{} layers, random weights, {}; {} read for a token", r.num_layers,
                                            r.formats(), bytes_text(static_cast<double>(r.after.bytes_per_token))),
-                               fmt::format("{}, {}; {}", cpu, r.backend, today())},
+                               fmt::format("{}; {}", machine_and_date(), r.backend)},
                  .series = {"64×64 tiles for every M", "route chosen by M"}};
   chart.panels.push_back(
       {.title = "Decode speed", .unit = "tok/s", .note = "more is better", .values = {r.before.tok_s, r.after.tok_s}});
@@ -235,12 +223,7 @@ std::string report_svg(const Report& r) {
 }
 
 void run(const Options& o) {
-  std::optional<OutputFile> plot;  // created now, so that a bad name does not cost a run
-  if (!o.plot.empty()) {
-    if (!o.plot.ends_with(".svg"))
-      throw_input_error("--plot {}: only .svg is written; other programs make a PNG of it", o.plot);
-    plot.emplace(o.plot);
-  }
+  const std::unique_ptr<OutputFile> plot = open_plot(o.plot);
   const FormatId fp4 = o.experts == "mxfp4" ? FormatId::mxfp4 : FormatId::nvfp4;
   const RandomFormats formats{fp4, o.rest == "q8_0" ? FormatId::q8_0 : o.rest == "bf16" ? FormatId::bf16 : fp4};
   ModelFiles files = random_model(o.shape, o.layers, formats);
@@ -268,10 +251,7 @@ void run(const Options& o) {
                       .before = std::move(before),
                       .after = std::move(after)};
   (o.json ? print_report_json : print_report)(report);
-  if (!plot) return;
-  const std::string svg = report_svg(report);
-  plot->write(0, {reinterpret_cast<const uint8_t*>(svg.data()), svg.size()});
-  plot->commit();
+  if (plot) write_plot(*plot, report_svg(report));
 }
 
 }  // namespace

@@ -7,6 +7,8 @@
 #include <chrono>
 #include <cstdio>
 #include <functional>
+#include <limits>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -15,6 +17,7 @@
 #include "backends/random_weights.h"
 #include "base/error.h"
 #include "ops/choose_gemm.h"
+#include "plot.h"
 #include "program.h"
 
 namespace nibble {
@@ -24,9 +27,14 @@ constexpr int64_t kRoofPiece = int64_t{128} << 20;  // 4 to 8 ms a reading
 
 struct Options {
   std::vector<std::string> shapes;
+  std::vector<GemmShape> gemm_shapes;  // what shapes say
   std::vector<int64_t> tokens;
-  std::vector<std::string> formats;
+  std::vector<std::string> formats, isas;
+  std::vector<const CpuKernels*> kernels;  // of isas
+  std::vector<int64_t> sizes_mb = {64};
   int64_t group_size = 64;
+  int activation_bits = kActivationBits;
+  std::string plot;
   int threads = 0;
   int64_t memory_mb = 1024;
   double seconds = 0.3;
@@ -36,6 +44,14 @@ struct Options {
 // The median of several runs of one call; the share is the median of each run's own.
 struct Speed {
   double us = 0, gbps = 0, roof_gbps = 0, share = 0;
+};
+
+// A point of the plot.
+struct Sample {
+  std::string series;
+  double mb;
+  int64_t M;
+  double share;
 };
 
 class Bench {
@@ -70,11 +86,30 @@ class Bench {
   }
 
   WorkerPool pool;
+  std::vector<Sample> samples;
 
  private:
   const Options& options_;
   ReadRoof roof_;
 };
+
+// The kernels that --isa names; without it the best, or for the engine's linears all.
+std::vector<const CpuKernels*> find_kernels(const Options& options) {
+  const auto all = supported_cpu_kernels();
+  if (options.isas.empty() && options.packed) return {all.begin(), all.end()};
+  if (options.isas.empty()) return {&cpu_kernels()};
+  std::vector<const CpuKernels*> chosen;
+  for (const std::string& isa : options.isas) {
+    std::string names;
+    const size_t before = chosen.size();
+    for (const CpuKernels* kernels : all) {
+      if (kernels->name == isa) chosen.push_back(kernels);
+      names += (names.empty() ? "" : ", ") + std::string(kernels->name);
+    }
+    if (chosen.size() == before) throw_input_error("--isa '{}': this machine runs {}", isa, names);
+  }
+  return chosen;
+}
 
 GemmShape parse_shape(const std::string& text, int64_t group_size) {
   long long N = 0, K = 0;
@@ -109,17 +144,13 @@ struct Copies {
 };
 
 void bench_dispatch(const Options& options, Bench& bench, nlohmann::ordered_json& results) {
-  std::vector<GemmShape> shapes;
-  shapes.reserve(options.shapes.size());
-  for (const std::string& text : options.shapes) shapes.push_back(parse_shape(text, options.group_size));
-  if (shapes.empty()) shapes.assign(std::begin(kGemmShapes), std::end(kGemmShapes));
-  for (const GemmShape& shape : shapes) {
+  for (const GemmShape& shape : options.gemm_shapes) {
     const GemmOperands base(shape, 1, 1);
     const Copies copies(base, options.memory_mb);
     if (!options.json)
-      fmt::print("\nN {} K {} group {}: {:.1f} MB, {} copies\n{:>4}  {:<22}{:>12}{:>9}{:>9}{:>7}  {}\n", shape.N,
-                 shape.K, shape.group_size, static_cast<double>(copies.bytes()) / 1e6, copies.count, "M", "route", "us",
-                 "GB/s", "roof", "share", "against tiles");
+      fmt::print("\nN {} K {} group {}: {:.1f} MB, {} copies\n{:>4}  {:<22}{:<13}{:>12}{:>9}{:>9}{:>7}  {}\n", shape.N,
+                 shape.K, shape.group_size, static_cast<double>(copies.bytes()) / 1e6, copies.count, "M", "route",
+                 "kernels", "us", "GB/s", "roof", "share", "against tiles");
     for (int64_t M : options.tokens) {
       GemmOperands operands({.N = 1, .K = shape.K, .group_size = shape.group_size}, M, 2);  // its A
       std::vector<Half> C(static_cast<size_t>(M * shape.N));
@@ -130,89 +161,146 @@ void bench_dispatch(const Options& options, Bench& bench, nlohmann::ordered_json
       gemm.parallel = on_pool(bench.pool);
       const GemmRoute chosen = choose_gemm_fp4(M, shape.N, shape.K);
       double tiles_us = 0;
-      for (GemmRoute route :
-           {GemmRoute::marlin_gemm_fp4, GemmRoute::batched_gemv_fp4, GemmRoute::decode_gemv_fp4_wide}) {
-        if (route == GemmRoute::decode_gemv_fp4_wide && M > 8) continue;  // a token at a time: of interest for few
-        const Speed s = bench.measure(copies.bytes(), [&](int64_t i) {
-          const GemmStatus status = gemm_fp4_on_route(copies.at(gemm, i), route);
-          if (status != GemmStatus::ok) throw_input_error("{}", gemm_status_text(status));
+      for (const CpuKernels* kernels : options.kernels)
+        for (GemmRoute route :
+             {GemmRoute::marlin_gemm_fp4, GemmRoute::batched_gemv_fp4, GemmRoute::decode_gemv_fp4_wide}) {
+          if (route == GemmRoute::decode_gemv_fp4_wide && M > 8) continue;  // a token at a time: of interest for few
+          const Speed s = bench.measure(copies.bytes(), [&](int64_t i) {
+            const GemmStatus status = gemm_fp4_with(*kernels, copies.at(gemm, i), route);
+            if (status != GemmStatus::ok) throw_input_error("{}", gemm_status_text(status));
+          });
+          if (route == GemmRoute::marlin_gemm_fp4) tiles_us = s.us;
+          if (!options.json)
+            fmt::print("{:>4}  {:<22}{:<13}{:>12.1f}{:>9.2f}{:>9.2f}{:>6.0f}%  {:.2f} x{}\n", M, gemm_route_name(route),
+                       kernels->name, s.us, s.gbps, s.roof_gbps, 100 * s.share, tiles_us / s.us,
+                       route == chosen ? "  <- dispatch" : "");
+          std::fflush(stdout);
+          if (route == chosen)
+            bench.samples.push_back(
+                {fmt::format("dispatch, {}", kernels->name), static_cast<double>(copies.bytes()) / 1e6, M, s.share});
+          results.push_back({{"N", shape.N},
+                             {"K", shape.K},
+                             {"group_size", shape.group_size},
+                             {"M", M},
+                             {"route", gemm_route_name(route)},
+                             {"kernels", kernels->name},
+                             {"chosen", route == chosen},
+                             {"us", s.us},
+                             {"gbps", s.gbps},
+                             {"roof_gbps", s.roof_gbps},
+                             {"roof_share", s.share},
+                             {"tiles_us", tiles_us},
+                             {"speedup_over_tiles", tiles_us / s.us}});
+        }
+    }
+  }
+}
+
+// One format at one size: every instruction set and number of tokens.
+void bench_packed_matrix(const Options& options, FormatId format, int64_t size_mb, Bench& bench,
+                         nlohmann::ordered_json& results) {
+  constexpr int64_t K = 4096;
+  const std::string name(format_name(format));
+  const int64_t N = std::max<int64_t>(1, (size_mb << 20) / (code_bytes(format, K) + scale_bytes(format, K)) / 16) * 16;
+  const CanonicalWeight weight = random_weight(format, 1, N, K, 1, 1);
+  std::vector<std::unique_ptr<PackedMatrix>> copies;
+  do {
+    copies.push_back(std::make_unique<PackedMatrix>(weight, &bench.pool));
+  } while (static_cast<int64_t>(copies.size() + 1) * copies[0]->bytes <= options.memory_mb << 20);
+  for (const CpuKernels* kernels : options.kernels) {
+    for (int64_t M : options.tokens) {
+      const auto x = random_activations(M * K, 1);
+      std::vector<float> out(static_cast<size_t>(M * N));
+      const Buffer storage(static_cast<size_t>(activations_bytes(M, K)));
+      const Activations activations = {.M = M,
+                                       .K = K,
+                                       .x = x.data(),
+                                       .x_stride = K,
+                                       .bits = options.activation_bits,
+                                       .groups = storage.as<ActivationGroup>()};
+      const Speed s = bench.measure(copies[0]->bytes, [&](int64_t i) {
+        const PackedMatrix& w = *copies[static_cast<size_t>(i) % copies.size()];
+        bench.pool.run([&](int worker) {
+          const int num_workers = bench.pool.num_threads();
+          const Range groups = worker_range(M * activation_groups(K), 1, worker, num_workers);
+          kernels->prepare(activations, groups.first, groups.last);
+          bench.pool.barrier();
+          const Range rows = worker_range(N, kBlockRows, worker, num_workers);
+          kernels->linear({.w = &w,
+                           .first_row = rows.first,
+                           .last_row = rows.last,
+                           .x = &activations,
+                           .num_tokens = M,
+                           .out = out.data(),
+                           .out_stride = N});
         });
-        if (route == GemmRoute::marlin_gemm_fp4) tiles_us = s.us;
-        if (!options.json)
-          fmt::print("{:>4}  {:<22}{:>12.1f}{:>9.2f}{:>9.2f}{:>6.0f}%  {:.2f} x{}\n", M, gemm_route_name(route), s.us,
-                     s.gbps, s.roof_gbps, 100 * s.share, tiles_us / s.us, route == chosen ? "  <- dispatch" : "");
-        std::fflush(stdout);
-        results.push_back({{"N", shape.N},
-                           {"K", shape.K},
-                           {"group_size", shape.group_size},
-                           {"M", M},
-                           {"route", gemm_route_name(route)},
-                           {"chosen", route == chosen},
-                           {"us", s.us},
-                           {"gbps", s.gbps},
-                           {"roof_gbps", s.roof_gbps},
-                           {"roof_share", s.share},
-                           {"tiles_us", tiles_us},
-                           {"speedup_over_tiles", tiles_us / s.us}});
-      }
+      });
+      const double mb = static_cast<double>(copies[0]->bytes) / 1e6;
+      if (!options.json)
+        fmt::print("{:<14}{:<13}{:>7.1f}{:>4}{:>12.1f}{:>9.2f}{:>9.2f}{:>6.0f}%\n", name, kernels->name, mb, M, s.us,
+                   s.gbps, s.roof_gbps, 100 * s.share);
+      std::fflush(stdout);
+      bench.samples.push_back({fmt::format("{}, {}", name, kernels->name), static_cast<double>(size_mb), M, s.share});
+      results.push_back({{"format", name},
+                         {"kernels", kernels->name},
+                         {"kernel", linear_kernel_name(choose_linear(M))},
+                         {"activation_bits", options.activation_bits},
+                         {"N", N},
+                         {"K", K},
+                         {"M", M},
+                         {"us", s.us},
+                         {"gbps", s.gbps},
+                         {"roof_gbps", s.roof_gbps},
+                         {"roof_share", s.share}});
     }
   }
 }
 
 void bench_packed(const Options& options, Bench& bench, nlohmann::ordered_json& results) {
-  constexpr int64_t K = 4096, matrix_bytes = int64_t{64} << 20;
   if (!options.json)
-    fmt::print("K {}, 64 MB a matrix\n{:<14}{:<9}{:>4}{:>12}{:>9}{:>9}{:>7}\n", K, "format", "kernels", "M", "us",
-               "GB/s", "roof", "share");
+    fmt::print("K 4096, activations in {} bits\n{:<14}{:<13}{:>7}{:>4}{:>12}{:>9}{:>9}{:>7}\n", options.activation_bits,
+               "format", "kernels", "MB", "M", "us", "GB/s", "roof", "share");
   for (FormatId format : kAllFormatIds) {
-    const std::string name(format_name(format));
+    const std::string_view name = format_name(format);
     if (!options.formats.empty() && std::count(options.formats.begin(), options.formats.end(), name) == 0) continue;
-    const int64_t N = matrix_bytes / (code_bytes(format, K) + scale_bytes(format, K)) / 16 * 16;
-    const CanonicalWeight weight = random_weight(format, 1, N, K, 1, 1);
-    std::vector<std::unique_ptr<PackedMatrix>> copies;
-    for (int64_t i = 0; i < std::max<int64_t>(1, options.memory_mb << 20) / matrix_bytes; i++)
-      copies.push_back(std::make_unique<PackedMatrix>(weight, &bench.pool));
-    for (const CpuKernels* kernels : supported_cpu_kernels()) {
-      for (int64_t M : options.tokens) {
-        const auto x = random_activations(M * K, 1);
-        std::vector<float> out(static_cast<size_t>(M * N));
-        const Buffer storage(static_cast<size_t>(activations_bytes(M, K)));
-        const Activations activations = {
-            .M = M, .K = K, .x = x.data(), .x_stride = K, .groups = storage.as<ActivationGroup>()};
-        const Speed s = bench.measure(copies[0]->bytes, [&](int64_t i) {
-          const PackedMatrix& w = *copies[static_cast<size_t>(i) % copies.size()];
-          bench.pool.run([&](int worker) {
-            const int num_workers = bench.pool.num_threads();
-            const Range groups = worker_range(M * activation_groups(K), 1, worker, num_workers);
-            kernels->prepare(activations, groups.first, groups.last);
-            bench.pool.barrier();
-            const Range rows = worker_range(N, kBlockRows, worker, num_workers);
-            kernels->linear({.w = &w,
-                             .first_row = rows.first,
-                             .last_row = rows.last,
-                             .x = &activations,
-                             .num_tokens = M,
-                             .out = out.data(),
-                             .out_stride = N});
-          });
-        });
-        if (!options.json)
-          fmt::print("{:<14}{:<9}{:>4}{:>12.1f}{:>9.2f}{:>9.2f}{:>6.0f}%\n", name, kernels->name, M, s.us, s.gbps,
-                     s.roof_gbps, 100 * s.share);
-        std::fflush(stdout);
-        results.push_back({{"format", name},
-                           {"kernels", kernels->name},
-                           {"kernel", linear_kernel_name(choose_linear(M))},
-                           {"N", N},
-                           {"K", K},
-                           {"M", M},
-                           {"us", s.us},
-                           {"gbps", s.gbps},
-                           {"roof_gbps", s.roof_gbps},
-                           {"roof_share", s.share}});
+    for (int64_t size_mb : options.sizes_mb) bench_packed_matrix(options, format, size_mb, bench, results);
+  }
+}
+
+// Share of the roof over the size of the matrix, for the fewest tokens, and over the tokens, for the largest matrix.
+std::string samples_svg(const Options& options, const std::vector<Sample>& samples) {
+  LineChart chart{.title = "How near FP4 matrices come to the read bandwidth",
+                  .subtitles = {fmt::format("{}, {} threads, activations in {} bits", machine_and_date(),
+                                            options.threads, options.activation_bits)},
+                  .limit_name = "measured roof"};
+  int64_t fewest = std::numeric_limits<int64_t>::max();
+  double largest = 0;
+  for (const Sample& sample : samples) {
+    if (std::ranges::find(chart.series, sample.series) == chart.series.end()) chart.series.push_back(sample.series);
+    fewest = std::min(fewest, sample.M);
+    largest = std::max(largest, sample.mb);
+  }
+  const auto add_panel = [&](std::string title, std::string x_title, const auto& x_of) {
+    std::map<double, std::map<std::string, double>> shares;
+    for (const Sample& sample : samples)
+      if (const double x = x_of(sample); x > 0) shares[x][sample.series] = 100 * sample.share;
+    if (shares.size() < 2) return;
+    LinePanel panel{.title = std::move(title), .x_title = std::move(x_title)};
+    panel.shares.resize(chart.series.size());
+    for (const auto& [x, by_series] : shares) {
+      panel.x.push_back(x);
+      for (size_t i = 0; i < chart.series.size(); i++) {
+        const auto found = by_series.find(chart.series[i]);
+        panel.shares[i].push_back(found == by_series.end() ? std::numeric_limits<double>::quiet_NaN() : found->second);
       }
     }
-  }
+    chart.panels.push_back(std::move(panel));
+  };
+  add_panel(fmt::format("M = {}", fewest), "MB of the matrix, codes and scales",
+            [&](const Sample& s) { return s.M == fewest ? s.mb : 0; });
+  add_panel(fmt::format("{:.4g} MB", largest), "M, tokens",
+            [&](const Sample& s) { return s.mb == largest ? static_cast<double>(s.M) : 0; });
+  return line_chart_svg(chart);
 }
 
 void run(Options options) {
@@ -228,11 +316,17 @@ void run(Options options) {
     }
   }
 
+  options.kernels = find_kernels(options);
+  for (const std::string& text : options.shapes) options.gemm_shapes.push_back(parse_shape(text, options.group_size));
+  if (options.shapes.empty()) options.gemm_shapes.assign(std::begin(kGemmShapes), std::end(kGemmShapes));
+  const std::unique_ptr<OutputFile> plot = open_plot(options.plot);
   const std::string_view kernels = cpu_kernels().name;
   Bench bench(options);
+  options.threads = bench.pool.num_threads();
   if (!options.json) fmt::print("{} threads, {} kernels\n", bench.pool.num_threads(), kernels);
   auto results = nlohmann::ordered_json::array();
   (options.packed ? bench_packed : bench_dispatch)(options, bench, results);
+  if (plot) write_plot(*plot, samples_svg(options, bench.samples));
   if (options.json) print_json({{"threads", bench.pool.num_threads()}, {"kernels", kernels}, {"results", results}});
 }
 
@@ -259,6 +353,17 @@ int main(int argc, char** argv) {
                "measure the engine's own linears instead: every format and instruction set");
   app.add_option("--format", options.formats, "with --packed: only these formats, for instance MXFP4,Q8_0")
       ->delimiter(',');
+  app.add_option("--size", options.sizes_mb, "with --packed: MB of the matrix")
+      ->delimiter(',')
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 14))
+      ->capture_default_str();
+  app.add_option("--activations", options.activation_bits, "with --packed: bits that activations are rounded to")
+      ->check(CLI::IsMember({15, 8}))
+      ->capture_default_str();
+  app.add_option("--isa", options.isas,
+                 "kernels, for instance avx512,avx2 (default: the best; --packed: all of this machine)")
+      ->delimiter(',');
+  app.add_option("--plot", options.plot, "also draw the shares over sizes and tokens, FILE.svg");
   app.add_option("--threads", options.threads, "threads (default: the processors this process may use)")
       ->check(CLI::Range(1, 1024));
   app.add_option("--memory", options.memory_mb,
@@ -269,7 +374,6 @@ int main(int argc, char** argv) {
       ->check(CLI::Range(0.01, 3600.0))
       ->capture_default_str();
   app.add_flag("--json", options.json, "one JSON object on stdout");
-  app.footer("NIBBLE_CPU_KERNELS=generic|avx2|avx512 chooses the instruction set of the dispatch.");
   app.callback([&] { nibble::run(options); });
   return nibble::run_program(app, argc, argv);
 }

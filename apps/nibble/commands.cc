@@ -35,10 +35,17 @@ CLI::Option* add_model_arguments(CLI::App& command, ModelArguments& a) {
                   "How keys and values are kept: f16 or f32. Default: the backend's")
       ->envname("NIBBLE_KV_CACHE_TYPE")
       ->check(CLI::IsMember({"f16", "f32"}));
+  command
+      .add_option("--activations", a.activation_bits,
+                  "Bits that the CPU rounds activations to: 15 or 8. Default: 15, as good as float32")
+      ->envname("NIBBLE_ACTIVATIONS")
+      ->check(CLI::IsMember({15, 8}));
   return model;
 }
 
-BackendOptions backend_options(const ModelArguments& a) { return {.name = a.backend, .num_threads = a.threads}; }
+BackendOptions backend_options(const ModelArguments& a) {
+  return {.name = a.backend, .num_threads = a.threads, .activation_bits = a.activation_bits};
+}
 
 std::optional<KvCacheType> kv_cache_type(const ModelArguments& a) {
   if (a.kv_cache_type.empty()) return {};

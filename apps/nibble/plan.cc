@@ -268,6 +268,13 @@ void print_plan(const Plan& p, bool all) {
   fmt::print("\nmemory     {} of weights, {} of KV cache ({} × {} positions), {} of scratch; {} available\n",
              text(p.memory.weights_bytes), text(p.memory.kv_cache_bytes), kv_cache_type_name(p.cache.type),
              p.cache.max_len, text(p.memory.scratch_bytes), bytes_text(static_cast<double>(available_memory_bytes())));
+  const int64_t num_rings = std::ranges::count_if(
+      p.cache.layers, [&](const KvLayer& layer) { return p.cache.kept(layer) < p.cache.max_len; });
+  if (num_rings > 0) {
+    const int64_t window = std::ranges::max(p.cache.layers, {}, &KvLayer::window).window;
+    fmt::print("windows    {} layers see {} positions, and keep {} more to go back to\n", num_rings, window,
+               p.cache.spare);
+  }
   fmt::print("a token    reads {} of weights, and {} for each position before it\n", text(p.step_bytes),
              text(p.cache.bytes_per_token()));
   fmt::print("the roof   {:.1f} GB/s measured now: at most {:.1f} tok/s\n", p.roof_gbps, p.roof_tok_s());

@@ -51,8 +51,8 @@ void add_quantize_command(CLI::App& app) {
   command->footer(
       "Writes a folder in Hugging Face layout: nvfp4 as NVIDIA's ModelOpt has it, mxfp4 as compressed-tensors has it, "
       "with\n"
-      "tokenizer and chat template. The matrices inside the layers become FP4; embedding and output stay, unless "
-      "--all.\n"
+      "tokenizer and chat template. The matrices inside the layers become FP4, but for routers and latent attention's\n"
+      "kv_b_proj; embedding and output stay, unless --all.\n"
       "Scales are searched for the least squared error. The table gives each tensor's error: the root of the squared\n"
       "errors over the root of the squares.\n\n"
       "  nibble quantize model.gguf --format nvfp4 --out models/model-nvfp4");

@@ -31,25 +31,45 @@ MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
     }
     data_ = static_cast<const uint8_t*>(address);
   }
-  close(fd);
+  fd_ = fd;
+  direct_fd_ = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_DIRECT);
 }
 
 MappedFile::~MappedFile() {
+  close(fd_);
+  if (direct_fd_ >= 0) close(direct_fd_);
   if (data_ != nullptr) munmap(const_cast<uint8_t*>(data_), size_);
 }
 
-void MappedFile::drop(std::span<const uint8_t> part) const {
-  // A page that is touched brings neighbours with it (Linux maps 64 KB around it, or the file system's larger piece, but
-  // none beyond one page table's 2 MB): they go, too. Else each of the 20,000 tensors of a mixture of experts would leave
-  // some behind. What is still wanted comes back.
-  constexpr size_t kNeighbours = size_t{2} << 20;
-  if (part.empty()) return;
-  const auto begin = reinterpret_cast<uintptr_t>(data_);
-  const uintptr_t first = reinterpret_cast<uintptr_t>(part.data()) / kNeighbours * kNeighbours;
-  const uintptr_t last =
-      (reinterpret_cast<uintptr_t>(part.data()) + part.size() + kNeighbours - 1) / kNeighbours * kNeighbours;
-  const size_t offset = first > begin ? first - begin : 0;  // a mapping begins with a page
-  madvise(const_cast<uint8_t*>(data_) + offset, std::min(size_, last - begin) - offset, MADV_DONTNEED);
+bool MappedFile::is_cached(std::span<const uint8_t> part) const {
+  unsigned char pages[1024];  // of the first 4 MB at most: a read has no more
+  const size_t begin = static_cast<size_t>(part.data() - data_) / kReadUnit * kReadUnit;
+  const size_t size =
+      std::min(static_cast<size_t>(part.data() - data_) + part.size() - begin, std::size(pages) * kReadUnit);
+  if (mincore(const_cast<uint8_t*>(data_) + begin, size, pages) != 0) return true;
+  const size_t count = (size + kReadUnit - 1) / kReadUnit;
+  return 2 * std::count_if(pages, pages + count, [](unsigned char page) { return (page & 1) != 0; }) >=
+         static_cast<std::ptrdiff_t>(count);
+}
+
+void MappedFile::read(std::span<const uint8_t> part, uint8_t* to) const {
+  constexpr size_t kLarge = 64 * 1024;  // below, the page cache's reading ahead is worth more
+  const auto begin = static_cast<size_t>(part.data() - data_);
+  const bool is_direct = direct_fd_ >= 0 && part.size() >= kLarge && !is_cached(part);
+  const size_t before = is_direct ? read_offset(part) : 0;
+  const size_t wanted = before + part.size();
+  const size_t asked = is_direct ? (wanted + kReadUnit - 1) / kReadUnit * kReadUnit : wanted;
+  for (size_t done = 0; done < wanted;) {
+    const ssize_t count = pread(is_direct ? direct_fd_ : fd_, to - before + done, asked - done,
+                                static_cast<off_t>(begin - before + done));
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) throw_run_error("{}: cannot be read at byte {}: {}", path_.string(), begin, std::strerror(errno));
+    if (count == 0)
+      throw_run_error("{}: ends at byte {}, but had {} bytes when it was opened; it has been changed meanwhile",
+                      path_.string(), begin - before + done, size_);
+    done += static_cast<size_t>(count);
+    if (is_direct && done < wanted && done % kReadUnit != 0) done = done / kReadUnit * kReadUnit;  // stays aligned
+  }
 }
 
 }  // namespace nibble

@@ -1,4 +1,4 @@
-// A whole file, mapped read-only. Pages come in when they are touched and may be dropped again.
+// A whole file: mapped read-only, for headers and other small things, and read in large pieces.
 #pragma once
 
 #include <cstdint>
@@ -18,14 +18,24 @@ class MappedFile {
   std::span<const uint8_t> bytes() const { return {data_, size_}; }
   const std::filesystem::path& path() const { return path_; }
 
-  // Tells the system that `part` of bytes() is not needed again soon, so that a loaded tensor does not stay twice in
-  // memory. Its contents stay readable.
-  void drop(std::span<const uint8_t> part) const;
+  // Reading without the mapping. `part` of bytes() is copied to `to`, where it begins read_offset(part) bytes behind a
+  // multiple of kReadUnit in memory, as it does in the file; whole units around it are overwritten, so the room that it
+  // needs is read_room(part.size()). Large parts that are not in the page cache are read past it. Several threads may
+  // read at once. Throws RunError if the system cannot, or if the file has become shorter.
+  static constexpr size_t kReadUnit = 4096;
+  static constexpr size_t read_room(size_t size) { return (size + 2 * kReadUnit - 2) / kReadUnit * kReadUnit; }
+  size_t read_offset(std::span<const uint8_t> part) const {
+    return static_cast<size_t>(part.data() - data_) % kReadUnit;
+  }
+  void read(std::span<const uint8_t> part, uint8_t* to) const;
 
  private:
+  bool is_cached(std::span<const uint8_t> part) const;  // by half or more
+
   std::filesystem::path path_;
   const uint8_t* data_ = nullptr;
   size_t size_ = 0;
+  int fd_ = -1, direct_fd_ = -1;  // the second goes past the page cache; -1 if the file system has no such way
 };
 
 }  // namespace nibble

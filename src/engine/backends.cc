@@ -18,18 +18,43 @@ namespace {
 
 struct BackendEntry {
   std::string_view name;
-  std::unique_ptr<Backend> (*make)(int num_threads);
+  std::unique_ptr<Backend> (*make)(int num_threads, int activation_bits);
 };
+
+std::unique_ptr<Backend> make_cpu(int num_threads, int activation_bits) {
+  return activation_bits == 0 ? make_cpu_backend(num_threads) : make_cpu_backend(num_threads, activation_bits);
+}
+
+// For backends that multiply activations of one kind only.
+void refuse_activations(std::string_view backend, std::string_view kind, int activation_bits) {
+  if (activation_bits != 0)
+    throw_input_error(
+        "activations of {} bits: the backend {} multiplies {} activations; the backend cpu has kernels for 15 and 8 "
+        "bits",
+        activation_bits, backend, kind);
+}
+
+std::unique_ptr<Backend> make_reference(int, int activation_bits) {
+  refuse_activations("reference", "float32", activation_bits);
+  return make_reference_backend();
+}
+
+#if defined(NIBBLE_METAL)
+std::unique_ptr<Backend> make_metal(int num_threads, int activation_bits) {
+  refuse_activations("metal", "half and float32", activation_bits);
+  return make_metal_backend(num_threads);
+}
+#endif
 
 // The best first: where Metal is emulated, it is the last.
 constexpr std::array kBackends = {
 #if defined(NIBBLE_METAL) && defined(__APPLE__)
-    BackendEntry{"metal", make_metal_backend},
+    BackendEntry{"metal", make_metal},
 #endif
-    BackendEntry{"cpu", make_cpu_backend},
-    BackendEntry{"reference", [](int) { return make_reference_backend(); }},
+    BackendEntry{"cpu", make_cpu},
+    BackendEntry{"reference", make_reference},
 #if defined(NIBBLE_METAL) && !defined(__APPLE__)
-    BackendEntry{"metal", make_metal_backend},
+    BackendEntry{"metal", make_metal},
 #endif
 };
 
@@ -43,9 +68,9 @@ std::vector<std::string_view> backend_names() {
 
 std::unique_ptr<Backend> make_backend(const BackendOptions& options) {
   const int num_threads = options.num_threads > 0 ? options.num_threads : default_num_threads();
-  if (options.name.empty()) return kBackends.front().make(num_threads);
+  if (options.name.empty()) return kBackends.front().make(num_threads, options.activation_bits);
   for (const BackendEntry& backend : kBackends)
-    if (backend.name == options.name) return backend.make(num_threads);
+    if (backend.name == options.name) return backend.make(num_threads, options.activation_bits);
 #ifndef NIBBLE_METAL
   if (options.name == "metal")
     throw_input_error("backend metal: this build has {}; configure it with -DNIBBLE_METAL=ON to add Metal",

@@ -9,7 +9,8 @@ namespace nibble {
 Batch::Batch(Engine& engine)
     : engine_(engine),
       cache_(engine.backend().make_kv_cache(engine.kv_cache_shape())),
-      lengths_(static_cast<size_t>(engine.kv_cache_shape().num_sequences)) {}
+      lengths_(static_cast<size_t>(engine.kv_cache_shape().num_sequences)),
+      longest_(lengths_.size()) {}
 
 CompiledStep& Batch::step(int64_t M, LogitsFor logits_for) {
   if (M == 1) logits_for = LogitsFor::all_tokens;  // the last token's are those of all
@@ -31,6 +32,9 @@ std::span<const float> Batch::extend(std::span<const int32_t> tokens, std::span<
     if (tokens[i] < 0 || tokens[i] >= vocab_size)
       throw_input_error("token {} does not exist: the model's vocabulary has {} tokens", tokens[i], vocab_size);
     const auto upcoming = std::ranges::count(sequences.subspan(i), sequences[i]);
+    if (upcoming > cache_->shape.spare + 1)
+      throw_input_error("sequence {}: {} tokens in one step, at most {} expected", sequences[i], upcoming,
+                        cache_->shape.spare + 1);
     if (length(sequences[i]) + upcoming > max_len())
       throw_input_error("sequence {}: {} tokens do not fit into a context of {}", sequences[i],
                         length(sequences[i]) + upcoming, max_len());
@@ -38,6 +42,7 @@ std::span<const float> Batch::extend(std::span<const int32_t> tokens, std::span<
   pos_.resize(std::max(pos_.size(), tokens.size()));
   for (size_t i = 0; i < tokens.size(); i++)
     pos_[i] = static_cast<int32_t>(lengths_[static_cast<size_t>(sequences[i])]++);
+  for (size_t s = 0; s < lengths_.size(); s++) longest_[s] = std::max(longest_[s], lengths_[s]);
   const size_t num_rows = logits_for == LogitsFor::all_tokens ? tokens.size() : 1;
   const size_t values = num_rows * static_cast<size_t>(vocab_size);
   logits_.resize(std::max(logits_.size(), values));
@@ -59,7 +64,15 @@ std::span<const float> Batch::prefill(std::span<const int32_t> tokens, int32_t s
 }
 
 void Batch::truncate(int64_t length) {
-  for (int64_t& own : lengths_) own = std::min(own, length);
+  for (size_t s = 0; s < lengths_.size(); s++) {
+    if (!cache_->shape.can_resume(longest_[s], std::min(lengths_[s], length)))
+      throw_input_error(
+          "sequence {} has had {} positions and cannot go back to {}: its layers with a window keep {} positions "
+          "beyond it",
+          s, longest_[s], length, cache_->shape.spare);
+    lengths_[s] = std::min(lengths_[s], length);
+    if (lengths_[s] == 0) longest_[s] = 0;
+  }
 }
 
 int64_t Batch::bytes_per_step() const {

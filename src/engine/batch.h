@@ -29,7 +29,8 @@ class Batch {
   int64_t max_len() const { return cache_->shape.max_len; }
   int64_t length(int64_t sequence) const { return lengths_[static_cast<size_t>(sequence)]; }
 
-  // Every sequence forgets its positions from `length` on.
+  // Every sequence forgets its positions from `length` on. Throws InputError if a layer with a window has forgotten what
+  // the next token would need (EngineOptions::kv_spare).
   void truncate(int64_t length);
 
   // Bytes that the last step, which took a token of each sequence, read: packed weights, of experts those that its
@@ -45,6 +46,7 @@ class Batch {
   std::map<std::pair<int64_t, LogitsFor>, std::unique_ptr<CompiledStep>> steps_;
   const CompiledStep* last_step_ = nullptr;
   std::vector<int64_t> lengths_;
+  std::vector<int64_t> longest_;  // a length at its most since it was 0
   std::vector<int32_t> pos_;
   std::vector<float> logits_;
 };

@@ -22,8 +22,8 @@ ModelFiles open_model(const std::filesystem::path& path) {
 
 ModelFiles random_model(const std::string& shape, int64_t num_layers, RandomFormats formats) {
   return random_model(shape_checkpoint(shape, num_layers), [formats](const MatrixRequest& request) {
-    if (request.hf_heads.transposed || request.name.gguf.ends_with("ffn_gate_inp")) return FormatId::bf16;
-    return request.is_experts && request.hf_heads.head_rows == 0 ? formats.experts : formats.rest;
+    if (request.heads.transposed || request.name.gguf.ends_with("ffn_gate_inp")) return FormatId::bf16;
+    return request.is_experts && request.heads.head_rows == 0 ? formats.experts : formats.rest;
   });
 }
 
@@ -37,16 +37,19 @@ ModelFiles random_model(Checkpoint shape, std::function<FormatId(const MatrixReq
 
 MemoryPlan plan_memory(const Model& model, const Backend& backend, const KvCacheShape& cache, int64_t prefill_block) {
   MemoryPlan plan;
+  int64_t file_bytes = 0, largest = 0;
   for (const WeightEntry& entry : model.weights.entries()) {
     if (const auto* matrix = std::get_if<MatrixEntry>(&entry.what)) {
       const MatrixInfo& info = matrix->info;
       plan.weights_bytes += backend.plan_pack(info.format, info.E, info.N, info.K).bytes;
-      plan.largest_weight_bytes = std::max(plan.largest_weight_bytes, info.bytes);
+      file_bytes += info.bytes;
+      largest = std::max(largest, info.bytes);
     } else {
       plan.weights_bytes += entry.bytes();
     }
   }
-  plan.kv_cache_bytes = cache.bytes_per_token() * cache.max_len * cache.num_sequences;
+  plan.loading_bytes = std::max(largest, std::min(file_bytes, kReadAheadBytes));
+  plan.kv_cache_bytes = cache.bytes();
   const Step step = model.forward(prefill_block, LogitsFor::last_token);
   for (const StepBuffer& buffer : step.buffers)
     plan.scratch_bytes += step.num_rows(buffer.rows) * buffer.width * static_cast<int64_t>(sizeof(float));
@@ -66,7 +69,8 @@ KvCacheShape Engine::kv_cache_shape() const {
   return {.layers = model().kv_layers,
           .num_sequences = options_.num_sequences,
           .max_len = std::min(options_.max_len, model().config.max_position_embeddings),
-          .type = options_.kv_cache_type.value_or(backend_->default_kv_cache_type())};
+          .type = options_.kv_cache_type.value_or(backend_->default_kv_cache_type()),
+          .spare = std::max(options_.kv_spare, options_.prefill_block)};
 }
 
 Engine::Engine(ModelFiles files, const EngineOptions& options)

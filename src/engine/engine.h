@@ -38,8 +38,8 @@ struct MemoryPlan {
   int64_t weights_bytes = 0;  // packed
   int64_t kv_cache_bytes = 0;
   int64_t scratch_bytes = 0;         // buffers of a step of `block` tokens
-  int64_t largest_weight_bytes = 0;  // read while it is packed
-  int64_t total() const { return weights_bytes + kv_cache_bytes + scratch_bytes + largest_weight_bytes; }
+  int64_t loading_bytes = 0;         // of weights that are read and not yet packed
+  int64_t total() const { return weights_bytes + kv_cache_bytes + scratch_bytes + loading_bytes; }
 };
 
 struct EngineOptions {
@@ -48,6 +48,7 @@ struct EngineOptions {
   int64_t max_len = 4096;                    // positions of a sequence; no more than the model has
   int64_t num_sequences = 1;                 // that there will be caches for
   int64_t prefill_block = 64;                // tokens of a prompt that go through together
+  int64_t kv_spare = 1024;                   // KvCacheShape::spare, at least prefill_block
   std::function<void(int64_t done_bytes, int64_t all_bytes)> progress;
 };
 

@@ -10,7 +10,8 @@ namespace nibble {
 
 struct LanguageModel::State {
   State(const std::filesystem::path& path, const Options& options)
-      : engine(path, {.backend = {options.backend, options.num_threads}, .max_len = options.max_len}),
+      : engine(path, {.backend = {options.backend, options.num_threads, options.activation_bits},
+                      .max_len = options.max_len}),
         session(engine),
         tokenizer(find_tokenizer(engine.checkpoint())) {}
 

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <numeric>
 
 #include "base/error.h"
 #include "base/worker_pool.h"
@@ -13,18 +14,19 @@
 #include "engine/engine.h"
 #include "engine/quantize_files.h"
 #include "text/regex.h"
+#include "weights/importer_core.h"
 
 namespace nibble {
 
 namespace {
 
-// How one matrix of the model is written.
+// How one matrix of the model is written, or one for each expert.
 struct OutputMatrix {
-  WeightId id;
-  std::string name;  // without ".weight"
+  MatrixRequest request;  // of the file: latent attention's kv_b_proj is asked for whole
+  std::string name;       // without ".weight"; the * stands for the expert's number
+  MatrixInfo info;        // of the source
   bool is_fp4;
-  DType dtype;              // of a matrix that stays
-  std::string scale_group;  // matrices of one group have one tensor scale: other engines fuse them
+  std::string scale_group;  // matrices of one group have one tensor scale, expert by expert: other engines fuse them
 };
 
 struct OutputVector {
@@ -58,13 +60,17 @@ bool fits_bf16(std::span<const float> values) {
 
 // "model.layers.3.self_attn.q_proj" → "model.layers.3.self_attn.qkv": what vLLM and others fuse into one matrix.
 std::string fused_name(const std::string& name) {
-  const auto replace = [&](std::string_view last, std::string_view fused) {
-    return name.substr(0, name.size() - last.size()) + std::string(fused);
-  };
-  for (std::string_view last : {"q_proj", "k_proj", "v_proj"})
-    if (name.ends_with(last)) return replace(last, "qkv");
-  for (std::string_view last : {"gate_proj", "up_proj"})
-    if (name.ends_with(last)) return replace(last, "gate_up");
+  for (const auto& [last, fused] :
+       std::initializer_list<std::pair<std::string_view, std::string_view>>{{".q_proj", ".qkv"},
+                                                                            {".k_proj", ".qkv"},
+                                                                            {".v_proj", ".qkv"},
+                                                                            {".q_a_proj", ".qkv_a"},
+                                                                            {".kv_a_proj_with_mqa", ".qkv_a"},
+                                                                            {".gate_proj", ".gate_up"},
+                                                                            {".up_proj", ".gate_up"},
+                                                                            {".w1", ".gate_up"},
+                                                                            {".w3", ".gate_up"}})
+    if (name.ends_with(last)) return name.substr(0, name.size() - last.size()) + std::string(fused);
   return name;
 }
 
@@ -75,9 +81,14 @@ class Quantizer {
         options_(options),
         pool_(options.num_threads > 0 ? options.num_threads : default_num_threads()) {
     const DecoderConfig& c = files_.model->config;
-    if (c.moe || c.mla)
-      throw_input_error("{}: {} has experts or latent attention; only dense models are quantised",
-                        files_.checkpoint->path.string(), c.architecture);
+    if (c.architecture == "gpt_oss")
+      throw_input_error("{}: gpt_oss is not quantised: its experts are published in MXFP4, in a layout of their own",
+                        files_.checkpoint->path.string());
+    if ((c.moe || c.mla) && files_.checkpoint->container == Container::gguf)
+      throw_input_error(
+          "{}: a GGUF file with experts or latent attention is not quantised, since no config.json is made of its "
+          "metadata; quantise from the original Hugging Face folder instead",
+          files_.checkpoint->path.string());
     for (const std::string& pattern : options.keep) keep_.emplace_back(pattern);
     choose();
   }
@@ -85,11 +96,11 @@ class Quantizer {
   std::vector<QuantizedTensor> write(const std::filesystem::path& folder) {
     SafetensorsWriter writer(folder, specs());
     int64_t done = 0, all = 0;
-    for (const OutputMatrix& m : matrices_) all += entry(m.id).bytes();
+    for (const OutputMatrix& m : matrices_) all += m.info.bytes;
     std::vector<QuantizedTensor> report;
     for (const OutputMatrix& m : matrices_) {
       report.push_back(m.is_fp4 ? write_fp4(writer, m) : write_kept(writer, m));
-      done += entry(m.id).bytes();
+      done += m.info.bytes;
       if (options_.progress) options_.progress(done, all);
     }
     for (const OutputVector& v : vectors_) write_vector(writer, v);
@@ -101,7 +112,8 @@ class Quantizer {
   std::vector<std::string> kept_modules() const {
     std::vector<std::string> names;
     for (const OutputMatrix& m : matrices_)
-      if (!m.is_fp4) names.push_back(m.name);
+      if (!m.is_fp4)
+        for (int64_t e = 0; e < m.info.E; e++) names.push_back(numbered(m.name, e));
     return names;
   }
 
@@ -109,75 +121,85 @@ class Quantizer {
   bool output_is_tied() const { return files_.model->config.tied_embeddings && !unties_output_; }
 
  private:
-  const WeightEntry& entry(WeightId id) const { return files_.model->weights.entries()[static_cast<size_t>(id.index)]; }
-  const MatrixEntry& matrix(WeightId id) const { return std::get<MatrixEntry>(entry(id).what); }
-  CanonicalWeight read(WeightId id) const { return files_.source->read(matrix(id).request); }
+  const VectorRequest& vector(WeightId id) const {
+    return std::get<VectorRequest>(files_.model->weights.entries()[static_cast<size_t>(id.index)].what);
+  }
 
-  bool is_kept(const std::string& name) const {
-    const bool is_embedding = name == "model.embed_tokens", is_output = name == "lm_head";
-    if (is_embedding || (is_output && !options_.all)) return true;
+  // Embedding and router always stay, and so does kv_b_proj, half of which becomes bfloat16 again when it is read.
+  bool is_kept(const MatrixRequest& request, const std::string& name) const {
+    const bool is_output = name == "lm_head";
+    if (name == "model.embed_tokens" || (is_output && !options_.all)) return true;
+    if (request.name.gguf.ends_with("ffn_gate_inp") || request.name.gguf.ends_with("attn_kv_b")) return true;
     return std::ranges::any_of(keep_, [&](const Regex& pattern) {
       size_t begin = 0, end = 0;
       return Regex::Search(pattern).find(name, 0, begin, end);
     });
   }
 
+  void add_matrix(const MatrixRequest& request, const std::string& name) {
+    // Formats on both sides store whole groups; a matrix that does not consist of them stays.
+    const bool is_fp4 = !is_kept(request, name) && request.K % group_size(options_.format) == 0;
+    matrices_.push_back({request, name, files_.source->describe(request), is_fp4, fused_name(name)});
+  }
+
   void choose() {
-    const int64_t group = group_size(options_.format);
     const auto entries = files_.model->weights.entries();
     for (int i = 0; i < static_cast<int>(entries.size()); i++) {
-      const WeightId id{i};
-      if (const auto* m = std::get_if<MatrixEntry>(&entries[static_cast<size_t>(i)].what)) {
-        const std::string& name = m->request.name.hf;
-        // Formats on both sides store whole groups; a matrix that does not consist of them stays.
-        const bool fp4 = !is_kept(name) && m->info.K % group == 0;
-        matrices_.push_back({id, name, fp4, dtype_for_kept(m->info.format), fused_name(name)});
-      } else {
-        const auto values = files_.source->read_vector(std::get<VectorRequest>(entries[static_cast<size_t>(i)].what));
-        vectors_.push_back({id, fits_bf16(values) ? DType::bf16 : DType::f32});
+      const auto* m = std::get_if<MatrixEntry>(&entries[static_cast<size_t>(i)].what);
+      if (m == nullptr) {
+        const auto values = files_.source->read_vector(vector(WeightId{i}));
+        vectors_.push_back({WeightId{i}, fits_bf16(values) ? DType::bf16 : DType::f32});
+      } else if (m->request.heads.head_rows == 0) {
+        add_matrix(m->request, m->request.name.hf);
+      } else if (!m->request.heads.transposed) {  // once for both slices
+        if (!files_.source->has(m->request.name))
+          throw_input_error(
+              "{}: {} is there only as two parts, which no other program reads; quantise from the "
+              "original Hugging Face folder instead",
+              files_.checkpoint->path.string(), m->request.name.hf);
+        add_matrix(sliced_matrix(m->request), m->request.name.hf);
       }
     }
-    if (options_.all && files_.model->config.tied_embeddings && !is_kept("lm_head")) {
+    if (options_.all && files_.model->config.tied_embeddings) {
       const auto embedding = std::ranges::find(matrices_, "model.embed_tokens", &OutputMatrix::name);
-      if (embedding != matrices_.end() && matrix(embedding->id).info.K % group == 0) {
-        matrices_.push_back({embedding->id, "lm_head", true, DType::bf16, "lm_head"});
-        unties_output_ = true;
-      }
+      if (embedding == matrices_.end()) return;
+      add_matrix(MatrixRequest(embedding->request), "lm_head");
+      unties_output_ = matrices_.back().is_fp4;
+      if (!unties_output_) matrices_.pop_back();
     }
   }
 
   std::vector<TensorSpec> specs() const {
     std::vector<TensorSpec> specs;
     for (const OutputMatrix& m : matrices_) {
-      const MatrixInfo& info = matrix(m.id).info;
-      if (!m.is_fp4) {
-        specs.push_back({m.name + ".weight", m.dtype, {info.N, info.K}});
-        continue;
+      for (int64_t e = 0; e < m.info.E; e++) {
+        const std::string name = numbered(m.name, e);
+        if (!m.is_fp4) {
+          specs.push_back({name + ".weight", dtype_for_kept(m.info.format), {m.info.N, m.info.K}});
+          continue;
+        }
+        const std::vector<TensorSpec> fp4 = fp4_specs(name, options_.format, m.info.N, m.info.K);
+        specs.insert(specs.end(), fp4.begin(), fp4.end());
       }
-      const std::vector<TensorSpec> fp4 = fp4_specs(m.name, options_.format, info.N, info.K);
-      specs.insert(specs.end(), fp4.begin(), fp4.end());
     }
-    for (const OutputVector& v : vectors_) {
-      const auto& request = std::get<VectorRequest>(entry(v.id).what);
-      specs.push_back({request.name.hf, v.dtype, {request.size}});
-    }
+    for (const OutputVector& v : vectors_) specs.push_back({vector(v.id).name.hf, v.dtype, {vector(v.id).size}});
     return specs;
   }
 
-  // Calls work(row n, its values) for all rows, on all workers; each call's result is added up.
+  // Calls work(row, its values) for the rows of all experts, on all workers; each call's result is added up.
   template <class Work>
   double sum_over_rows(const CanonicalWeight& w, const Work& work) {
     std::mutex mutex;
     double total = 0;
     std::exception_ptr failure;
     pool_.run([&](int worker) {
-      const auto [first, last] = worker_range(w.N, 1, worker, pool_.num_threads());
-      std::vector<float> row(static_cast<size_t>(w.K));
+      const auto [first, last] = worker_range(w.E * w.N, 1, worker, pool_.num_threads());
+      std::vector<float> values(static_cast<size_t>(w.K));
       double sum = 0;
       try {
-        for (int64_t n = first; n < last; n++) {
-          decode_row(w, 0, n, row.data());
-          sum += work(n, std::span<const float>(row));
+        for (int64_t row = first; row < last; row++) {
+          decode_row(w, row / w.N, row % w.N, values.data());
+          sum += work(row, std::span<const float>(values));
         }
       } catch (...) {
         const std::lock_guard lock(mutex);
@@ -190,82 +212,102 @@ class Quantizer {
     return total;
   }
 
-  float largest(const CanonicalWeight& w) {
-    std::vector<float> rows(static_cast<size_t>(w.N));
-    sum_over_rows(w, [&](int64_t n, std::span<const float> row) {
-      float& most = rows[static_cast<size_t>(n)];
-      for (float value : row) most = std::max(most, std::fabs(value));
+  // The largest magnitude of each expert.
+  std::vector<float> largest(const CanonicalWeight& w) {
+    std::vector<float> rows(static_cast<size_t>(w.E * w.N));
+    sum_over_rows(w, [&](int64_t row, std::span<const float> values) {
+      float& most = rows[static_cast<size_t>(row)];
+      for (float value : values) most = std::max(most, std::fabs(value));
       return 0.0;
     });
-    return rows.empty() ? 0 : *std::ranges::max_element(rows);
+    std::vector<float> experts(static_cast<size_t>(w.E));
+    for (size_t row = 0; row < rows.size(); row++) {
+      float& most = experts[row / static_cast<size_t>(w.N)];
+      most = std::max(most, rows[row]);
+    }
+    return experts;
   }
 
-  float tensor_scale(const OutputMatrix& m) {
-    const auto [it, is_new] = largest_.try_emplace(m.scale_group, 0.0f);
-    if (is_new)
-      for (const OutputMatrix& other : matrices_)
-        if (other.is_fp4 && other.scale_group == m.scale_group)
-          it->second = std::max(it->second, largest(read(other.id)));
-    return tensor_scale_for(options_.format, it->second);
+  // One for each expert.
+  std::vector<float> tensor_scales(const OutputMatrix& m) {
+    std::vector<float> scales(static_cast<size_t>(m.info.E), 1.0f);
+    if (!has_tensor_scale(options_.format)) return scales;
+    std::vector<float>& most = largest_[m.scale_group];
+    if (most.empty()) {
+      most.resize(scales.size());
+      for (const OutputMatrix& other : matrices_) {
+        if (!other.is_fp4 || other.scale_group != m.scale_group) continue;
+        const std::vector<float> of_other = largest(files_.source->read(other.request));
+        std::ranges::transform(most, of_other, most.begin(), [](float a, float b) { return std::max(a, b); });
+      }
+    }
+    std::ranges::transform(most, scales.begin(), [&](float a) { return tensor_scale_for(options_.format, a); });
+    return scales;
   }
 
-  static QuantizedTensor row_of(const OutputMatrix& m, const MatrixInfo& info, std::string_view to, size_t bytes,
-                                double squared_errors, double squares) {
-    return {m.name, std::string(format_name(info.format)), std::string(to), static_cast<int64_t>(bytes),
-            squares > 0 ? std::sqrt(squared_errors / squares) : 0.0};
+  static QuantizedTensor row_of(const OutputMatrix& m, std::string_view to, size_t bytes,
+                                const std::vector<double>& squared_errors, double squares) {
+    const double sum = std::accumulate(squared_errors.begin(), squared_errors.end(), 0.0);
+    return {m.name, std::string(format_name(m.info.format)), std::string(to), static_cast<int64_t>(bytes),
+            squares > 0 ? std::sqrt(sum / squares) : 0.0};
   }
 
   QuantizedTensor write_fp4(SafetensorsWriter& writer, const OutputMatrix& m) {
-    const float scale = tensor_scale(m);
-    const CanonicalWeight w = read(m.id);
+    const std::vector<float> tensor_scale = tensor_scales(m);
+    const CanonicalWeight w = files_.source->read(m.request);
+    const int64_t num_rows = w.E * w.N;
     const int64_t row_codes = code_bytes(options_.format, w.K), row_scales = scale_bytes(options_.format, w.K);
-    std::vector<uint8_t> codes(static_cast<size_t>(w.N * row_codes)), scales(static_cast<size_t>(w.N * row_scales));
-    std::vector<double> errors(static_cast<size_t>(w.N));
-    const double squares = sum_over_rows(w, [&](int64_t n, std::span<const float> row) {
-      uint8_t* row_code = codes.data() + n * row_codes;
-      uint8_t* row_scale = scales.data() + n * row_scales;
-      encode_row(options_.format, row, scale, options_.search, row_code, row_scale);
+    std::vector<uint8_t> codes(static_cast<size_t>(num_rows * row_codes));
+    std::vector<uint8_t> scales(static_cast<size_t>(num_rows * row_scales));
+    std::vector<double> errors(static_cast<size_t>(num_rows));
+    const double squares = sum_over_rows(w, [&](int64_t row, std::span<const float> values) {
+      uint8_t* row_code = codes.data() + row * row_codes;
+      uint8_t* row_scale = scales.data() + row * row_scales;
+      const float scale = tensor_scale[static_cast<size_t>(row / w.N)];
+      encode_row(options_.format, values, scale, options_.search, row_code, row_scale);
       double sum = 0;
       visit_format(options_.format, [&](auto format) {
-        for (size_t k = 0; k < row.size(); k++) {
+        for (size_t k = 0; k < values.size(); k++) {
           const double back = format.decode(row_code, row_scale, static_cast<int64_t>(k)) * scale;
-          errors[static_cast<size_t>(n)] += (back - row[k]) * (back - row[k]);
-          sum += static_cast<double>(row[k]) * row[k];
+          errors[static_cast<size_t>(row)] += (back - values[k]) * (back - values[k]);
+          sum += static_cast<double>(values[k]) * values[k];
         }
       });
       return sum;
     });
-    double squared_errors = 0;
-    for (double error : errors) squared_errors += error;
-    append_fp4(writer, m.name, options_.format, codes, scales, scale);
-    files_.source->release(matrix(m.id).request);
-    return row_of(m, matrix(m.id).info, format_name(options_.format), codes.size() + scales.size(), squared_errors,
-                  squares);
+    for (int64_t e = 0; e < w.E; e++)
+      append_fp4(writer, numbered(m.name, e), options_.format, of_expert(codes, e, w.E), of_expert(scales, e, w.E),
+                 tensor_scale[static_cast<size_t>(e)]);
+    return row_of(m, format_name(options_.format), codes.size() + scales.size(), errors, squares);
   }
 
   QuantizedTensor write_kept(SafetensorsWriter& writer, const OutputMatrix& m) {
-    const CanonicalWeight w = read(m.id);
-    std::vector<uint8_t> bytes(static_cast<size_t>(dtype_bytes(m.dtype, w.N * w.K)));
-    const size_t row_bytes = bytes.size() / static_cast<size_t>(std::max<int64_t>(w.N, 1));
-    std::vector<double> errors(static_cast<size_t>(w.N));
-    const double squares = sum_over_rows(w, [&](int64_t n, std::span<const float> row) {
-      uint8_t* to = bytes.data() + static_cast<size_t>(n) * row_bytes;
+    const CanonicalWeight w = files_.source->read(m.request);
+    const DType dtype = dtype_for_kept(m.info.format);
+    std::vector<uint8_t> bytes(static_cast<size_t>(dtype_bytes(dtype, w.E * w.N * w.K)));
+    const size_t row_bytes = bytes.size() / static_cast<size_t>(std::max<int64_t>(w.E * w.N, 1));
+    std::vector<double> errors(static_cast<size_t>(w.E * w.N));
+    const double squares = sum_over_rows(w, [&](int64_t row, std::span<const float> values) {
+      uint8_t* to = bytes.data() + static_cast<size_t>(row) * row_bytes;
       double sum = 0;
-      for (size_t k = 0; k < row.size(); k++) {
-        const double error = store(row[k], m.dtype, to, k) - static_cast<double>(row[k]);
-        errors[static_cast<size_t>(n)] += error * error;
-        sum += static_cast<double>(row[k]) * row[k];
+      for (size_t k = 0; k < values.size(); k++) {
+        const double error = store(values[k], dtype, to, k) - static_cast<double>(values[k]);
+        errors[static_cast<size_t>(row)] += error * error;
+        sum += static_cast<double>(values[k]) * values[k];
       }
       return sum;
     });
-    double squared_errors = 0;
-    for (double error : errors) squared_errors += error;
-    writer.append(m.name + ".weight", bytes);
-    return row_of(m, matrix(m.id).info, dtype_name(m.dtype), bytes.size(), squared_errors, squares);
+    for (int64_t e = 0; e < w.E; e++) writer.append(numbered(m.name, e) + ".weight", of_expert(bytes, e, w.E));
+    return row_of(m, dtype_name(dtype), bytes.size(), errors, squares);
+  }
+
+  static std::span<const uint8_t> of_expert(std::span<const uint8_t> all, int64_t e, int64_t E) {
+    const size_t size = all.size() / static_cast<size_t>(E);
+    return all.subspan(static_cast<size_t>(e) * size, size);
   }
 
   void write_vector(SafetensorsWriter& writer, const OutputVector& v) {
-    const auto& request = std::get<VectorRequest>(entry(v.id).what);
+    const VectorRequest& request = vector(v.id);
     const std::vector<float> values = files_.source->read_vector(request);
     std::vector<uint8_t> bytes(static_cast<size_t>(dtype_bytes(v.dtype, request.size)));
     for (size_t i = 0; i < values.size(); i++) store(values[i], v.dtype, bytes.data(), i);
@@ -290,7 +332,7 @@ class Quantizer {
   std::vector<OutputMatrix> matrices_;
   std::vector<OutputVector> vectors_;
   bool unties_output_ = false;
-  std::map<std::string, float> largest_;  // by scale_group
+  std::map<std::string, std::vector<float>> largest_;  // of each expert, by scale_group
 };
 
 }  // namespace

@@ -73,6 +73,8 @@ Json quantized_config(const ModelFiles& files, FormatId format, const std::vecto
   } else {
     for (const auto& [key, value] : checkpoint.config.items())
       if (key != "quantization" && key != "quantization_config") config[key] = value;
+    // Layers that predict more than the next token are not read, and so not written.
+    if (config.contains("num_nextn_predict_layers")) config["num_nextn_predict_layers"] = 0;
   }
   config["quantization_config"] = format == FormatId::nvfp4 ? modelopt_config(kept) : compressed_tensors_config(kept);
   return config;

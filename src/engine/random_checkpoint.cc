@@ -26,7 +26,7 @@ struct Piece {
   const MatrixEntry* matrix() const { return std::get_if<MatrixEntry>(&entry->what); }
 };
 
-bool is_slice(const MatrixEntry& m) { return m.request.hf_heads.head_rows > 0; }
+bool is_slice(const MatrixEntry& m) { return m.request.heads.head_rows > 0; }
 
 // In the order of published files: all of one expert, then all of the next. Slices of one matrix stand one after the
 // other; the first, which is transposed, is written with the second.
@@ -36,7 +36,7 @@ std::vector<Piece> pieces_of(std::span<const WeightEntry> entries) {
   for (auto at = entries.begin(); at != entries.end();) {
     const auto* m = std::get_if<MatrixEntry>(&at->what);
     if (!is_of_experts(*at)) {
-      if (m == nullptr || !is_slice(*m) || m->request.hf_heads.transposed) pieces.push_back({&*at, 0});
+      if (m == nullptr || !is_slice(*m) || m->request.heads.transposed) pieces.push_back({&*at, 0});
       ++at;
       continue;
     }
@@ -86,7 +86,7 @@ class Writer {
     if (piece.matrix() == nullptr) return {{name, DType::f32, {std::get<VectorRequest>(piece.entry->what).size}}};
     const MatrixInfo& info = piece.matrix()->info;
     if (is_slice(*piece.matrix()))
-      return {{name + ".weight", DType::bf16, {info.E * piece.matrix()->request.hf_heads.head_rows, info.N}}};
+      return {{name + ".weight", DType::bf16, {info.E * piece.matrix()->request.heads.head_rows, info.N}}};
     if (is_fp4(*piece.matrix())) return fp4_specs(name, info.format, info.N, info.K);
     return {{name + ".weight", DType::bf16, {info.N, info.K}}};
   }
@@ -149,7 +149,7 @@ class Writer {
 
 std::function<FormatId(const MatrixRequest&)> published_formats(FormatId fp4) {
   return [fp4](const MatrixRequest& r) {
-    const bool is_plain = r.hf_heads.head_rows > 0 || r.name.gguf == "token_embd" || r.name.gguf == "output" ||
+    const bool is_plain = r.heads.head_rows > 0 || r.name.gguf == "token_embd" || r.name.gguf == "output" ||
                           r.name.gguf.ends_with("ffn_gate_inp") || r.K % group_size(fp4) != 0;
     return is_plain ? FormatId::bf16 : fp4;
   };

@@ -55,6 +55,7 @@ void Session::run(CompiledStep& step, std::span<const int32_t> tokens, std::span
   step.run({tokens, std::span(pos_).first(tokens.size()), std::span(sequence_).first(tokens.size())}, *cache_, logits);
   std::ranges::copy(tokens, tokens_.begin() + length_);
   length_ += static_cast<int64_t>(tokens.size());
+  longest_ = std::max(longest_, length_);
 }
 
 std::span<const float> Session::prefill(std::span<const int32_t> tokens, const std::atomic<bool>* stop) {
@@ -74,7 +75,7 @@ std::span<const float> Session::prefill(std::span<const int32_t> tokens, const s
 void Session::forward(std::span<const int32_t> tokens, int64_t block, float* out) {
   check(tokens);
   while (!tokens.empty()) {
-    const size_t count = std::min(tokens.size(), static_cast<size_t>(block));
+    const size_t count = std::min(tokens.size(), static_cast<size_t>(std::min(block, cache_->shape.spare)));
     const size_t values = count * logits_.size();
     run(step(static_cast<int64_t>(count), LogitsFor::all_tokens), tokens.first(count), {out, values});
     out += values;
@@ -87,7 +88,11 @@ std::span<const float> Session::decode(int32_t token) {
   return logits_;
 }
 
-void Session::truncate(int64_t length) { length_ = std::min(length_, length); }
+void Session::truncate(int64_t length) {
+  length_ = std::min(length_, length);
+  if (!cache_->shape.can_resume(longest_, length_)) length_ = 0;
+  if (length_ == 0) longest_ = 0;
+}
 
 int64_t Session::keep_prefix(std::span<const int32_t> prompt) {
   const auto differ = std::ranges::mismatch(tokens(), prompt.first(prompt.empty() ? 0 : prompt.size() - 1));

@@ -34,11 +34,12 @@ class Session {
   // The tokens at the positions used so far.
   std::span<const int32_t> tokens() const { return {tokens_.data(), static_cast<size_t>(length_)}; }
 
-  // Forgets all positions from `length` on.
+  // Forgets all positions from `length` on; or everything, if a layer with a window has forgotten what the next token
+  // would need (EngineOptions::kv_spare). length() tells.
   void truncate(int64_t length);
 
   // Keeps what is common to the cache and the beginning of `prompt`, but not its last token, whose logits will be asked
-  // for; forgets the rest. Returns the tokens kept: prompt.subspan of that is what to put through.
+  // for; forgets the rest, as truncate does. Returns the tokens kept: prompt.subspan of that is what to put through.
   int64_t keep_prefix(std::span<const int32_t> prompt);
 
   // Bytes that a decode step at the present length reads: packed weights and cached keys and values.
@@ -59,6 +60,7 @@ class Session {
   std::vector<float> logits_;
   std::vector<int32_t> tokens_;  // [max_len]
   int64_t length_ = 0;
+  int64_t longest_ = 0;  // length_ at its most since it was 0
 };
 
 }  // namespace nibble

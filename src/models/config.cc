@@ -231,10 +231,11 @@ DecoderConfig read_gguf(const Checkpoint& checkpoint) {
   read_scaling({reader, "rope.scaling.type", "rope.scaling.factor", "rope.scaling.original_context_length",
                 "rope.scaling.attn_factor", "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow"},
                static_cast<double>(c.max_position_embeddings), rope);
-  if (is_latent && rope.scaling == RopeScaling::yarn) {
-    // The file's factor stretches scores alone; it holds 0.1 mscale_all_dim.
+  const double log_multiplier = reader.number("rope.scaling.yarn_log_multiplier", 0.0);
+  if (is_latent && rope.scaling == RopeScaling::yarn && log_multiplier != 0) {
+    // 0.1 mscale_all_dim. mscale is not in the file; all published models have the same.
     rope.attention_factor = 1;
-    rope.mscale_all_dim = 10 * reader.number("rope.scaling.yarn_log_multiplier", 0.0);
+    rope.mscale_all_dim = 10 * log_multiplier;
   } else {
     rope.attention_factor *= yarn_attention_factor(rope.factor);  // in GGUF files it multiplies YaRN's own
   }

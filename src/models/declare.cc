@@ -85,18 +85,21 @@ MlaWeights declare_mla(WeightTable& table, const DecoderConfig& c, int64_t layer
                           c.hidden_size, bias);
   w.kv_a_norm =
       table.vector({.name = name("self_attn.kv_a_layernorm.weight", "attn_kv_a_norm.weight"), .size = latent});
-  w.k_b = table.matrix({.name = name("self_attn.kv_b_proj", "attn_k_b"),
-                        .E = c.num_heads,
-                        .N = latent,
-                        .K = nope,
-                        .is_experts = true,
-                        .hf_heads = {.head_rows = nope + v, .first_row = 0, .transposed = true}});
-  w.v_b = table.matrix({.name = name("self_attn.kv_b_proj", "attn_v_b"),
-                        .E = c.num_heads,
-                        .N = v,
-                        .K = latent,
-                        .is_experts = true,
-                        .hf_heads = {.head_rows = nope + v, .first_row = nope}});
+  w.k_b = table.matrix(
+      {.name = name("self_attn.kv_b_proj", "attn_kv_b"),
+       .E = c.num_heads,
+       .N = latent,
+       .K = nope,
+       .is_experts = true,
+       .heads = {
+           .alone = name("self_attn.embed_q", "attn_k_b"), .head_rows = nope + v, .first_row = 0, .transposed = true}});
+  w.v_b = table.matrix(
+      {.name = name("self_attn.kv_b_proj", "attn_kv_b"),
+       .E = c.num_heads,
+       .N = v,
+       .K = latent,
+       .is_experts = true,
+       .heads = {.alone = name("self_attn.unembed_out", "attn_v_b"), .head_rows = nope + v, .first_row = nope}});
   w.o = declare_linear(table, name("self_attn.o_proj", "attn_output"), c.hidden_size, c.num_heads * v, bias);
   return w;
 }

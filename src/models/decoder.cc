@@ -10,7 +10,7 @@ Decoder::Layer Decoder::declare_layer(int64_t layer, const LayerStyle& style) {
   } else {
     l.attention = declare_attention(weights, config, layer, style);
     const int64_t width = config.num_kv_heads * config.head_dim;
-    kv_layers.push_back({width, width, config.window(layer)});
+    kv_layers.push_back({width, width, config.window(layer), config.num_kv_heads});
   }
   if (config.is_sparse(layer)) {
     l.mlp = declare_moe(weights, config, layer, style);

@@ -92,7 +92,7 @@ MoeConfig read_sigmoid_experts(const Checkpoint& checkpoint, const DecoderConfig
   }
   read_dense_layers(reader, keys, c.num_layers, moe);
   moe.shared_intermediate_size = reader.count(keys.num_shared, 1 << 10, 0) * moe.intermediate_size;
-  moe.normalise = reader.boolean(keys.normalise, true);
+  moe.normalise = reader.boolean(keys.normalise, !is_gguf);  // llama.cpp's converter writes the key only if it is true
   moe.scale = static_cast<float>(reader.number(keys.scale, 1.0));
   moe.num_groups = reader.size(keys.num_groups, moe.num_experts, 1);
   moe.top_groups = reader.size(keys.top_groups, moe.num_groups, 1);
@@ -110,12 +110,15 @@ MlaConfig read_mla_config(const Checkpoint& checkpoint, const DecoderConfig& c) 
     mla.q_lora_rank = reader.count("attention.q_lora_rank", kLargestWidth, 0);
     mla.kv_lora_rank = reader.size("attention.kv_lora_rank", kLargestWidth);
     mla.qk_rope_head_dim = reader.size("rope.dimension_count", kLargestWidth);
-    const int64_t key_length = reader.size("attention.key_length_mla", kLargestWidth);
+    // Files from before keys and values were absorbed have the heads' sizes under the plain keys.
+    const bool is_absorbed = reader.has("attention.key_length_mla");
+    const char* key_length_key = is_absorbed ? "attention.key_length_mla" : "attention.key_length";
+    const int64_t key_length = reader.size(key_length_key, kLargestWidth);
     if (key_length <= mla.qk_rope_head_dim)
-      reader.reject("attention.key_length_mla",
+      reader.reject(key_length_key,
                     fmt::format("more than the {} of rope.dimension_count expected", mla.qk_rope_head_dim));
     mla.qk_nope_head_dim = key_length - mla.qk_rope_head_dim;
-    mla.v_head_dim = reader.size("attention.value_length_mla", kLargestWidth);
+    mla.v_head_dim = reader.size(is_absorbed ? "attention.value_length_mla" : "attention.value_length", kLargestWidth);
     mla.rope_interleave = true;
   } else {
     mla.q_lora_rank = reader.count("q_lora_rank", kLargestWidth, 0);

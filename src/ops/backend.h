@@ -23,15 +23,35 @@ int64_t kv_cache_value_bytes(KvCacheType type);
 // Values that one token leaves in one layer's cache.
 struct KvLayer {
   int64_t k_width, v_width;
-  int64_t window = 0;  // positions that a step reads; 0: all
+  int64_t window = 0;     // positions that a token reads, its own among them; 0: all
+  int64_t num_heads = 1;  // equal pieces of k and of v that are read apart
 };
 
+// A layer with a window keeps the last window + spare positions of each sequence, in a ring; the others keep all.
 struct KvCacheShape {
   std::vector<KvLayer> layers;
   int64_t num_sequences = 1;
   int64_t max_len = 0;  // positions of each sequence
   KvCacheType type = KvCacheType::f16;
+  int64_t spare = 1024;  // one step may add spare + 1 tokens of a sequence; and see can_resume
 
+  // Positions of each sequence that the layer keeps: position p is in row p % kept(layer).
+  int64_t kept(const KvLayer& layer) const {
+    return layer.window > 0 ? std::min(layer.window + spare, max_len) : max_len;
+  }
+  // Whether a sequence that has had up to `longest` positions since it was empty can go on from its first `length`: all
+  // that the next token will read must still be there. So it is for length 0 and for longest - spare <= length.
+  bool can_resume(int64_t longest, int64_t length) const {
+    return length == 0 || std::ranges::all_of(layers, [&](const KvLayer& layer) {
+             return layer.window == 0 || longest - kept(layer) <= std::max<int64_t>(length - layer.window + 1, 0);
+           });
+  }
+
+  int64_t bytes() const {  // of the whole cache
+    int64_t values = 0;
+    for (const KvLayer& layer : layers) values += (layer.k_width + layer.v_width) * kept(layer);
+    return num_sequences * values * kv_cache_value_bytes(type);
+  }
   int64_t bytes_per_token() const {  // of one sequence, in all layers
     int64_t values = 0;
     for (const KvLayer& layer : layers) values += layer.k_width + layer.v_width;

@@ -12,7 +12,7 @@ void copy_rows(const CanonicalWeight& w, const MatrixRequest& r, uint8_t* codes,
   const auto row_scales = static_cast<size_t>(scale_bytes(w.format, w.K));
   for (int64_t e = 0; e < r.E; e++) {
     for (int64_t n = 0; n < r.N; n++, codes += row_codes, scales += row_scales) {
-      const CanonicalRow row = canonical_row(w, 0, e * r.hf_heads.head_rows + r.hf_heads.first_row + n);
+      const CanonicalRow row = canonical_row(w, 0, e * r.heads.head_rows + r.heads.first_row + n);
       std::memcpy(codes, row.codes, row_codes);
       if (row_scales > 0) std::memcpy(scales, row.scales, row_scales);
     }
@@ -25,7 +25,7 @@ void transpose_rows(const CanonicalWeight& w, const MatrixRequest& r, FormatId f
   visit_format(w.format, [&](auto from) {
     for (int64_t e = 0; e < r.E; e++) {
       for (int64_t k = 0; k < r.K; k++) {
-        const CanonicalRow row = canonical_row(w, 0, e * r.hf_heads.head_rows + r.hf_heads.first_row + k);
+        const CanonicalRow row = canonical_row(w, 0, e * r.heads.head_rows + r.heads.first_row + k);
         for (int64_t n = 0; n < r.N; n++) {
           const float value = from.decode(row.codes, row.scales, n);
           uint8_t* to = codes + ((e * r.N + n) * r.K + k) * size;
@@ -56,17 +56,17 @@ FormatId transposed_format(FormatId format) {
 }
 
 MatrixRequest sliced_matrix(const MatrixRequest& r) {
-  return {.name = r.name, .N = r.E * r.hf_heads.head_rows, .K = r.hf_heads.transposed ? r.N : r.K};
+  return {.name = r.name, .N = r.E * r.heads.head_rows, .K = r.heads.transposed ? r.N : r.K};
 }
 
 CanonicalWeight slice_heads(const CanonicalWeight& weight, const MatrixRequest& r) {
-  const FormatId format = r.hf_heads.transposed ? transposed_format(weight.format) : weight.format;
+  const FormatId format = r.heads.transposed ? transposed_format(weight.format) : weight.format;
   const auto all_codes = static_cast<size_t>(r.E * r.N * code_bytes(format, r.K));
   const auto all_scales = static_cast<size_t>(r.E * r.N * scale_bytes(format, r.K));
   const auto bytes = std::make_shared<const Buffer>(all_codes + all_scales);
   uint8_t* codes = bytes->data();
   uint8_t* scales = codes + all_codes;
-  if (r.hf_heads.transposed) {
+  if (r.heads.transposed) {
     transpose_rows(weight, r, format, codes);
   } else {
     copy_rows(weight, r, codes, scales);

@@ -134,12 +134,20 @@ std::vector<float> Importer::read_vector(const VectorRequest& request) {
 }
 
 bool Importer::is_slice(const MatrixRequest& request) const {
-  return request.hf_heads.head_rows > 0 && checkpoint_->container == Container::safetensors;
+  return request.heads.head_rows > 0 && !has(request.heads.alone);
+}
+
+StoredMatrix Importer::locate_in_file(const MatrixRequest& request) {
+  if (request.heads.head_rows == 0) return locate(request);
+  if (is_slice(request)) return locate(sliced_matrix(request));
+  MatrixRequest alone = request;
+  alone.name = request.heads.alone;
+  return locate(alone);
 }
 
 MatrixInfo Importer::describe(const MatrixRequest& request) {
-  const StoredMatrix stored = locate(is_slice(request) ? sliced_matrix(request) : request);
-  const bool is_transposed = is_slice(request) && request.hf_heads.transposed;
+  const StoredMatrix stored = locate_in_file(request);
+  const bool is_transposed = is_slice(request) && request.heads.transposed;
   const FormatId format = is_transposed ? transposed_format(stored.format) : stored.format;
   const auto [E, N, K] = std::tuple(request.E, request.N, request.K);
   const int64_t bytes = E * N * (code_bytes(format, K) + scale_bytes(format, K));
@@ -148,25 +156,28 @@ MatrixInfo Importer::describe(const MatrixRequest& request) {
 
 CanonicalWeight Importer::read(const MatrixRequest& request) {
   if (is_slice(request)) return slice_heads(read(sliced_matrix(request)), request);
-  const StoredMatrix stored = locate(request);
-  if (stored.experts.empty()) return read_located(request, stored);
+  const StoredMatrix located = locate_in_file(request);
+  StagedTensors staged(*checkpoint_);
+  const StoredMatrix stored = staged.add(located);
+  // What is not in a file lies in the checkpoint.
+  const auto bytes = std::make_shared<const std::pair<std::shared_ptr<const void>, std::shared_ptr<const Checkpoint>>>(
+      staged.read(), checkpoint_);
+  if (stored.experts.empty()) return read_located(request, stored, bytes);
 
-  // One by one: each is checked under its own name, then copied to its place.
-  OwnedWeight owned = own(request, stored);
-  const int64_t codes_bytes = request.N * code_bytes(stored.format, request.K);
-  const int64_t scales_bytes = request.N * scale_bytes(stored.format, request.K);
-  for (int64_t e = 0; e < request.E; e++) {
-    const MatrixRequest one{.name = request.name, .N = request.N, .K = request.K};
-    const CanonicalWeight expert = read_located(one, stored.experts[static_cast<size_t>(e)]);
-    std::ranges::copy(expert.codes, owned.codes + e * codes_bytes);
-    std::ranges::copy(expert.scales, owned.scales + e * scales_bytes);
-    owned.weight.parts[0].tensor_scale[static_cast<size_t>(e)] = expert.parts[0].tensor_scale[0];
+  // One by one: each is checked under its own name, and stays where it is.
+  CanonicalWeight all{.format = stored.format, .E = request.E, .N = request.N, .K = request.K, .parts = {{0, {}}}};
+  const MatrixRequest one{.name = request.name, .N = request.N, .K = request.K};
+  for (const StoredMatrix& expert : stored.experts) {
+    all.experts.push_back(read_located(one, expert, bytes));
+    all.parts[0].tensor_scale.push_back(all.experts.back().parts[0].tensor_scale[0]);
   }
-  return std::move(owned.weight);
+  return all;
 }
 
-CanonicalWeight Importer::read_located(const MatrixRequest& request, const StoredMatrix& stored) const {
+CanonicalWeight Importer::read_located(const MatrixRequest& request, const StoredMatrix& stored,
+                                       const std::shared_ptr<const void>& bytes) const {
   CanonicalWeight weight = load(request, stored);
+  if (weight.storage == nullptr) weight.storage = bytes;
   check_weight(weight, where(stored.scales != nullptr ? *stored.scales : *stored.codes), where(*stored.codes));
   return weight;
 }
@@ -180,7 +191,7 @@ std::vector<std::string> Importer::end_recording() {
 
 std::vector<std::string> Importer::tensors_of(const MatrixRequest& request) {
   recorded_.emplace();
-  locate(is_slice(request) ? sliced_matrix(request) : request);
+  locate_in_file(request);
   return end_recording();
 }
 
@@ -188,22 +199,6 @@ std::vector<std::string> Importer::tensors_of(const VectorRequest& request) {
   recorded_.emplace();
   take_vector(request, locate_vector(request.name));
   return end_recording();
-}
-
-void Importer::release(const MatrixRequest& request) {
-  release_located(locate(is_slice(request) ? sliced_matrix(request) : request));
-}
-
-void Importer::release_located(const StoredMatrix& stored) const {
-  for (const StoredMatrix& expert : stored.experts) release_located(expert);
-  for (const Tensor* tensor : {stored.codes, stored.scales, stored.biases}) {
-    if (tensor == nullptr || tensor->bytes.empty()) continue;
-    for (const std::shared_ptr<const MappedFile>& file : checkpoint_->files) {
-      const std::span<const uint8_t> all = file->bytes();
-      if (tensor->bytes.data() >= all.data() && tensor->bytes.data() < all.data() + all.size())
-        file->drop(tensor->bytes);
-    }
-  }
 }
 
 std::vector<std::string> Importer::unknown_tensors() const {
@@ -246,7 +241,7 @@ CanonicalWeight Importer::borrow(const MatrixRequest& request, const StoredMatri
           .codes = stored.codes->bytes,
           .scales = stored.scales != nullptr ? stored.scales->bytes : std::span<const uint8_t>{},
           .parts = {{0, tensor_scales(request, stored)}},
-          .storage = checkpoint_};  // codes and scales may lie in different shards
+          .storage = nullptr};
 }
 
 Importer::OwnedWeight Importer::own(const MatrixRequest& request, const StoredMatrix& stored) const {

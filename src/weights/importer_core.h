@@ -12,33 +12,9 @@
 #include "base/error.h"
 #include "checkpoint/checkpoint.h"
 #include "weights/importer.h"
+#include "weights/stored_matrix.h"
 
 namespace nibble {
-
-// Which rows of a tensor belong to a weight or vector that a file holds together with another (gate with up): row n is
-// first + step * n of each expert's `count`.
-struct RowSelection {
-  int64_t first = 0, step = 1;
-  int64_t count = 0;  // 0: all rows, as they are
-};
-
-// A matrix as a checkpoint stores it: its tensors are found, and have the right types and shapes. No byte is read yet.
-struct StoredMatrix {
-  FormatId format;  // of the canonical weight
-  const Tensor* codes = nullptr;
-  const Tensor* scales = nullptr;        // null: there are none, or they lie between the codes (GGUF)
-  const Tensor* biases = nullptr;        // MLX affine only
-  int code_bits = 0;                     // MLX affine only
-  int64_t scale_rows = 1;                // rows, and weights of a row, that share a scale in the file, where the
-  int64_t scale_columns = 0;             // format has other groups: FP8 and MLX affine; else 0
-  const Tensor* tensor_scale = nullptr;  // null: 1
-  bool tensor_scale_divides = false;     // the file's value is 1 / tensor_scale
-  float tensor_scale_unit = 1.0f;        // what the file's value is a multiple of
-  RowSelection rows;
-  bool is_transposed = false;         // [E, K, rows]; plain formats only
-  std::string source;                 // for MatrixInfo
-  std::vector<StoredMatrix> experts;  // not empty: experts that are stored one by one; the tensors above are null then
-};
 
 // A vector as a checkpoint stores it.
 struct StoredVector {
@@ -62,7 +38,6 @@ class Importer : public WeightSource {
   std::vector<float> read_vector(const VectorRequest& request) final;
   std::vector<std::string> tensors_of(const MatrixRequest& request) final;
   std::vector<std::string> tensors_of(const VectorRequest& request) final;
-  void release(const MatrixRequest& request) final;
   std::vector<std::string> unknown_tensors() const final;
   std::vector<UnusedTensor> unused_tensors() const final;
 
@@ -95,7 +70,7 @@ class Importer : public WeightSource {
   }
   std::string where(const Tensor& tensor) const;
 
-  // The weight whose codes and scales are the file's bytes.
+  // The weight whose codes and scales are the tensors' bytes; whoever read these gives it its storage.
   CanonicalWeight borrow(const MatrixRequest& request, const StoredMatrix& stored) const;
   // The weight with room for its codes and scales, zeroed, to be written through the two pointers.
   struct OwnedWeight {
@@ -106,13 +81,14 @@ class Importer : public WeightSource {
   OwnedWeight own(const MatrixRequest& request, const StoredMatrix& stored) const;
 
  private:
-  CanonicalWeight read_located(const MatrixRequest& request, const StoredMatrix& stored) const;
-  void release_located(const StoredMatrix& stored) const;
+  CanonicalWeight read_located(const MatrixRequest& request, const StoredMatrix& stored,
+                               const std::shared_ptr<const void>& bytes) const;
   // The tensor of a vector, or one for each expert.
   std::vector<const Tensor*> take_vector(const VectorRequest& request, const StoredVector& stored);
   std::vector<std::string> end_recording();
   std::vector<float> tensor_scales(const MatrixRequest& request, const StoredMatrix& stored) const;
   bool is_slice(const MatrixRequest& request) const;  // of a matrix of the file, by heads
+  StoredMatrix locate_in_file(const MatrixRequest& request);
 
   std::shared_ptr<const Checkpoint> checkpoint_;
   std::set<std::string, std::less<>> asked_for_;

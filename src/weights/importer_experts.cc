@@ -84,6 +84,11 @@ StoredMatrix SafetensorsImporter::locate_experts(const MatrixRequest& request) {
   }
   if (checkpoint().find(name.fused() + "_blocks") != nullptr)
     return locate_gpt_oss(request, name.fused(), name.interleaved(request.N));
+  for (const char* ending : {"", ".weight", ".weight_packed", "_packed"})
+    if (const Tensor* fused = checkpoint().find(name.fused() + ending);
+        fused != nullptr && (fused->dtype == DType::u8 || fused->dtype == DType::f8_e4m3))
+      fail(*fused, "is {}: experts that are both fused and quantized are read only as gpt-oss has them ({}_blocks)",
+           dtype_name(fused->dtype), name.fused());
   if (checkpoint().find(name.fused()) != nullptr) {
     const bool is_gpt_oss = checkpoint().find(name.fused() + "_bias") != nullptr;
     return locate_fused(request, name.fused(), is_gpt_oss ? name.interleaved(request.N) : name.halves(request.N));

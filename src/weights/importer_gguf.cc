@@ -207,6 +207,7 @@ std::string_view GgufImporter::unused_reason(const Tensor& tensor) const {
   const std::string_view name = tensor.name;
   if (name.ends_with(".input_scale")) return kActivationScale;
   if (name == "rope_freqs.weight") return "table of the rotation, read with the configuration";
+  if (name.ends_with(".attn_kv_b.weight")) return "the same as attn_k_b and attn_v_b, which are used";
 
   const auto& metadata = checkpoint().config;
   const auto number = [&](const std::string& key) -> int64_t {

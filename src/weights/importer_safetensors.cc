@@ -14,7 +14,7 @@ bool SafetensorsImporter::has_module(const std::string& module) const {
 bool SafetensorsImporter::has(const TensorName& matrix) const { return has_module(matrix.hf); }
 
 StoredMatrix SafetensorsImporter::locate(const MatrixRequest& request) {
-  return request.is_experts ? locate_experts(request) : locate_module(request);
+  return request.name.hf.find('*') == std::string::npos ? locate_module(request) : locate_experts(request);
 }
 
 StoredVector SafetensorsImporter::locate_vector(const TensorName& name) const {

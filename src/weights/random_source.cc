@@ -105,7 +105,6 @@ class RandomSource final : public WeightSource {
 
   CanonicalWeight read(const MatrixRequest& request) override;
   std::vector<float> read_vector(const VectorRequest& request) override;
-  void release(const MatrixRequest&) override {}
   std::vector<std::string> unknown_tensors() const override { return {}; }
   std::vector<std::string> tensors_of(const MatrixRequest&) override { return {}; }
   std::vector<std::string> tensors_of(const VectorRequest&) override { return {}; }

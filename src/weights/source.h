@@ -17,10 +17,12 @@ struct TensorName {
   std::string hf, gguf;
 };
 
-// One matrix for each of E heads, of which Hugging Face files hold one below the other, with other things between: a head
-// has head_rows rows, of which those from first_row on are wanted, or their transposition. GGUF files hold them as
-// [E, N, K] by themselves. No head_rows: this is another matrix.
+// One matrix for each of E heads. Where the file has the matrix `alone`, [E, N, K], that is it: GGUF files, and MLX's
+// newer ones. Else the file's matrix has the heads one below the other, with other things between: a head has head_rows
+// rows, of which those from first_row on are wanted, or their transposition: Hugging Face's files, and old GGUF ones.
+// No head_rows: this is another matrix.
 struct HeadSlice {
+  TensorName alone;
   int64_t head_rows = 0, first_row = 0;
   bool transposed = false;
 };
@@ -34,7 +36,7 @@ struct MatrixRequest {
   // GGUF files of the llama architecture hold the rows of q and k so that rotation pairs neighbours: within each of
   // this many heads, row 2i + h of the file is row h * head_dim/2 + i of the model. 0: rows are as they should be.
   int gguf_permuted_heads = 0;
-  HeadSlice hf_heads = {};
+  HeadSlice heads = {};
 };
 
 struct VectorRequest {
@@ -78,9 +80,6 @@ class WeightSource {
   // The names of the file's tensors that the weight is made of, for the plan; the weight has been described or checked.
   virtual std::vector<std::string> tensors_of(const MatrixRequest& request) = 0;
   virtual std::vector<std::string> tensors_of(const VectorRequest& request) = 0;
-
-  // Says that the matrix will not be read again soon, so that its pages of a mapped file can go.
-  virtual void release(const MatrixRequest& request) = 0;
 
   // Tensors that nobody asked for and that are not known to be useless here: if there are any, the model is not the one
   // that the file holds. And those that are known and not used (activation scales, prediction layers), with the reason.

@@ -11,11 +11,13 @@
 namespace nibble {
 
 CanonicalRow canonical_row(const CanonicalWeight& w, int64_t e, int64_t n) {
-  const int64_t row = e * w.N + n;
   size_t part = w.parts.size() - 1;
   while (w.parts[part].first_row > n) part--;
-  return {w.codes.data() + row * code_bytes(w.format, w.K), w.scales.data() + row * scale_bytes(w.format, w.K),
-          w.parts[part].tensor_scale[static_cast<size_t>(e)]};
+  const bool is_apart = !w.experts.empty();
+  const CanonicalWeight& holder = is_apart ? w.experts[static_cast<size_t>(e)] : w;
+  const int64_t row = is_apart ? n : e * w.N + n;
+  return {holder.codes.data() + row * code_bytes(w.format, w.K),
+          holder.scales.data() + row * scale_bytes(w.format, w.K), w.parts[part].tensor_scale[static_cast<size_t>(e)]};
 }
 
 void decode_row(const CanonicalWeight& w, int64_t e, int64_t n, float* out) {
@@ -44,11 +46,10 @@ CanonicalWeight concat_rows(std::span<const CanonicalWeight> weights) {
   all.scales = {scales, static_cast<size_t>(all.E * all.N * row_scales)};
   for (int64_t e = 0; e < all.E; e++) {
     for (const CanonicalWeight& w : weights) {
-      const auto rows_codes = static_cast<size_t>(w.N * row_codes), rows_scales = static_cast<size_t>(w.N * row_scales);
-      if (rows_codes > 0) std::memcpy(codes, w.codes.data() + static_cast<size_t>(e) * rows_codes, rows_codes);
-      if (rows_scales > 0) std::memcpy(scales, w.scales.data() + static_cast<size_t>(e) * rows_scales, rows_scales);
-      codes += rows_codes;
-      scales += rows_scales;
+      if (w.N == 0) continue;
+      const CanonicalRow rows = canonical_row(w, e, 0);  // the expert's others follow it
+      codes = std::copy_n(rows.codes, w.N * row_codes, codes);
+      scales = std::copy_n(rows.scales, w.N * row_scales, scales);
     }
   }
   all.storage = std::move(storage);

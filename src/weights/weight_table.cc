@@ -35,28 +35,6 @@ WeightId WeightTable::vector_if_present(VectorRequest request) {
   return source_->has_vector(request.name) ? vector(std::move(request)) : WeightId{};
 }
 
-void load_weights(const WeightTable& table, const WeightSink& sink,
-                  const std::function<void(int64_t, int64_t)>& progress) {
-  int64_t done = 0, all = 0;
-  for (const WeightEntry& entry : table.entries()) all += entry.bytes();
-  for (int i = 0; i < static_cast<int>(table.entries().size()); i++) {
-    const WeightEntry& entry = table.entries()[static_cast<size_t>(i)];
-    if (const auto* matrix = std::get_if<MatrixEntry>(&entry.what)) {
-      const CanonicalWeight weight = table.source().read(matrix->request);
-      try {
-        sink.matrix({i}, weight);
-      } catch (const InputError& error) {  // a backend does not know the weight's name
-        throw_input_error("{}: {}", entry.name(), error.what());
-      }
-      table.source().release(matrix->request);
-    } else {
-      sink.vector({i}, table.source().read_vector(std::get<VectorRequest>(entry.what)));
-    }
-    done += entry.bytes();
-    if (progress) progress(done, all);
-  }
-}
-
 void check_no_unknown_tensors(const WeightTable& table) {
   const std::vector<std::string> unknown = table.source().unknown_tensors();
   if (unknown.empty()) return;

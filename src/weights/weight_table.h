@@ -56,8 +56,12 @@ struct WeightSink {
   std::function<void(WeightId, std::span<const float>)> vector;
 };
 
-// Reads all weights of the table into the sink. `progress`, if given, hears the bytes done and the bytes in all after
-// each weight. Throws what the source throws.
+// Bytes of weights that are read and not yet packed, at most; or one weight.
+inline constexpr int64_t kReadAheadBytes = int64_t{256} << 20;
+
+// Reads all weights of the table, in its order, into the sink: the sink is called on this thread, while another reads
+// the next weights. `progress`, if given, hears the bytes done and the bytes in all after each weight. Throws what the
+// source and the sink throw.
 void load_weights(const WeightTable& table, const WeightSink& sink,
                   const std::function<void(int64_t done_bytes, int64_t all_bytes)>& progress);
 

@@ -36,6 +36,9 @@ class Arguments(Case):
         self.refuse("run", FOLDER, "--tokens", "1", "--threads", "-1", says=["--threads"])
         self.refuse("run", FOLDER, "--tokens", "1", "--ctx", "0", says=["--ctx"])
         self.refuse("run", FOLDER, "--tokens", "1", "--kv-cache-type", "q2", says=["--kv-cache-type", "f16", "f32"])
+        self.refuse("run", FOLDER, "--tokens", "1", "--activations", "9", says=["--activations", "15", "8"])
+        self.refuse("run", FOLDER, "--tokens", "1", "--activations", "8", "--backend", "reference",
+                    says=["activations of 8 bits", "reference", "float32"])
         self.refuse("models", "more", says=["more"])
         self.refuse("plan", FOLDER, FOLDER, says=[FOLDER])
         self.refuse("run", FOLDER, "--tokens", "1", "--backend", "tpu", says=["tpu", "cpu, reference"])
@@ -212,6 +215,19 @@ class Logits(Case):
             files.append(self.folder / f"{len(files)}.npy")
             self.succeed("logits", SILENT, "--tokens", tokens, "--out", files[-1], *arguments)
         self.assertEqual(len({f.read_bytes() for f in files}), 1)
+
+    def test_activations_may_have_8_bits(self):
+        logits = {}
+        for bits in 15, 8:
+            out = self.folder / f"{bits}.npy"
+            result = self.succeed("logits", SILENT, "--backend", "cpu", "--tokens", "1,2,3", "--activations", bits,
+                                  "--out", out)
+            self.assertIn(f"activations in {bits} bits", result.stderr.decode())
+            logits[bits] = [value for row in read_npy(out)[0] for value in row]
+        largest = max(map(abs, logits[15]))
+        error = max(abs(a - b) for a, b in zip(logits[15], logits[8]))
+        self.assertGreater(error, 1e-5 * largest)
+        self.assertLess(error, 0.1 * largest)
 
     def test_errors(self):
         out = self.folder / "out.npy"

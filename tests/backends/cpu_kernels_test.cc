@@ -16,9 +16,9 @@ constexpr auto kKernelFormats = format_ids(KernelFormats{});
 constexpr float kGuard = -12345.0f;
 
 struct Prepared {
-  Prepared(const CpuKernels& kernels, const std::vector<float>& x, int64_t M, int64_t K)
+  Prepared(const CpuKernels& kernels, const std::vector<float>& x, int64_t M, int64_t K, int bits = kActivationBits)
       : storage(static_cast<size_t>(activations_bytes(M, K))) {
-    activations = {.M = M, .K = K, .x = x.data(), .x_stride = K, .groups = storage.as<ActivationGroup>()};
+    activations = {.M = M, .K = K, .x = x.data(), .x_stride = K, .bits = bits, .groups = storage.as<ActivationGroup>()};
     kernels.prepare(activations, 0, M * activation_groups(K));
   }
   Buffer storage;
@@ -100,20 +100,58 @@ TEST(CpuLinear, MultipliesEveryFormatAndShape) {
   }
 }
 
+// Activations of 8 bits: the nearest of 255 steps of the group's largest, and then nothing but float32 sums.
+TEST(CpuLinear, RoundsToEightBitsIfItIsTold) {
+  const int64_t N = 19, K = 264, M = 3;
+  const auto x = random_activations(M * K, 9);
+  std::vector<float> rounded(x.size());
+  for (int64_t m = 0; m < M; m++) {
+    for (int64_t first = 0; first < K; first += kGroup) {
+      const auto begin = x.begin() + m * K + first, end = begin + std::min<int64_t>(kGroup, K - first);
+      float largest = 0;
+      for (auto value = begin; value != end; value++) largest = std::max(largest, std::fabs(*value));
+      std::transform(begin, end, rounded.begin() + m * K + first, [&](float value) {
+        return static_cast<float>(std::nearbyint(value * (127 / largest)) * double{largest} / 127);
+      });
+    }
+  }
+  for (const CpuKernels* kernels : supported_cpu_kernels()) {
+    for (FormatId format : kKernelFormats) {
+      if (group_size(format) == 1) continue;
+      const CanonicalWeight weight = random_weight(format, 1, N, K, 1, 3);
+      const PackedMatrix packed(weight);
+      const Prepared prepared(*kernels, x, M, K, 8);
+      const auto out = run(*kernels, packed, 0, prepared.activations);
+      std::vector<float> row(static_cast<size_t>(K));
+      for (int64_t n = 0; n < N; n++) {
+        decode_row(weight, 0, n, row.data());
+        for (int64_t m = 0; m < M; m++) {
+          const auto [value, tolerance] = expected(row, rounded.data() + m * K, false);
+          ASSERT_NEAR(out[static_cast<size_t>(m * (N + 1) + n)], value, tolerance)
+              << kernels->name << " " << format_name(format) << " row " << n << " token " << m;
+        }
+      }
+    }
+  }
+}
+
 // What a token gives depends neither on M nor on its place, nor on how rows and tokens are split.
 TEST(CpuLinear, GivesTheSameBitsHoweverItIsSplit) {
   const int64_t N = 49, K = 288, largest_M = 131;
+  std::vector<std::pair<FormatId, int>> formats_and_bits = {
+      {FormatId::mxfp4, 8}, {FormatId::nvfp4, 8}, {FormatId::q8_0, 8}};
+  for (FormatId format : kKernelFormats) formats_and_bits.emplace_back(format, kActivationBits);
   for (const CpuKernels* kernels : supported_cpu_kernels()) {
-    for (FormatId format : kKernelFormats) {
+    for (auto [format, bits] : formats_and_bits) {
       const CanonicalWeight weight = random_weight(format, 1, N, K, 2, 7);
       const PackedMatrix packed(weight);
       const auto x = random_activations(largest_M * K, 8);
-      const Prepared all(*kernels, x, largest_M, K);
+      const Prepared all(*kernels, x, largest_M, K, bits);
       const auto whole = run(*kernels, packed, 0, all.activations);
       for (int64_t M : {0, 1, 2, 7, 8, 9, 33, 64, 65}) {
         for (int64_t first : {int64_t{0}, int64_t{5}, largest_M - M}) {
           const std::vector<float> part(x.begin() + first * K, x.begin() + (first + M) * K);
-          const Prepared prepared(*kernels, part, M, K);
+          const Prepared prepared(*kernels, part, M, K, bits);
           const std::vector<float> wanted(whole.begin() + first * (N + 1), whole.begin() + (first + M) * (N + 1));
           ASSERT_EQ(run(*kernels, packed, 0, prepared.activations), wanted)
               << kernels->name << " " << format_name(format) << " M " << M << " from token " << first;

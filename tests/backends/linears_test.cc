@@ -9,8 +9,8 @@ namespace nibble {
 namespace {
 
 void expect_same_bits(StepProgram& p) {
-  for (int num_threads : {1, 3}) {
-    const auto backend = make_cpu_backend(num_threads);
+  for (const auto [num_threads, bits] : {std::pair{1, 15}, {3, 15}, {1, 8}}) {
+    const auto backend = make_cpu_backend(num_threads, bits);
     p.step.linear_route = LinearRoute::by_tokens;
     const std::vector<float> chosen = p.run(*backend, p.one_run());
     p.step.linear_route = LinearRoute::always_tiles;

@@ -55,14 +55,18 @@ class StepProgram {
     return weights_[static_cast<size_t>(id.index)].matrix.format;
   }
 
+  std::vector<std::unique_ptr<PackedWeight>> pack(Backend& backend) const {  // by WeightId
+    std::vector<std::unique_ptr<PackedWeight>> packed;
+    for (const Weight& w : weights_)
+      packed.push_back(w.vector ? backend.pack_vector(*w.vector) : backend.pack(w.matrix));
+    return packed;
+  }
+
   // Runs the step for each list of M places, one after the other on one cache; the results below each other.
   std::vector<float> run(Backend& backend, const std::vector<std::vector<Place>>& runs) const {
-    std::vector<std::unique_ptr<PackedWeight>> packed;
+    const auto packed = pack(backend);
     std::vector<const PackedWeight*> pointers;
-    for (const Weight& w : weights_) {
-      packed.push_back(w.vector ? backend.pack_vector(*w.vector) : backend.pack(w.matrix));
-      pointers.push_back(packed.back().get());
-    }
+    for (const auto& weight : packed) pointers.push_back(weight.get());
     const auto compiled = backend.compile(step, pointers, cache_shape);
     const auto cache = backend.make_kv_cache(cache_shape);
     const auto values = static_cast<size_t>(num_logits_rows() * step.logits.width);

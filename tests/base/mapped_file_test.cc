@@ -4,14 +4,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <fstream>
-#include <numeric>
-#include <vector>
+#include <string_view>
 
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "base/memory.h"
 #include "base/read_file.h"
 
 namespace nibble {
@@ -23,40 +22,53 @@ std::filesystem::path write_file(const std::string& name, const std::string& tex
   return path;
 }
 
-TEST(MappedFile, ReadsEveryByteAlsoAfterDroppingThem) {
-  const std::string text(10000, 'x');
-  const MappedFile file(write_file("mapped", text));
-  EXPECT_EQ(std::string(file.bytes().begin(), file.bytes().end()), text);
-  file.drop(file.bytes());
-  EXPECT_EQ(std::string(file.bytes().begin(), file.bytes().end()), text);
+// Parts of all alignments, read as `part` asks into room that lies as it asks.
+void expect_parts_of(const MappedFile& file, const std::string& text) {
+  Buffer buffer(MappedFile::read_room(text.size()) + MappedFile::kReadUnit);
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(buffer.data());
+  uint8_t* room = buffer.data() + (MappedFile::kReadUnit - begin % MappedFile::kReadUnit) % MappedFile::kReadUnit;
+  for (const size_t at : {size_t{0}, size_t{1}, size_t{4095}, size_t{4096}, size_t{70'001}}) {
+    for (const size_t size : {size_t{1}, size_t{4096}, size_t{100'003}, text.size() - at}) {
+      const auto part = file.bytes().subspan(at, size);
+      ASSERT_LE(file.read_offset(part) + size, MappedFile::read_room(size));
+      uint8_t* to = room + file.read_offset(part);
+      file.read(part, to);
+      EXPECT_EQ(std::string_view(reinterpret_cast<char*>(to), size), std::string_view(text).substr(at, size)) << at;
+    }
+  }
 }
 
-// How many of the file's pages are in this process's memory.
-size_t resident_pages(const MappedFile& file) {
-  constexpr uint64_t kPage = 4096, kPresent = uint64_t{1} << 63;
-  std::vector<uint64_t> entries((file.bytes().size() + kPage - 1) / kPage);
-  const int pages = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-  const auto first = static_cast<off_t>(reinterpret_cast<uintptr_t>(file.bytes().data()) / kPage * 8);
-  EXPECT_EQ(pread(pages, entries.data(), entries.size() * 8, first), static_cast<ssize_t>(entries.size() * 8));
-  close(pages);
-  return static_cast<size_t>(std::ranges::count_if(entries, [](uint64_t entry) { return (entry & kPresent) != 0; }));
+TEST(MappedFile, ReadsPartsThroughThePageCacheAndPastIt) {
+  std::string text(300'007, ' ');
+  for (size_t i = 0; i < text.size(); i++) text[i] = static_cast<char>(i * 37 % 251);
+  const auto path = write_file("mapped", text);
+  {
+    const MappedFile file(path);
+    EXPECT_EQ(std::string(file.bytes().begin(), file.bytes().end()), text);
+    expect_parts_of(file, text);
+  }
+  const MappedFile file(path);
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  fsync(fd);
+  posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);  // out of the page cache, if the file system has one
+  close(fd);
+  expect_parts_of(file, text);
 }
 
-TEST(MappedFile, DroppingAllPartsLeavesNothingBehind) {
-  if (sysconf(_SC_PAGESIZE) != 4096) GTEST_SKIP() << "pages of another size than this test counts";
-  const std::string text(3'000'001, 'x');
-  const MappedFile file(write_file("mapped_parts", text));
-  constexpr size_t kPart = 100'003;  // ends inside a page
-  const auto part = [&](size_t at) { return file.bytes().subspan(at, std::min(kPart, file.bytes().size() - at)); };
-  const auto sum = [](std::span<const uint8_t> bytes) {
-    return std::accumulate(bytes.begin(), bytes.end(), size_t{0});
-  };
-  // Every second part first, as the gate matrices of experts lie between those of up and down.
-  for (const size_t begin : {size_t{0}, kPart}) {
-    for (size_t at = begin; at < text.size(); at += 2 * kPart) EXPECT_EQ(sum(part(at)), part(at).size() * 'x');
-    EXPECT_GT(resident_pages(file), text.size() / 4096 / 2 - 1);
-    for (size_t at = begin; at < text.size(); at += 2 * kPart) file.drop(part(at));
-    EXPECT_EQ(resident_pages(file), 0u);
+TEST(MappedFile, AFileThatBecomesShorterIsAnError) {
+  const auto path = write_file("shorter", std::string(200'000, 'x'));
+  const MappedFile file(path);
+  std::filesystem::resize_file(path, 100'000);
+  Buffer buffer(MappedFile::read_room(200'000) + MappedFile::kReadUnit);
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(buffer.data());
+  uint8_t* room = buffer.data() + (MappedFile::kReadUnit - begin % MappedFile::kReadUnit) % MappedFile::kReadUnit;
+  try {
+    file.read(file.bytes(), room);
+    ADD_FAILURE() << "no error";
+  } catch (const RunError& error) {
+    const std::string message = error.what();
+    for (const char* part : {"shorter", "ends at byte 100000", "200000 bytes when it was opened"})
+      EXPECT_NE(message.find(part), std::string::npos) << message;
   }
 }
 

@@ -116,6 +116,21 @@ TEST_P(BatchTest, BytesOfAStepAreThoseOfTheExpertsChosen) {
     EXPECT_EQ(of_five, of_one);
 }
 
+TEST(Batch, ItGoesNoFurtherBackThanItsCachesReach) {
+  EngineOptions few = options("cpu", 1, 2);
+  few.prefill_block = few.kv_spare = 4;
+  Engine engine(random_model(small_shape("gpt-oss-20b"), published_formats(FormatId::mxfp4)), few);
+  Batch batch(engine);
+  batch.prefill(std::vector<int32_t>(30, 3), 1);
+  batch.truncate(26);
+  expect_parts(error_of([&] { batch.truncate(20); }), {"sequence 1", "30 positions", "back to 20", "keep 4 positions"});
+  EXPECT_EQ(batch.length(1), 26);
+  expect_parts(error_of([&] { batch.extend(std::vector<int32_t>(6, 3), std::vector<int32_t>(6, 1)); }),
+               {"sequence 1", "6 tokens in one step", "at most 5"});
+  batch.truncate(0);
+  EXPECT_EQ(batch.length(1), 0);
+}
+
 // Both backends choose, and therefore count, the same.
 TEST(Batch, BothBackendsReadTheSameExperts) {
   for (const char* shape : {"gpt-oss-20b", "glm-4.7-flash"}) {

@@ -172,6 +172,74 @@ TEST(Quantized, MatricesThatAreFusedElsewhereShareATensorScale) {
   EXPECT_NE(scale("self_attn.q_proj"), scale("self_attn.o_proj"));
 }
 
+// First out of whatever layout the file has into floats, which changes nothing; then those to FP4, which for MXFP4 is
+// what they were.
+TEST_P(Quantize, MixturesAndLatentAttention) {
+  for (const char* name : {"mixtral-ct-mxfp4", "qwen3_moe-mlx-mxfp4", "glm4_moe-ct-mxfp4", "glm4_moe_lite-ct-mxfp4",
+                           "deepseek_v3-ct-mxfp4"}) {
+    SCOPED_TRACE(name);
+    const Golden golden = read_golden(kModels / name);
+    const std::vector<float> logits = logits_of(golden.model, golden, "reference");
+    std::filesystem::remove_all(out);
+    const auto floats = temporary.path() / name;
+    quantize(golden.model, floats, {.format = GetParam(), .keep = {"."}});
+    EXPECT_EQ(logits_of(floats, golden, "reference"), logits);
+
+    const auto tensors = quantize_to_out(floats);
+    const ModelFiles written = open_model(out);
+    int64_t num_experts = 0;
+    for (const QuantizedTensor& t : tensors) {
+      const bool stays = t.name == "model.embed_tokens" || t.name == "lm_head" || t.name.ends_with("kv_b_proj") ||
+                         t.name.ends_with("mlp.gate") || t.name.ends_with("block_sparse_moe.gate");
+      EXPECT_EQ(t.to == format_name(GetParam()), !stays) << t.name << " " << t.to;
+      EXPECT_EQ(t.relative_error == 0, stays || GetParam() == FormatId::mxfp4) << t.name << " " << t.relative_error;
+      EXPECT_LT(t.relative_error, 0.1) << t.name;
+      num_experts += t.name.find(".experts.*.") != std::string::npos;
+    }
+    EXPECT_EQ(num_experts, 3 * std::ranges::count(written.model->config.moe->is_sparse, true));
+    for (const WeightEntry& entry : written.model->weights.entries())
+      if (const auto* matrix = std::get_if<MatrixEntry>(&entry.what);
+          matrix != nullptr && matrix->request.is_experts && matrix->request.heads.head_rows == 0)
+        EXPECT_EQ(matrix->info.format, GetParam()) << entry.name();
+    if (GetParam() == FormatId::mxfp4) {
+      EXPECT_EQ(logits_of(out, golden, "reference"), logits);
+    } else {
+      EXPECT_LT(mean_kl(golden.logits, logits_of(out, golden), 61), 0.5);
+    }
+  }
+}
+
+TEST(Quantized, EachExpertHasItsOwnTensorScale) {
+  const TemporaryFolder folder;
+  const auto out = folder.path() / "out";
+  quantize(kModels / "mixtral-ct-nvfp4", out, {.format = FormatId::nvfp4});
+  const Checkpoint checkpoint = open_checkpoint(out);
+  const auto scale = [&](const std::string& name) {
+    return as_text(checkpoint.find("model.layers.0.block_sparse_moe.experts." + name + ".weight_scale_2")->bytes);
+  };
+  EXPECT_EQ(scale("1.w1"), scale("1.w3"));  // fused elsewhere
+  EXPECT_NE(scale("1.w1"), scale("1.w2"));
+  EXPECT_NE(scale("0.w2"), scale("1.w2"));
+}
+
+TEST_P(Quantize, APredictionLayerIsNotWritten) {
+  quantize_to_out(kModels / "glm4_moe-modelopt-nvfp4");
+  EXPECT_EQ(config_of(kModels / "glm4_moe-modelopt-nvfp4").at("num_nextn_predict_layers"), 1);
+  EXPECT_EQ(config_of(out).at("num_nextn_predict_layers"), 0);
+  EXPECT_TRUE(open_model(out).source->unused_tensors().empty());
+}
+
+TEST_P(Quantize, MixturesWithoutAPlaceInSuchAFolderAreRefused) {
+  const auto refusal = [&](const std::filesystem::path& from) {
+    const std::string message = error_of([&] { quantize_to_out(from); });
+    EXPECT_FALSE(std::filesystem::exists(out)) << message;
+    return message;
+  };
+  expect_parts(refusal(kModels / "gpt_oss-mxfp4"), {"gpt_oss", "published in MXFP4"});
+  expect_parts(refusal(kModels / "qwen3_moe-gguf-mxfp4" / "model.gguf"), {"GGUF", "Hugging Face folder"});
+  expect_parts(refusal(kModels / "glm4_moe_lite-mlx-mxfp4"), {"model.layers.0.self_attn.kv_b_proj", "two parts"});
+}
+
 TEST_P(Quantize, AGgufsConfigurationIsTranslated) {
   for (const char* name : {"llama-gguf-mxfp4", "llama-gguf-q8_0", "llama-gguf-q4_0", "qwen3-gguf-mxfp4"}) {
     SCOPED_TRACE(name);

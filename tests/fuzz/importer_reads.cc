@@ -29,7 +29,6 @@ void read_matrix(WeightSource& source, const MatrixRequest& request, std::string
     std::vector<float> row(static_cast<size_t>(weight.K));
     decode_row(weight, weight.E - 1, weight.N - 1, row.data());
     decode_row(weight, 0, 0, row.data());
-    source.release(request);
   });
 }
 

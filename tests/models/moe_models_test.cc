@@ -25,6 +25,8 @@ struct RandomModel {
       const auto* matrix = std::get_if<MatrixEntry>(&entry.what);
       const TensorName& name = matrix ? matrix->request.name : std::get<VectorRequest>(entry.what).name;
       names.insert(gguf ? name.gguf : name.hf);
+      if (matrix != nullptr && matrix->request.heads.head_rows > 0)
+        names.insert(gguf ? matrix->request.heads.alone.gguf : matrix->request.heads.alone.hf);
     }
     return names;
   }
@@ -299,6 +301,30 @@ TEST(MoeModels, GgufMetadataOfDeepseek) {
   const double mscale = 0.1 * std::log(40.0) + 1;
   EXPECT_FLOAT_EQ(n.model->config.mla->scale, static_cast<float>(mscale * mscale / std::sqrt(40.0)));
   EXPECT_FLOAT_EQ(n.model->config.rotation.scale, 1.0f);
+
+  // Without the key there is no mscale_all_dim: YaRN is as in any other model, and scores are not stretched.
+  yarn = deepseek2();
+  yarn.config["deepseek2.rope.scaling.type"] = "yarn";
+  yarn.config["deepseek2.rope.scaling.factor"] = 40.0;
+  const RandomModel plain(std::move(yarn));
+  EXPECT_FLOAT_EQ(plain.model->config.mla->scale, static_cast<float>(1 / std::sqrt(40.0)));
+  EXPECT_FLOAT_EQ(plain.model->config.rotation.scale, static_cast<float>(mscale));
+
+  // Nor are expert weights normalised unless a key says so.
+  EXPECT_FALSE(m.model->config.moe->normalise);
+  Checkpoint normalised = deepseek2();
+  normalised.config["deepseek2.expert_weights_norm"] = true;
+  EXPECT_TRUE(RandomModel(std::move(normalised)).model->config.moe->normalise);
+
+  // Files from before absorption.
+  Checkpoint old = deepseek2();
+  old.config.erase("deepseek2.attention.key_length_mla");
+  old.config.erase("deepseek2.attention.value_length_mla");
+  old.config["deepseek2.attention.key_length"] = 41;
+  old.config["deepseek2.attention.value_length"] = 33;
+  const RandomModel from_old(std::move(old));
+  EXPECT_EQ(from_old.model->config.mla->qk_nope_head_dim, 25);
+  EXPECT_EQ(from_old.model->config.mla->v_head_dim, 33);
 
   for (const Refusal& r : std::vector<Refusal>{
            {"deepseek2.expert_gating_func", 1, {"expert_gating_func is 1", "2 (sigmoid)"}},

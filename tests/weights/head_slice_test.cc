@@ -8,26 +8,26 @@ namespace {
 
 // Two heads of 3 rows: the first 2 are wanted transposed, the last as it is.
 MatrixRequest first_two(int64_t K) {
-  return {.name = {"kv_b", "k_b"},
+  return {.name = {"kv_b", "kv_b"},
           .E = 2,
           .N = K,
           .K = 2,
           .is_experts = true,
-          .hf_heads = {.head_rows = 3, .first_row = 0, .transposed = true}};
+          .heads = {.alone = {"embed_q", "k_b"}, .head_rows = 3, .first_row = 0, .transposed = true}};
 }
 MatrixRequest last_one(int64_t K) {
-  return {.name = {"kv_b", "v_b"},
+  return {.name = {"kv_b", "kv_b"},
           .E = 2,
           .N = 1,
           .K = K,
           .is_experts = true,
-          .hf_heads = {.head_rows = 3, .first_row = 2}};
+          .heads = {.alone = {"unembed_out", "v_b"}, .head_rows = 3, .first_row = 2}};
 }
 
 // Both slices, against the whole matrix's own values.
 void expect_slices(MemoryCheckpoint& file, int64_t K, FormatId format, FormatId transposed) {
   const auto source = file.open();
-  const std::vector<float> whole = decoded(source->read({.name = {"kv_b", ""}, .N = 6, .K = K}));
+  const std::vector<float> whole = decoded(source->read({.name = {"kv_b", "kv_b"}, .N = 6, .K = K}));
   const CanonicalWeight k = source->read(first_two(K)), v = source->read(last_one(K));
   EXPECT_EQ(k.format, transposed);
   EXPECT_EQ(v.format, format);
@@ -44,7 +44,6 @@ void expect_slices(MemoryCheckpoint& file, int64_t K, FormatId format, FormatId 
       EXPECT_EQ(v_values[static_cast<size_t>(h * K + i)], whole[static_cast<size_t>((h * 3 + 2) * K + i)]);
     }
   }
-  source->release(first_two(K));
   EXPECT_TRUE(source->unknown_tensors().empty());
 }
 
@@ -91,6 +90,47 @@ TEST(HeadSlice, AWrongShapeIsNamed) {
   const std::string error = input_error([&] { source->describe(first_two(5)); });
   EXPECT_NE(error.find("[5, 5]"), std::string::npos) << error;
   EXPECT_NE(error.find("[6, 5]"), std::string::npos) << error;
+}
+
+TEST(HeadSlice, OfOldGgufFiles) {
+  MemoryCheckpoint file(Container::gguf);
+  file.add("kv_b.weight", DType::q8_0, {6, 32}, [] {
+    Bytes blocks = some_bytes(6 * 34);
+    for (size_t i = 1; i < blocks.size(); i += 34) blocks[i] &= 0x3F;  // no scale is NaN
+    return blocks;
+  }());
+  expect_slices(file, 32, FormatId::q8_0, FormatId::f32);
+}
+
+// What is in the file twice is taken as it is used.
+TEST(HeadSlice, AMatrixOfItsOwnGoesFirst) {
+  MemoryCheckpoint file(Container::gguf);
+  file.add("blk.0.attn_kv_b.weight", DType::f32, {3, 1}, bytes_of({1.f, 2.f, 3.f}));
+  file.add("blk.0.attn_k_b.weight", DType::f32, {1, 1, 2}, bytes_of({4.f, 5.f}));
+  const auto source = file.open();
+  MatrixRequest request = first_two(1);
+  request.E = 1;
+  request.name.gguf = "blk.0.attn_kv_b";
+  request.heads.alone.gguf = "blk.0.attn_k_b";
+  EXPECT_EQ(decoded(source->read(request)), (std::vector{4.f, 5.f}));
+  EXPECT_EQ(source->tensors_of(request), std::vector<std::string>{"blk.0.attn_k_b.weight"});
+  EXPECT_TRUE(source->unknown_tensors().empty());
+  ASSERT_EQ(source->unused_tensors().size(), 1u);
+  EXPECT_EQ(source->unused_tensors()[0].name, "blk.0.attn_kv_b.weight");
+}
+
+TEST(HeadSlice, MlxHoldsThemByThemselves) {
+  MemoryCheckpoint file(Container::safetensors, nlohmann::json::parse(R"({"quantization": {"group_size": 32,
+    "bits": 4, "mode": "mxfp4"}})"));
+  file.add("unembed_out.weight", DType::u32, {2, 1, 4}, some_bytes(2 * 16));
+  file.add("unembed_out.scales", DType::u8, {2, 1, 1}, {126, 128});
+  const auto source = file.open();
+  const CanonicalWeight v = source->read(last_one(32));
+  EXPECT_EQ(v.format, FormatId::mxfp4);
+  EXPECT_EQ(v.E, 2);
+  EXPECT_EQ(decoded(v)[0], e2m1_to_float(11) / 2);    // the low nibble of byte 0, 11
+  EXPECT_EQ(decoded(v)[32], 2 * e2m1_to_float(0xB));  // of byte 16, 91 = 0x5B
+  EXPECT_TRUE(source->unknown_tensors().empty());
 }
 
 TEST(HeadSlice, GgufFilesHoldThemByThemselves) {

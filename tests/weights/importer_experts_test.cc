@@ -198,7 +198,6 @@ TEST(ImportExperts, GptOssInterleavesGateAndUp) {
   EXPECT_EQ(source->read_vector(biases("up_proj", 2, 2)), (std::vector<float>{1, 3, 5, 7}));
   EXPECT_EQ(source->read_vector(biases("down_proj", 2, 1)), (std::vector<float>{20, 21}));
   EXPECT_TRUE(source->unknown_tensors().empty());
-  source->release(experts("gate_proj", 2, 2, 32));
 }
 
 TEST(ImportExperts, GptOssFaultsNameTheTensor) {
@@ -234,6 +233,19 @@ TEST(ImportExperts, FusedPlainWeightsAreGateAboveUp) {
   EXPECT_TRUE(source->unknown_tensors().empty());
   EXPECT_NE(error_of(file, experts("down_proj", 2, 2, 3)).find("shape [2, 3, 2] in the file, [2, 2, 3] expected"),
             std::string::npos);
+}
+
+TEST(ImportExperts, FusedAndQuantizedOnesAreRefused) {
+  for (const char* ending : {"", ".weight", ".weight_packed"}) {
+    MemoryCheckpoint file(Container::safetensors);
+    file.add(std::string("mlp.experts.gate_up_proj") + ending, DType::u8, {2, 4, 8}, Bytes(64));
+    const std::string error = input_error([&] {
+      file.open()->describe({.name = {"mlp.experts.*.gate_proj", ""}, .E = 2, .N = 2, .K = 16, .is_experts = true});
+    });
+    for (const std::string& part :
+         {std::string("mlp.experts.gate_up_proj") + ending, std::string("both fused and quantized")})
+      EXPECT_NE(error.find(part), std::string::npos) << error;
+  }
 }
 
 TEST(ImportExperts, GptOssPlainWeightsAreTransposed) {

@@ -1,8 +1,10 @@
 // M rows of float32 activations, prepared once for all the matrices that multiply them.
 //
-// Each group of 32 is rounded to 15 bits with a scale of its own, in two int8 planes: q = 128 high + low. That costs an
+// Each group of 32 is rounded, by default to 15 bits with a scale of its own, in two int8 planes: q = 128 high + low. That costs an
 // integer kernel a second multiplication but no second decoding, and is as good as float32: in a small model it moves
 // logits by a KL of 2.5e-7, where float16 activations move them by 1.3e-6 and 8 bits by 3.1e-3.
+//
+// Rounded to 8 bits, the high plane is all there is: kernels leave out the second multiplication.
 //
 // A group with an infinity or NaN gets a NaN scale, so that every sum over it is NaN.
 #pragma once
@@ -10,27 +12,31 @@
 #include <cstdint>
 
 #include "backends/cpu/packed_layout.h"
-#include "ops/choose_gemm.h"
 
 namespace nibble {
 
-inline constexpr int kTokenTile = kBatchedTokens;   // tokens whose groups lie together
+inline constexpr int kTokenTile = 64;               // tokens whose groups lie together
 inline constexpr float kLargestActivation = 16256;  // 127 * 128: the largest q
+inline constexpr int kActivationBits = 15;          // the default; 8 is the other choice
 
 struct ActivationGroup {
   int8_t high[kGroup];     // -127 … 127
-  int8_t low[kGroup];      // -64 … 63
+  int8_t low[kGroup];      // -64 … 63; zeros if there are 8 bits
   float scale;             // x = q * scale, within scale / 2
   int32_t offset;          // -kOffset times the sum of q
   int32_t half_offset[2];  // the same for either half of the group
+  // The same again for kernels that sum in 16 bits, pair after pair: of each plane, for the group and for its halves,
+  // what the pairs k = 0, 1 of all fours, and k = 2, 3, must add.
+  int16_t high_offsets[3][2], low_offsets[3][2];
 };
 
-// The groups of a tile of 8 tokens (fewer in the last tile) lie by group, then by token, so that a kernel finds all its
+// The groups of a tile of 64 tokens (fewer in the last tile) lie by group, then by token, so that a kernel finds all its
 // tokens behind one pointer.
 struct Activations {
   int64_t M, K;
   const float* x;  // [M, K], row m at x + m * x_stride
   int64_t x_stride;
+  int bits = kActivationBits;
   ActivationGroup* groups;  // activations_bytes(M, K) bytes, filled by CpuKernels::prepare
 };
 

@@ -5,6 +5,7 @@
 #include "backends/cpu/cpu_vector.h"
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/roof.h"
+#include "base/error.h"
 #include "base/worker_pool.h"
 
 namespace nibble {
@@ -13,12 +14,12 @@ namespace {
 
 class CpuBackend final : public Backend {
  public:
-  explicit CpuBackend(int num_threads) : pool_(num_threads) {}
+  CpuBackend(int num_threads, int activation_bits) : pool_(num_threads), activation_bits_(activation_bits) {}
 
   std::string_view name() const override { return "cpu"; }
   std::string description() const override {
-    return fmt::format("{} kernels, {} thread{}", cpu_kernels().name, pool_.num_threads(),
-                       pool_.num_threads() == 1 ? "" : "s");
+    return fmt::format("{} kernels, activations in {} bits, {} thread{}", cpu_kernels().name, activation_bits_,
+                       pool_.num_threads(), pool_.num_threads() == 1 ? "" : "s");
   }
   KvCacheType default_kv_cache_type() const override { return KvCacheType::f16; }
 
@@ -36,7 +37,7 @@ class CpuBackend final : public Backend {
   }
   std::unique_ptr<CompiledStep> compile(const Step& step, std::span<const PackedWeight* const> weights,
                                         const KvCacheShape& cache_shape) override {
-    return compile_cpu_step(step, weights, cache_shape, pool_);
+    return compile_cpu_step(step, weights, cache_shape, pool_, activation_bits_);
   }
   double measure_read_gbps() override {
     if (!roof_) roof_ = std::make_unique<ReadRoof>(pool_);
@@ -45,11 +46,16 @@ class CpuBackend final : public Backend {
 
  private:
   WorkerPool pool_;
+  const int activation_bits_;
   std::unique_ptr<ReadRoof> roof_;  // its buffer is made when it is first asked for
 };
 
 }  // namespace
 
-std::unique_ptr<Backend> make_cpu_backend(int num_threads) { return std::make_unique<CpuBackend>(num_threads); }
+std::unique_ptr<Backend> make_cpu_backend(int num_threads, int activation_bits) {
+  if (activation_bits != kActivationBits && activation_bits != 8)
+    throw_input_error("activations of {} bits: there are kernels for {} and 8", activation_bits, kActivationBits);
+  return std::make_unique<CpuBackend>(num_threads, activation_bits);
+}
 
 }  // namespace nibble

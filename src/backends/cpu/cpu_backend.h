@@ -1,14 +1,16 @@
-// The CPU backend: weights in 16 interleaved rows, activations in 15 bits, a pool of workers with a barrier between
+// The CPU backend: weights in 16 interleaved rows, activations in 15 bits or 8, a pool of workers with a barrier between
 // phases, kernels chosen once for the instruction sets that the machine has.
 #pragma once
 
 #include <memory>
 
+#include "backends/cpu/activations.h"
 #include "ops/backend.h"
 
 namespace nibble {
 
-// `num_threads` workers, the calling thread among them.
-std::unique_ptr<Backend> make_cpu_backend(int num_threads);
+// `num_threads` workers, the calling thread among them. Integer kernels round activations to `activation_bits`, 15 or 8;
+// throws InputError for another number.
+std::unique_ptr<Backend> make_cpu_backend(int num_threads, int activation_bits = kActivationBits);
 
 }  // namespace nibble

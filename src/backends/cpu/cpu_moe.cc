@@ -86,8 +86,12 @@ MoeScratch::MoeScratch(const MoeShape& s, const Linears& l, int num_workers) : s
   const auto rows = static_cast<int64_t>(num_pairs);
   for (int i = 0; i < (s.alone ? num_workers : 1); i++) {
     const Buffer& groups = groups_.emplace_back(static_cast<size_t>(activations_bytes(rows, s.K)));
-    rounded.push_back(
-        {.M = rows, .K = s.K, .x = gathered.as<float>(), .x_stride = s.K, .groups = groups.as<ActivationGroup>()});
+    rounded.push_back({.M = rows,
+                       .K = s.K,
+                       .x = gathered.as<float>(),
+                       .x_stride = s.K,
+                       .bits = l.activation_bits,
+                       .groups = groups.as<ActivationGroup>()});
   }
   for (int i = 0; i < s.num_outputs; i++) outputs.emplace_back(num_pairs * static_cast<size_t>(s.N) * sizeof(float));
 }

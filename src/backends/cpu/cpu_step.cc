@@ -6,7 +6,7 @@
 #include <cstring>
 #include <functional>
 
-#include "backends/cpu/cpu_kv_cache.h"
+#include "backends/cpu/cpu_attention.h"
 #include "backends/cpu/cpu_moe.h"
 #include "backends/cpu/cpu_vector.h"
 #include "backends/cpu/float_kernels.h"
@@ -38,27 +38,21 @@ struct CompiledPhase {
 class CpuStep final : public CompiledStep {
  public:
   CpuStep(const Step& step, std::span<const PackedWeight* const> weights, const KvCacheShape& cache_shape,
-          WorkerPool& pool)
+          WorkerPool& pool, int activation_bits)
       : step_(step),
         weights_(weights.begin(), weights.end()),
         pool_(pool),
         num_workers_(pool.num_threads()),
-        linears_(step.linear_route, weights, num_workers_) {
+        max_len_(cache_shape.max_len),
+        linears_(step.linear_route, activation_bits, weights, num_workers_) {
     for (const StepBuffer& buffer : step_.buffers)
       buffers_.emplace_back(static_cast<size_t>(step_.num_rows(buffer.rows) * buffer.width) * sizeof(float));
     for (const Rotation& rotation : step_.rotations)
       turns_.emplace_back(2 * static_cast<size_t>(step_.M) * rotation.inv_freq.size() * sizeof(float));
-    size_t q_floats = 0, route_bytes = 0;
-    for (const Op& op : step_.ops) {
-      if (const auto* a = std::get_if<LatentAttentionOp>(&op))
-        q_floats = std::max(q_floats, static_cast<size_t>(a->latent_dim + a->rope_dim));
+    size_t route_bytes = 0;
+    for (const Op& op : step_.ops)
       if (const auto* r = std::get_if<RouteOp>(&op)) route_bytes = std::max(route_bytes, route_scratch_bytes(*r));
-    }
-    for (int worker = 0; worker < num_workers_; worker++) {
-      scores_.emplace_back(static_cast<size_t>(cache_shape.max_len) * sizeof(float));
-      latent_q_.emplace_back(q_floats * sizeof(float));
-      route_scratch_.emplace_back(route_bytes);
-    }
+    for (int worker = 0; worker < num_workers_; worker++) route_scratch_.emplace_back(route_bytes);
     for (const OpGroup& group : fuse(step_)) {
       const std::string name = group_name(group);
       std::visit([&](const auto& g) { compile(g, name); }, group);
@@ -87,8 +81,9 @@ class CpuStep final : public CompiledStep {
   }
   int64_t scratch_bytes() const override {
     size_t bytes = 0;
-    for (const auto* list : {&buffers_, &turns_, &scores_, &latent_q_, &route_scratch_, &worker_buffers_})
+    for (const auto* list : {&buffers_, &turns_, &route_scratch_, &worker_buffers_})
       for (const Buffer& buffer : *list) bytes += buffer.size();
+    for (const auto& a : attentions_) bytes += static_cast<size_t>(a->scratch_bytes());
     for (const auto& scratch : moe_scratch_) bytes += scratch->bytes();
     bytes += linears_.scratch_bytes();
     return static_cast<int64_t>(bytes);
@@ -210,7 +205,8 @@ class CpuStep final : public CompiledStep {
   // Activations over the slice, or over a buffer of their own if a norm fills them.
   Activations make_activations(const LinearGroup& group) {
     const Matrix rows = matrix(group.x);
-    Activations x{.M = rows.rows, .K = rows.width, .x = rows.data, .x_stride = rows.stride};
+    Activations x{
+        .M = rows.rows, .K = rows.width, .x = rows.data, .x_stride = rows.stride, .bits = linears_.activation_bits};
     const size_t norm_bytes =
         group.norm ? static_cast<size_t>((x.M * x.K * static_cast<int64_t>(sizeof(float)) + 63) / 64 * 64) : 0;
     const Buffer& buffer = worker_buffers_.emplace_back(norm_bytes + static_cast<size_t>(activations_bytes(x.M, x.K)));
@@ -269,15 +265,20 @@ class CpuStep final : public CompiledStep {
                                                                        cosine + step_.M * half, half);
     }
   }
-  void append(const KvAppendOp& op, Range tokens, Range k_columns, Range v_columns) const {
-    const KvCacheType type = cache_->shape.type;
-    for (int64_t m = tokens.first; m < tokens.last; m++) {
+  // Heads [first, last) of num_heads that keys and values have: a multiple of those that the cache keeps apart.
+  void append(const KvAppendOp& op, Range tokens, Range heads, int64_t num_heads) const {
+    const auto put = [&](const Slice& slice, int64_t m, int64_t head, auto plane_of) {
       const auto i = static_cast<size_t>(m);
-      floats_.store(matrix(op.k).row(m) + k_columns.first, k_columns.last - k_columns.first, type,
-                    cache_->k(op.layer, inputs_.sequence[i], inputs_.pos[i], k_columns.first));
-      if (v_columns.first == v_columns.last) continue;
-      floats_.store(matrix(op.v).row(m) + v_columns.first, v_columns.last - v_columns.first, type,
-                    cache_->v(op.layer, inputs_.sequence[i], inputs_.pos[i], v_columns.first));
+      const int64_t width = slice.width / num_heads;
+      const KvPlane plane = plane_of(inputs_.sequence[i], head * width);
+      floats_.store(matrix(slice).row(m) + head * width, width, cache_->shape.type, plane.row(inputs_.pos[i]));
+    };
+    for (int64_t m = tokens.first; m < tokens.last; m++) {
+      for (int64_t h = heads.first; h < heads.last; h++) {
+        put(op.k, m, h, [&](int64_t sequence, int64_t column) { return cache_->k(op.layer, sequence, column); });
+        if (op.v.width > 0)
+          put(op.v, m, h, [&](int64_t sequence, int64_t column) { return cache_->v(op.layer, sequence, column); });
+      }
     }
   }
 
@@ -295,88 +296,102 @@ class CpuStep final : public CompiledStep {
     } else if (const auto* rope = std::get_if<RopeOp>(&op)) {
       apply(*rope, tokens, heads_of(rope->x));
     } else {
-      const Range columns{heads.first * a.head_dim, heads.last * a.head_dim};
-      append(std::get<KvAppendOp>(op), tokens, columns, columns);
+      append(std::get<KvAppendOp>(op), tokens, heads, a.num_kv_heads);
     }
   }
 
-  void attend(const AttentionOp& a, int64_t m, int64_t h, int worker) const {
+  AttentionQuery query(const AttentionOp& a, int64_t m) const {
     const auto i = static_cast<size_t>(m);
-    const auto l = static_cast<size_t>(a.layer);
-    const int64_t first = h / (a.num_heads / a.num_kv_heads) * a.head_dim;
-    const int64_t len = inputs_.pos[i] + 1, seen = a.window > 0 ? std::min(a.window, len) : len;
-    floats_.attend({.q = matrix(a.q).row(m) + h * a.head_dim,
-                    .k = cache_->k(a.layer, inputs_.sequence[i], len - seen, first),
-                    .v = cache_->v(a.layer, inputs_.sequence[i], len - seen, first),
-                    .k_stride = cache_->shape.layers[l].k_width,
-                    .v_stride = cache_->shape.layers[l].v_width,
-                    .type = cache_->shape.type,
-                    .len = seen,
-                    .head_dim = a.head_dim,
-                    .v_dim = a.head_dim,
-                    .scale = a.scale,
-                    .sink = a.sinks ? vector(a.sinks) + h : nullptr,
-                    .scores = scores_[static_cast<size_t>(worker)].as<float>(),
-                    .out = matrix(a.out).row(m) + h * a.head_dim});
+    return {.q = {{matrix(a.q).row(m), a.head_dim, a.head_dim}},
+            .pos = inputs_.pos[i],
+            .layer = a.layer,
+            .sequence = inputs_.sequence[i],
+            .scale = a.scale,
+            .sinks = a.sinks ? vector(a.sinks) : nullptr,
+            .out = matrix(a.out).row(m)};
+  }
+  // The latent of a position is key and value in one.
+  AttentionQuery query(const LatentAttentionOp& a, int64_t m) const {
+    const auto i = static_cast<size_t>(m);
+    const int64_t q_head_dim = a.q.width / a.num_heads;
+    return {.q = {{matrix(a.q_latent).row(m), a.latent_dim, a.latent_dim},
+                  {matrix(a.q).row(m) + q_head_dim - a.rope_dim, q_head_dim, a.rope_dim}},
+            .pos = inputs_.pos[i],
+            .layer = a.layer,
+            .sequence = inputs_.sequence[i],
+            .values_are_keys = true,
+            .scale = a.scale,
+            .sinks = nullptr,
+            .out = matrix(a.out).row(m)};
+  }
+
+  // Attentions of one shape take turns with the same scratch.
+  const CpuAttention& attention(const AttentionShape& shape) {
+    for (const auto& a : attentions_)
+      if (a->shape == shape) return *a;
+    return *attentions_.emplace_back(std::make_unique<CpuAttention>(shape, num_workers_));
+  }
+  const CpuAttention& attention(const AttentionOp& a) {
+    return attention({.M = step_.M,
+                      .num_heads = a.num_heads,
+                      .num_kv_heads = a.num_kv_heads,
+                      .head_dim = a.head_dim,
+                      .v_dim = a.head_dim,
+                      .window = a.window,
+                      .max_len = max_len_});
+  }
+  const CpuAttention& attention(const LatentAttentionOp& a) {
+    return attention({.M = step_.M,
+                      .num_heads = a.num_heads,
+                      .num_kv_heads = 1,
+                      .head_dim = a.latent_dim + a.rope_dim,
+                      .v_dim = a.latent_dim,
+                      .window = 0,
+                      .max_len = max_len_});
+  }
+
+  // Attention over what is in the cache: each worker some of the tokens' key and value heads, or some of the positions.
+  template <class Op>
+  void add_attention(const Op& op, const std::string& name) {
+    const CpuAttention& a = attention(op);
+    if (!a.split) {
+      add_phase(name, 0, [this, op, &a](int worker) {
+        const int64_t kv_heads = a.shape.num_kv_heads;
+        const auto [first, last] = worker_range(step_.M * kv_heads, 1, worker, num_workers_);
+        for (int64_t i = first; i < last; i++)
+          a.attend(*cache_, query(op, i / kv_heads), {i % kv_heads, i % kv_heads + 1}, worker);
+      });
+      return;
+    }
+    add_phase(name, 0, [this, op, &a](int worker) {
+      for (int64_t m = 0; m < step_.M; m++) a.attend_share(*cache_, query(op, m), m, worker);
+    });
+    add_phase("merge", 0, [this, op, &a](int worker) {
+      const Range heads = worker_range(op.num_heads, 1, worker, num_workers_);
+      for (int64_t m = 0; m < step_.M; m++) a.finish(query(op, m), m, heads);
+    });
   }
 
   void compile(const AttentionGroup& group, const std::string& name) {
-    const AttentionOp& a = group.attention;
+    const CpuAttention& a = attention(group.attention);
     const auto prepare = [this, group](int worker) {
       const Range heads = worker_range(group.attention.num_kv_heads, 1, worker, num_workers_);
       for (const RowOp& op : group.prepare) prepare_heads(op, group.attention, heads);
     };
-    // Query heads, token after token. Where they fall to the worker that prepared their keys, no barrier is needed.
-    const bool even = a.num_kv_heads % num_workers_ == 0;
-    const auto attend_share = [this, a, even](int worker) {
-      const Range share = even ? worker_range(a.num_heads, a.num_heads / num_workers_, worker, num_workers_)
-                               : worker_range(step_.M * a.num_heads, 1, worker, num_workers_);
-      if (even) {
-        for (int64_t m = 0; m < step_.M; m++)
-          for (int64_t h = share.first; h < share.last; h++) attend(a, m, h, worker);
-      } else {
-        for (int64_t i = share.first; i < share.last; i++) attend(a, i / a.num_heads, i % a.num_heads, worker);
-      }
-    };
-    if (even) {
-      add_phase(name, 0, [=](int worker) {
+    // Where all workers have the same number of key and value heads, each attends to those that it prepared.
+    if (group.attention.num_kv_heads % num_workers_ == 0) {
+      add_phase(name, 0, [this, prepare, &a, op = group.attention](int worker) {
         prepare(worker);
-        attend_share(worker);
+        const Range heads = worker_range(op.num_kv_heads, 1, worker, num_workers_);
+        for (int64_t m = 0; m < step_.M; m++) a.attend(*cache_, query(op, m), heads, worker);
       });
     } else {
       if (!group.prepare.empty()) add_phase("heads", 0, prepare);
-      add_phase("attention", 0, attend_share);
+      add_attention(group.attention, "attention");
     }
   }
 
-  // The latent of a position is key and value in one.
-  void attend(const LatentAttentionOp& a, int64_t m, int64_t h, int worker) const {
-    const auto i = static_cast<size_t>(m), w = static_cast<size_t>(worker);
-    const int64_t width = a.latent_dim + a.rope_dim, q_head_dim = a.q.width / a.num_heads;
-    float* q = latent_q_[w].as<float>();
-    std::copy_n(matrix(a.q_latent).row(m) + h * a.latent_dim, a.latent_dim, q);
-    std::copy_n(matrix(a.q).row(m) + (h + 1) * q_head_dim - a.rope_dim, a.rope_dim, q + a.latent_dim);
-    const void* latents = cache_->k(a.layer, inputs_.sequence[i], 0, 0);
-    floats_.attend({.q = q,
-                    .k = latents,
-                    .v = latents,
-                    .k_stride = width,
-                    .v_stride = width,
-                    .type = cache_->shape.type,
-                    .len = inputs_.pos[i] + 1,
-                    .head_dim = width,
-                    .v_dim = a.latent_dim,
-                    .scale = a.scale,
-                    .scores = scores_[w].as<float>(),
-                    .out = matrix(a.out).row(m) + h * a.latent_dim});
-  }
-
-  void compile(const LatentAttentionOp& op, const std::string& name) {
-    add_phase(name, 0, [this, op](int worker) {
-      const auto [first, last] = worker_range(step_.M * op.num_heads, 1, worker, num_workers_);
-      for (int64_t i = first; i < last; i++) attend(op, i / op.num_heads, i % op.num_heads, worker);
-    });
-  }
+  void compile(const LatentAttentionOp& op, const std::string& name) { add_attention(op, name); }
 
   // Each worker some heads, of which it rounds the activations itself.
   void compile(const HeadLinearOp& op, const std::string& name) {
@@ -394,6 +409,7 @@ class CpuStep final : public CompiledStep {
                                .K = w.K,
                                .x = x.data + h * head_dim,
                                .x_stride = x.stride,
+                               .bits = linears_.activation_bits,
                                .groups = groups[static_cast<size_t>(worker)]};
         kernels_.prepare(head, 0, head.M * activation_groups(head.K));
         linears_.run({.w = &w,
@@ -489,7 +505,8 @@ class CpuStep final : public CompiledStep {
   void execute(const RmsNormOp& op, int worker) const { apply(op, tokens_of(op.x, worker), {0, op.num_heads}); }
   void execute(const RopeOp& op, int worker) const { apply(op, tokens_of(op.x, worker), {0, op.num_heads}); }
   void execute(const KvAppendOp& op, int worker) const {
-    append(op, tokens_of(op.k, worker), {0, op.k.width}, {0, op.v.width});
+    const int64_t num_heads = cache_->shape.layers[static_cast<size_t>(op.layer)].num_heads;
+    append(op, tokens_of(op.k, worker), {0, num_heads}, num_heads);
   }
   void execute(const SwigluOp& op, int worker) const {
     const auto [first, last] = tokens_of(op.out, worker);
@@ -513,14 +530,14 @@ class CpuStep final : public CompiledStep {
   std::vector<const PackedWeight*> weights_;
   WorkerPool& pool_;
   const int num_workers_;
+  const int64_t max_len_;
   const Linears linears_;
   const CpuKernels& kernels_ = cpu_kernels();
   const FloatKernels& floats_ = float_kernels();
   std::vector<Buffer> buffers_;        // by StepBuffer
   std::vector<Buffer> turns_;          // by Rotation
-  std::vector<Buffer> scores_;         // by worker: [max_len]
-  std::vector<Buffer> latent_q_;       // by worker: a query of latent attention
   std::vector<Buffer> route_scratch_;  // by worker
+  std::vector<std::unique_ptr<CpuAttention>> attentions_;
   std::vector<std::unique_ptr<MoeScratch>> moe_scratch_;
   std::vector<Buffer> worker_buffers_;  // normed rows and rounded activations
   std::vector<CompiledPhase> phases_;
@@ -532,8 +549,8 @@ class CpuStep final : public CompiledStep {
 }  // namespace
 
 std::unique_ptr<CompiledStep> compile_cpu_step(const Step& step, std::span<const PackedWeight* const> weights,
-                                               const KvCacheShape& cache_shape, WorkerPool& pool) {
-  return std::make_unique<CpuStep>(step, weights, cache_shape, pool);
+                                               const KvCacheShape& cache_shape, WorkerPool& pool, int activation_bits) {
+  return std::make_unique<CpuStep>(step, weights, cache_shape, pool, activation_bits);
 }
 
 }  // namespace nibble

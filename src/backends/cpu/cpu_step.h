@@ -16,6 +16,6 @@ namespace nibble {
 inline constexpr int64_t kRedundantTokens = 8;
 
 std::unique_ptr<CompiledStep> compile_cpu_step(const Step& step, std::span<const PackedWeight* const> weights,
-                                               const KvCacheShape& cache_shape, WorkerPool& pool);
+                                               const KvCacheShape& cache_shape, WorkerPool& pool, int activation_bits);
 
 }  // namespace nibble

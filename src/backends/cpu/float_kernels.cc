@@ -12,7 +12,7 @@ extern const FloatKernels kAvx2FloatKernels, kAvx512FloatKernels;
 const FloatKernels& float_kernels() {
 #if defined(__x86_64__)
   if (cpu_kernels().name == kAvx512FloatKernels.name) return kAvx512FloatKernels;
-  if (cpu_kernels().name == kAvx2FloatKernels.name) return kAvx2FloatKernels;
+  if (cpu_kernels().name != kGenericFloatKernels.name) return kAvx2FloatKernels;  // all others have AVX2
 #endif
   return kGenericFloatKernels;
 }

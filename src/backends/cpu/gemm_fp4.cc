@@ -32,6 +32,8 @@ const CpuKernels* find_kernels() noexcept {
   }
 }
 
+constexpr int64_t kTileTokens = 64;  // rows of a tile of marlin_gemm_fp4, computed whether there are tokens or not
+
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // How a route cuts C: strips of `tokens` by `columns`.
@@ -40,23 +42,27 @@ struct Strips {
   const GemmFp4* gemm;
   int64_t columns, num_column_strips, num_strips;
   int tokens, num_tasks;
-  bool decode_first;
+  bool pads;  // computes rows past M
 };
 
 Strips cut(const GemmFp4& gemm, GemmRoute route, int num_threads) {
   Strips s{};
   s.gemm = &gemm;
-  s.decode_first = route == GemmRoute::marlin_gemm_fp4;
   s.tokens = static_cast<int>(std::min<int64_t>(gemm.M, kMaxStripTokens));
   if (route == GemmRoute::decode_gemv_fp4_wide) s.tokens = 1;
-  if (route == GemmRoute::marlin_gemm_fp4) s.tokens = kMaxStripTokens;
+  int64_t rows = gemm.M;
+  if (route == GemmRoute::marlin_gemm_fp4) {
+    s.tokens = kMaxStripTokens;
+    rows = divide_up(gemm.M, kTileTokens) * kTileTokens;
+    s.pads = true;
+  }
   // One token: at most 4096 columns, whose sums take 16 KB of the first-level cache. Many: as many as the sums have
   // room for.
   const int64_t most = std::min<int64_t>(4096, kStripAccumulators / s.tokens / 64 * 64);
   const int64_t share = divide_up(divide_up(gemm.N, num_threads), 64) * 64;
   s.columns = std::min(most, share);
   s.num_column_strips = divide_up(gemm.N, s.columns);
-  s.num_strips = s.num_column_strips * divide_up(gemm.M, s.tokens);
+  s.num_strips = s.num_column_strips * divide_up(rows, s.tokens);
   s.num_tasks = static_cast<int>(std::min<int64_t>(s.num_strips, int64_t{4} * num_threads));
   return s;
 }
@@ -66,12 +72,13 @@ void run_task(void* context, int task) {
   const Range range = worker_range(s.num_strips, 1, task, s.num_tasks);
   for (int64_t i = range.first; i < range.last; i++) {
     const int64_t first_column = i % s.num_column_strips * s.columns;
+    const int64_t first_token = i / s.num_column_strips * s.tokens;
+    const int64_t left = s.gemm->M - first_token;
     s.kernels->gemm_fp4({.gemm = s.gemm,
-                         .first_token = i / s.num_column_strips * s.tokens,
+                         .first_token = first_token,
                          .first_column = first_column,
                          .num_columns = std::min(s.columns, s.gemm->N - first_column),
-                         .num_tokens = s.tokens,
-                         .decode_first = s.decode_first});
+                         .num_tokens = s.pads || left > s.tokens ? s.tokens : static_cast<int>(left)});
   }
 }
 

@@ -4,7 +4,7 @@
 // Cost    B and its scales are read once for all tokens of the strip. With one token it is bound by memory.
 // Work    group after group of 32 k (4 rows of B); within it, along the columns, so that each row is read in a long
 // run.
-//         Sums wait in an array that stays in the first- or second-level cache.
+//         Sums wait in an array that stays in the first- or second-level cache: [blocks of 16 columns, tokens, 16].
 // Edges   the last columns (fewer than 16) and the last rows of B (fewer than 4) are copied to a padded block first.
 //
 // Included by one file per instruction set, after the rules of linear_kernel.h.
@@ -60,68 +60,34 @@ void quantize_half_group(const GemmFp4& gemm, int64_t m, int64_t g, ActivationGr
   alignas(64) float x[kGroup];
   Isa::store(x, Isa::load_half(reinterpret_cast<const uint8_t*>(from)), kBlockRows);
   Isa::store(x + kBlockRows, Isa::load_half(reinterpret_cast<const uint8_t*>(from + kBlockRows)), kBlockRows);
-  quantize_group<Isa>(x, out);
+  quantize_group<Isa>(x, kActivationBits, out);
   order_as_nibbles(out.high);
   order_as_nibbles(out.low);
 }
 
-// sums[t] += group of 16 columns, for T tokens; sums of a token are sum_stride floats apart.
-template <class Isa, class Layout, int T>
-void add_to_sums(const uint8_t* lines, int64_t line_stride, const ActivationGroup* x, const uint8_t* scales,
-                 float* sums, int64_t sum_stride) {
-  typename Isa::Floats y[T];
-  for (int t = 0; t < T; t++) y[t] = Isa::load(sums + t * sum_stride);
-  add_dots<Isa, Layout, 0, T>(lines, line_stride, x, scales, y);
-  for (int t = 0; t < T; t++) Isa::store(sums + t * sum_stride, y[t], kBlockRows);
-}
-
-// The whole blocks of a strip, for T tokens; only the first of them need to prefetch.
-template <class Isa, int T>
-void walk_columns(const GemmRows& rows, int64_t num_blocks, bool is_first, const ActivationGroup* x, float* sums,
-                  int64_t sum_stride) {
+// Adds a group's products to the sums of the strip's tokens: 16 columns after 16 columns, of each all tokens.
+template <class Isa, bool is_single>
+void walk_columns(const GemmRows& rows, int64_t num_blocks, const ActivationGroup* x, int num_tokens, float* sums) {
   for (int64_t b = 0; b < num_blocks; b++) {
-    if (is_first) prefetch_rows(rows, b * kLineBytes);
-    add_to_sums<Isa, GemmLayout, T>(rows.lines + b * kLineBytes, rows.line_stride, x, rows.scales + b * kLineBytes / 2,
-                                    sums + b * kBlockRows, sum_stride);
-  }
-}
-
-// The same in tiles of 64 columns, each decoded once for all tokens.
-template <class Isa>
-void walk_tiles(const GemmRows& rows, int64_t num_blocks, const ActivationGroup* x, int num_tokens, float* sums,
-                int64_t sum_stride) {
-  constexpr int tile_blocks = 4, block_bytes = 2 * 4 * kLineBytes;
-  alignas(64) uint8_t decoded[tile_blocks * block_bytes];
-  for (int64_t first = 0; first < num_blocks; first += tile_blocks) {
-    const int64_t last = first + tile_blocks < num_blocks ? first + tile_blocks : num_blocks;
-    for (int64_t b = first; b < last; b++) {
-      prefetch_rows(rows, b * kLineBytes);
-      Isa::decode_group(rows.lines + b * kLineBytes, rows.line_stride, decoded + (b - first) * block_bytes);
+    prefetch_rows(rows, b * kLineBytes);
+    const Lines lines{rows.lines + b * kLineBytes, rows.line_stride};
+    const GroupScales<Isa, GemmLayout> scales(rows.scales + b * kLineBytes / 2);
+    float* to = sums + b * num_tokens * kBlockRows;
+    if constexpr (is_single) {
+      const auto group = Isa::template decode_once<GemmLayout>(lines);
+      Isa::store(to, add_group<Isa, GemmLayout, 2>(group, scales, x[0], Isa::load(to)));
+    } else {
+      const auto group = Isa::template decode<GemmLayout>(lines);
+      for (int t = 0; t < num_tokens; t++, to += kBlockRows)
+        Isa::store(to, add_group<Isa, GemmLayout, 2>(group, scales, x[t], Isa::load(to)));
     }
-    for (int t = 0; t < num_tokens; t += Isa::max_tokens)
-      for (int64_t b = first; b < last; b++)
-        add_to_sums<Isa, DecodedGemmLayout, Isa::max_tokens>(decoded + (b - first) * block_bytes, kLineBytes, x + t,
-                                                             rows.scales + b * kLineBytes / 2,
-                                                             sums + t * sum_stride + b * kBlockRows, sum_stride);
   }
 }
 
-// As many tokens as one walk can take, at most `count`; returns how many they were.
-template <class Isa, int T = Isa::max_tokens>
-int walk_for_some(const GemmRows& rows, int64_t num_blocks, bool is_first, const ActivationGroup* x, int count,
-                  float* sums, int64_t sum_stride) {
-  if constexpr (T > 1)
-    if (count < T) return walk_for_some<Isa, T - 1>(rows, num_blocks, is_first, x, count, sums, sum_stride);
-  walk_columns<Isa, T>(rows, num_blocks, is_first, x, sums, sum_stride);
-  return T;
-}
-
 template <class Isa>
-void walk(const GemmRows& rows, int64_t num_blocks, const ActivationGroup* x, const GemmFp4Strip& strip, float* sums,
-          int64_t sum_stride) {
-  if (strip.decode_first) return walk_tiles<Isa>(rows, num_blocks, x, strip.num_tokens, sums, sum_stride);
-  for (int t = 0; t < strip.num_tokens;)
-    t += walk_for_some<Isa>(rows, num_blocks, t == 0, x + t, strip.num_tokens - t, sums + t * sum_stride, sum_stride);
+void walk(const GemmRows& rows, int64_t num_blocks, const ActivationGroup* x, int num_tokens, float* sums) {
+  if (num_tokens == 1) return walk_columns<Isa, true>(rows, num_blocks, x, 1, sums);
+  walk_columns<Isa, false>(rows, num_blocks, x, num_tokens, sums);
 }
 
 template <class Isa>
@@ -129,12 +95,11 @@ void gemm_fp4_strip(const GemmFp4Strip& strip) {
   const GemmFp4& gemm = *strip.gemm;
   const int64_t num_blocks = (strip.num_columns + kBlockRows - 1) / kBlockRows;
   const int64_t whole_blocks = strip.num_columns / kBlockRows;
-  const int64_t sum_stride = num_blocks * kBlockRows;
   const int64_t left = gemm.M - strip.first_token;
-  const int num_stored = left < strip.num_tokens ? static_cast<int>(left) : strip.num_tokens;
+  const int num_stored = left <= 0 ? 0 : left < strip.num_tokens ? static_cast<int>(left) : strip.num_tokens;
 
   alignas(64) float sums[kStripAccumulators];
-  for (int64_t i = 0; i < strip.num_tokens * sum_stride; i++) sums[i] = 0;
+  for (int64_t i = 0; i < strip.num_tokens * num_blocks * kBlockRows; i++) sums[i] = 0;
   ActivationGroup x[kMaxStripTokens];
   for (int t = num_stored; t < strip.num_tokens; t++) x[t] = {};
 
@@ -149,7 +114,7 @@ void gemm_fp4_strip(const GemmFp4Strip& strip) {
                              .scales = reinterpret_cast<const uint8_t*>(scales),
                              .line_stride = gemm.N * 4,
                              .run_bytes = whole_blocks * kLineBytes};
-      walk<Isa>(rows, whole_blocks, x, strip, sums, sum_stride);
+      walk<Isa>(rows, whole_blocks, x, strip.num_tokens, sums);
     }
     for (int64_t b = is_whole ? whole_blocks : 0; b < num_blocks; b++) {
       alignas(64) uint32_t block[4][kBlockRows] = {};
@@ -164,7 +129,7 @@ void gemm_fp4_strip(const GemmFp4Strip& strip) {
                              .scales = reinterpret_cast<const uint8_t*>(block_scales),
                              .line_stride = kLineBytes,
                              .run_bytes = kLineBytes};
-      walk<Isa>(rows, 1, x, strip, sums + first, sum_stride);
+      walk<Isa>(rows, 1, x, strip.num_tokens, sums + first * strip.num_tokens);
     }
   }
 
@@ -174,7 +139,7 @@ void gemm_fp4_strip(const GemmFp4Strip& strip) {
       const int64_t columns = strip.num_columns - first < kBlockRows ? strip.num_columns - first : kBlockRows;
       const int64_t at = (strip.first_token + t) * gemm.N + strip.first_column + first;
       const typename Isa::Floats y =
-          Isa::mul(Isa::load(sums + t * sum_stride + first), Isa::broadcast(&GemmLayout::factor));
+          Isa::mul(Isa::load(sums + first * strip.num_tokens + t * kBlockRows), Isa::broadcast(&GemmLayout::factor));
       if (gemm.C_float != nullptr) {
         Isa::store(gemm.C_float + at, y, static_cast<int>(columns));
       } else {

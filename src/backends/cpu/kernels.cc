@@ -1,5 +1,9 @@
 #include "backends/cpu/kernels.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include <cstdlib>
 #include <string>
 #include <vector>
@@ -10,20 +14,28 @@ namespace nibble {
 
 extern const CpuKernels kGenericKernels;
 #if defined(__x86_64__)
-extern const CpuKernels kAvx2Kernels, kAvx512Kernels;
+extern const CpuKernels kAvx2Kernels, kAvxVnniKernels, kAvx512VnniKernels, kAvx512Kernels;
 #endif
 
 namespace {
+
+#if defined(__x86_64__)
+bool has_avx_vnni() {  // not among the names of __builtin_cpu_supports in GCC 12
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & (1u << 4)) != 0;
+}
+#endif
 
 std::vector<const CpuKernels*> find_supported() {
   std::vector<const CpuKernels*> found;
 #if defined(__x86_64__)
   const bool has_avx2 =
       __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-  const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni") &&
-                          __builtin_cpu_supports("avx512vbmi");
-  if (has_avx512) found.push_back(&kAvx512Kernels);
+  const bool has_avx512_vnni = has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
+  if (has_avx512_vnni && __builtin_cpu_supports("avx512vbmi")) found.push_back(&kAvx512Kernels);
+  if (has_avx512_vnni) found.push_back(&kAvx512VnniKernels);
+  if (has_avx2 && has_avx_vnni()) found.push_back(&kAvxVnniKernels);
   if (has_avx2) found.push_back(&kAvx2Kernels);
 #endif
   found.push_back(&kGenericKernels);

@@ -31,15 +31,16 @@ struct LinearTask {
 
 // A strip of dispatch_gemm_fp4: C[m, n] for num_tokens rows (kMaxStripTokens at most) from first_token on, and
 // num_columns columns from first_column on. Rows past M are computed and not stored.
-inline constexpr int kMaxStripTokens = 64;
-inline constexpr int kStripAccumulators =
-    16384;  // floats on the stack: num_tokens * (num_columns, in whole 16) at most
+//
+// 16 rows by 1024 columns: each strip rounds its rows of A anew, which the columns must pay for. Strips of 64 rows by 256
+// took 15 % longer at M = 512 (4096 x 4096, AVX-512, Zen 4).
+inline constexpr int kMaxStripTokens = 16;
+inline constexpr int kStripAccumulators = 16384;  // floats on the stack: rows by columns (in whole 16) at most
 
 struct GemmFp4Strip {
   const GemmFp4* gemm;
   int64_t first_token, first_column, num_columns;
   int num_tokens;
-  bool decode_first;  // decodes each tile of 64 columns to bytes before its tokens: pays from many tokens on
 };
 
 struct CpuKernels {
@@ -59,8 +60,8 @@ struct CpuKernels {
 // All tables that this machine can run, the best first.
 std::span<const CpuKernels* const> supported_cpu_kernels();
 
-// The best one, or the one that NIBBLE_CPU_KERNELS names (generic, avx2, avx512); throws InputError if this machine
-// does not have it.
+// The best one, or the one that NIBBLE_CPU_KERNELS names (generic, avx2, avx_vnni, avx512_vnni, avx512); throws
+// InputError if this machine does not have it.
 const CpuKernels& cpu_kernels();
 
 // gemm_fp4_on_route with a table of one's choice, for tests and benchmarks.

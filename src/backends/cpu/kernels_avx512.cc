@@ -9,7 +9,8 @@ namespace nibble {
 namespace {
 
 struct Avx512 {
-  static constexpr int max_tokens = 8;
+  static constexpr int float_tokens = 8;
+  static constexpr bool sums_in_16_bits = false;
   using Floats = __m512;
   using Ints = __m512i;
 
@@ -19,6 +20,7 @@ struct Avx512 {
   static Floats broadcast(const float* value) { return _mm512_set1_ps(*value); }
   static Floats load(const float* in) { return _mm512_loadu_ps(in); }
   static Floats load(const float* in, int num_rows) { return _mm512_maskz_loadu_ps(rows(num_rows), in); }
+  static void store(float* out, Floats value) { _mm512_storeu_ps(out, value); }
   static void store(float* out, Floats value, int num_rows) { _mm512_mask_storeu_ps(out, rows(num_rows), value); }
   static Floats add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
   static Floats mul(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
@@ -65,36 +67,40 @@ struct Avx512 {
     return _mm512_permutexvar_epi8(_mm512_srli_epi32(codes, 4), table);
   }
 
-  static void decode_group(const uint8_t* lines, int64_t line_stride, uint8_t* out) {
-    for (int i = 0; i < 4; i++) {
-      const __m512i codes = _mm512_loadu_si512(lines + i * line_stride);
-      _mm512_store_si512(out + 2 * i * kLineBytes, decode_low(codes, table(GemmLayout::table)));
-      _mm512_store_si512(out + (2 * i + 1) * kLineBytes, decode_high(codes, table(GemmLayout::table)));
-    }
-  }
+  // 64 bytes each: 4 k of 16 rows.
+  struct Group {
+    __m512i codes[kGroup / 4];
+  };
 
-  template <class Layout, int first, int T>
-  static void dot(const uint8_t* lines, int64_t line_stride, const ActivationGroup* x, Ints (&sums)[T]) {
-    __m512i high[T], low[T];
-    for (int t = 0; t < T; t++) {
-      high[t] = _mm512_setzero_si512();
-      low[t] = _mm512_set1_epi32(Layout::dot_k == kGroup ? x[t].offset : x[t].half_offset[first / 16]);
-      if constexpr (Layout::code_offset == 8 * kOffset) low[t] = _mm512_slli_epi32(low[t], 3);
-    }
-    const auto multiply = [&](__m512i w, int k) {
-      for (int t = 0; t < T; t++) high[t] = _mm512_dpbusd_epi32(high[t], w, broadcast4(x[t].high + first + k));
-      for (int t = 0; t < T; t++) low[t] = _mm512_dpbusd_epi32(low[t], w, broadcast4(x[t].low + first + k));
-    };
-    for (int i = 0; i < Layout::dot_k / Layout::line_k; i++) {
-      const __m512i codes = _mm512_loadu_si512(lines + i * line_stride);
+  template <class Layout>
+  static Group decode(Lines lines) {
+    Group group;
+    for (int i = 0; i < kGroup / Layout::line_k; i++) {
+      const __m512i codes = _mm512_loadu_si512(lines.first + i * lines.stride);
       if constexpr (Layout::is_nibble) {
-        multiply(decode_low(codes, table(Layout::table)), 8 * i);
-        multiply(decode_high(codes, table(Layout::table)), 8 * i + 4);
+        group.codes[2 * i] = decode_low(codes, table(Layout::table));
+        group.codes[2 * i + 1] = decode_high(codes, table(Layout::table));
       } else {
-        multiply(codes, 4 * i);
+        group.codes[i] = codes;
       }
     }
-    for (int t = 0; t < T; t++) sums[t] = _mm512_add_epi32(_mm512_slli_epi32(high[t], 7), low[t]);
+    return group;
+  }
+  template <class Layout>
+  static Group decode_once(Lines lines) {
+    return decode<Layout>(lines);
+  }
+
+  template <class Layout, int first, int num_planes>
+  static Ints dot(const Group& group, const ActivationGroup& x) {
+    __m512i high = _mm512_setzero_si512();
+    __m512i low = _mm512_set1_epi32(Layout::dot_k == kGroup ? x.offset : x.half_offset[first / 16]);
+    if constexpr (Layout::code_offset == 8 * kOffset) low = _mm512_slli_epi32(low, 3);
+    for (int k = first; k < first + Layout::dot_k; k += 4) {
+      high = _mm512_dpbusd_epi32(high, group.codes[k / 4], broadcast4(x.high + k));
+      if constexpr (num_planes == 2) low = _mm512_dpbusd_epi32(low, group.codes[k / 4], broadcast4(x.low + k));
+    }
+    return _mm512_add_epi32(_mm512_slli_epi32(high, 7), low);
   }
 };
 

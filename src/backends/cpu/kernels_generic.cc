@@ -8,7 +8,8 @@ namespace nibble {
 namespace {
 
 struct Generic {
-  static constexpr int max_tokens = 4;
+  static constexpr int float_tokens = 4;
+  static constexpr bool sums_in_16_bits = false;
   struct Floats {
     float lane[kBlockRows];
   };
@@ -33,6 +34,7 @@ struct Generic {
   static Floats load(const float* in, int num_rows) {
     return each([&](int r) { return r < num_rows ? in[r] : 0.0f; });
   }
+  static void store(float* out, const Floats& value) { store(out, value, kBlockRows); }
   static void store(float* out, const Floats& value, int num_rows) {
     for (int r = 0; r < num_rows; r++) out[r] = value.lane[r];
   }
@@ -82,32 +84,37 @@ struct Generic {
     for (int r = 0; r < num_columns; r++) out[r] = float_to_half(value.lane[r]);
   }
 
-  static void decode_group(const uint8_t* lines, int64_t line_stride, uint8_t* out) {
-    for (int i = 0; i < 8 * kLineBytes; i++) {
-      const uint8_t byte = lines[i / (2 * kLineBytes) * line_stride + i % kLineBytes];
-      out[i] = GemmLayout::table.bytes[i / kLineBytes % 2 == 0 ? byte & 15 : byte >> 4];
+  struct Group {
+    int8_t w[kGroup][kBlockRows];
+  };
+
+  template <class Layout>
+  static Group decode(Lines lines) {
+    Group group;
+    for (int k = 0; k < kGroup; k++) {
+      const uint8_t* bytes = lines.first + k / Layout::line_k * lines.stride + k % 4;
+      const int shift = k % Layout::line_k / 4 * 4;
+      for (int r = 0; r < kBlockRows; r++) {
+        const int byte = bytes[4 * r];
+        group.w[k][r] = static_cast<int8_t>(Layout::is_nibble ? Layout::table.bytes[(byte >> shift) & 15] - kOffset
+                                                              : byte - Layout::code_offset);
+      }
     }
+    return group;
+  }
+  template <class Layout>
+  static Group decode_once(Lines lines) {
+    return decode<Layout>(lines);
   }
 
-  template <class Layout, int first, int T>
-  static void dot(const uint8_t* lines, int64_t line_stride, const ActivationGroup* x, Ints (&sums)[T]) {
-    for (int t = 0; t < T; t++) sums[t] = {};
-    for (int k = 0; k < Layout::dot_k; k++) {
-      const uint8_t* bytes = lines + k / Layout::line_k * line_stride + k % 4;
-      int32_t w[kBlockRows];
-      for (int r = 0; r < kBlockRows; r++) {
-        if constexpr (Layout::is_nibble) {
-          const int shift = k % Layout::line_k / 4 * 4;
-          w[r] = Layout::table.bytes[(bytes[4 * r] >> shift) & 15] - kOffset;
-        } else {
-          w[r] = bytes[4 * r] - Layout::code_offset;
-        }
-      }
-      for (int t = 0; t < T; t++) {
-        const int32_t q = 128 * x[t].high[first + k] + x[t].low[first + k];
-        for (int r = 0; r < kBlockRows; r++) sums[t].lane[r] += w[r] * q;
-      }
+  template <class Layout, int first, int>
+  static Ints dot(const Group& group, const ActivationGroup& x) {
+    Ints sums{};
+    for (int k = first; k < first + Layout::dot_k; k++) {
+      const int32_t q = 128 * x.high[k] + x.low[k];
+      for (int r = 0; r < kBlockRows; r++) sums.lane[r] += group.w[k][r] * q;
     }
+    return sums;
   }
 };
 

@@ -1,7 +1,7 @@
 // The kernels of the packed linears, written once over an instruction set and a format.
 //
-// Cost    a block of 16 rows reads its codes and scales once for up to 8 tokens; activations stay in cache. M = 1 is
-//         bound by memory: the bar is the measured read bandwidth (bench_gemm_fp4 --packed).
+// Cost    a block of 16 rows reads and decodes its codes and scales once for up to 64 tokens; activations stay in cache.
+//         M = 1 is bound by memory: the bar is the measured read bandwidth (bench_gemm_fp4 --packed).
 // Sums    exact integers within a group of 32 (NVFP4: 16), float32 fused multiply-adds across groups in the order of
 //         k, so nothing but the row and the token decides the result.
 //
@@ -9,14 +9,17 @@
 // in an anonymous namespace, and calls no inline function of another header: the linker must never take a copy compiled
 // for AVX-512 where another file wants one. An instruction set is a struct Isa:
 //
-//   max_tokens                             that one pass over a block serves with the registers there are
+//   float_tokens                           of a matrix of floats that one pass over a block serves: 1, 2, 4 or 8
+//   sums_in_16_bits                        dot takes the offsets of pairs
 //   Floats, Ints                           16 lanes, one for each row of a block
-//   zero, load(in), load(in, num_rows), store(out, floats, num_rows), broadcast(float*), add, mul, fma(a, b, c),
-//   to_float(ints), broadcast_int(int*)
+//   zero, load(in), load(in, num_rows), store(out, floats), store(out, floats, num_rows), broadcast(float*), add, mul,
+//   fma(a, b, c), to_float(ints), broadcast_int(int*)
 //   largest(x, mask): of the bits of 32 floats, masked; sum(ints) of 16
 //   load_half, load_bf16, load_e8m0, load_e4m3 (as halves: 2^8 too small), store_half
-//   dot<Layout, first, T>(lines, line_stride, x, sums): sums[t] = sum of q * code over k = first … first + dot_k - 1
-//   decode_group(lines, line_stride, out): 4 lines of nibbles to 8 lines of bytes
+//   decode<Layout>(lines), decode_once<Layout>(lines): the group of 32 k in these lines, in whatever form dot takes, for
+//                                          many tokens or for one
+//   dot<Layout, first, num_planes>(group, x): sums of q * code over k = first … first + dot_k - 1; with one plane, all of
+//                                          low is zero
 #pragma once
 
 #include "backends/cpu/kernels.h"
@@ -34,8 +37,11 @@ void prefetch_codes(const uint8_t* line) {
   __builtin_prefetch(line + kFar, 0, 2);
 }
 
-// Tokens whose activations stay in a 2 MB second-level cache (0.7 MB at K = 4096) while blocks of rows stream by.
-constexpr int64_t kTokensPerPass = 64;
+// The lines of a block's codes from a group's first on.
+struct Lines {
+  const uint8_t* first;
+  int64_t stride;
+};
 
 // The groups of consecutive tokens of one tile: group g of token t at first + g * group_stride + t.
 struct TokenGroups {
@@ -49,9 +55,21 @@ TokenGroups token_groups(const Activations& x, int64_t token) {
   return {x.groups + tile * activation_groups(x.K) + (token - tile), width};
 }
 
+// Minus kOffset times the sums of a plane's pairs: see ActivationGroup.
+[[maybe_unused]] void sum_pairs(const int8_t* plane, int16_t (&offsets)[3][2]) {
+  for (int pair = 0; pair < 2; pair++) {
+    int sums[2] = {};
+    for (int half = 0; half < 2; half++)
+      for (int k = 16 * half + 2 * pair; k < 16 * half + 16; k += 4) sums[half] += plane[k] + plane[k + 1];
+    offsets[0][pair] = static_cast<int16_t>(-kOffset * (sums[0] + sums[1]));
+    offsets[1][pair] = static_cast<int16_t>(-kOffset * sums[0]);
+    offsets[2][pair] = static_cast<int16_t>(-kOffset * sums[1]);
+  }
+}
+
 // 32 floats to one group. What is not a reduction the compiler vectorises well.
 template <class Isa>
-void quantize_group(const float* x, ActivationGroup& out) {
+void quantize_group(const float* x, int bits, ActivationGroup& out) {
   // As integers, magnitudes are ordered: finite < infinity < NaN.
   const uint32_t largest_bits = Isa::largest(x, 0x7FFFFFFFu);
   if (largest_bits >= 0x7F800000u) {
@@ -60,13 +78,14 @@ void quantize_group(const float* x, ActivationGroup& out) {
   }
   float largest = __builtin_bit_cast(float, largest_bits);
   largest = largest > 0x1p-100f ? largest : 0x1p-100f;  // keeps the inverse finite; such activations round to 0
-  const float inverse = kLargestActivation / largest;
+  const int unused_bits = kActivationBits - bits;       // of q, which stay zero
+  const float inverse = (bits == kActivationBits ? kLargestActivation : 127) / largest;
   // Short loops over arrays of its own, or the compiler would have to fear that x and out overlap.
   int32_t q[kGroup];
   int8_t high[kGroup], low[kGroup];
   for (int k = 0; k < kGroup; k++) {
     const float rounded = x[k] * inverse + 0x1.8p23f;  // leaves the nearest integer in the low bits
-    q[k] = __builtin_bit_cast(int32_t, rounded) - 0x4B400000;
+    q[k] = (__builtin_bit_cast(int32_t, rounded) - 0x4B400000) << unused_bits;
   }
   for (int k = 0; k < kGroup; k++) {
     const int32_t h = (q[k] + 64) >> 7;
@@ -79,6 +98,10 @@ void quantize_group(const float* x, ActivationGroup& out) {
   out.half_offset[0] = -kOffset * Isa::sum(q);
   out.half_offset[1] = -kOffset * Isa::sum(q + 16);
   out.offset = out.half_offset[0] + out.half_offset[1];
+  if constexpr (Isa::sums_in_16_bits) {
+    sum_pairs(high, out.high_offsets);
+    sum_pairs(low, out.low_offsets);
+  }
 }
 
 template <class Isa>
@@ -90,70 +113,106 @@ void prepare(const Activations& x, int64_t first, int64_t last) {
     const float* from = x.x + token * x.x_stride + g * kGroup;
     ActivationGroup& to = groups.first[g * groups.group_stride];
     if ((g + 1) * kGroup <= x.K) {
-      quantize_group<Isa>(from, to);
+      quantize_group<Isa>(from, x.bits, to);
     } else {
       float padded[kGroup] = {};
       for (int64_t k = 0; k < x.K - g * kGroup; k++) padded[k] = from[k];
-      quantize_group<Isa>(padded, to);
+      quantize_group<Isa>(padded, x.bits, to);
     }
   }
 }
 
+// What the 16 rows of a group are scaled by, ready to multiply.
 template <class Isa, class Layout>
-typename Isa::Floats load_scale(const uint8_t* scales) {
-  if constexpr (Layout::scale == ScaleKind::e8m0) return Isa::load_e8m0(scales);
-  if constexpr (Layout::scale == ScaleKind::e4m3) return Isa::load_e4m3(scales);
-  return Isa::load_half(scales);
-}
+struct GroupScales {
+  static constexpr int count = kGroup / Layout::dot_k;
+  typename Isa::Floats scale[count];
+  typename Isa::Floats minimum;  // of Q4_1
 
-// y[t] += the dot_k products from k = `first` of a group on, for T tokens.
-template <class Isa, class Layout, int first, int T>
-void add_dots(const uint8_t* lines, int64_t line_stride, const ActivationGroup* x, const uint8_t* scales,
-              typename Isa::Floats (&y)[T]) {
-  typename Isa::Ints sums[T];
-  Isa::template dot<Layout, first, T>(lines, line_stride, x, sums);
-  const typename Isa::Floats scale = load_scale<Isa, Layout>(scales);
-  for (int t = 0; t < T; t++)
-    y[t] = Isa::fma(Isa::mul(Isa::to_float(sums[t]), Isa::broadcast(&x[t].scale)), scale, y[t]);
-  if constexpr (Layout::scale == ScaleKind::half_and_minimum) {
-    // Each k adds the minimum once, so the group adds it times the sum of q, which the offset is a multiple of.
-    constexpr float per_offset = -1.0f / kOffset;
-    const typename Isa::Floats minimum = Isa::mul(Isa::load_half(scales + 32), Isa::broadcast(&per_offset));
-    for (int t = 0; t < T; t++) {
-      const typename Isa::Floats sum = Isa::to_float(Isa::broadcast_int(&x[t].offset));
-      y[t] = Isa::fma(Isa::mul(sum, Isa::broadcast(&x[t].scale)), minimum, y[t]);
+  explicit GroupScales(const uint8_t* from) {
+    for (int i = 0; i < count; i++) {
+      if constexpr (Layout::scale == ScaleKind::e8m0) {
+        scale[i] = Isa::load_e8m0(from + i * Layout::scale_line_bytes);
+      } else if constexpr (Layout::scale == ScaleKind::e4m3) {
+        scale[i] = Isa::load_e4m3(from + i * Layout::scale_line_bytes);
+      } else {
+        scale[i] = Isa::load_half(from + i * Layout::scale_line_bytes);
+      }
+    }
+    if constexpr (Layout::scale == ScaleKind::half_and_minimum) {
+      // Each k adds the minimum once, so the group adds it times the sum of q, which the offset is a multiple of.
+      constexpr float per_offset = -1.0f / kOffset;
+      minimum = Isa::mul(Isa::load_half(from + 32), Isa::broadcast(&per_offset));
     }
   }
+};
+
+// y + the products of a group of 16 rows and one token.
+template <class Isa, class Layout, int num_planes, class Group>
+typename Isa::Floats add_group(const Group& group, const GroupScales<Isa, Layout>& scales, const ActivationGroup& x,
+                               typename Isa::Floats y) {
+  const auto x_scale = [&] { return Isa::broadcast(&x.scale); };
+  y = Isa::fma(Isa::mul(Isa::to_float(Isa::template dot<Layout, 0, num_planes>(group, x)), x_scale()), scales.scale[0],
+               y);
+  if constexpr (Layout::dot_k < kGroup)
+    y = Isa::fma(Isa::mul(Isa::to_float(Isa::template dot<Layout, 16, num_planes>(group, x)), x_scale()),
+                 scales.scale[1], y);
+  if constexpr (Layout::scale == ScaleKind::half_and_minimum)
+    y = Isa::fma(Isa::mul(Isa::to_float(Isa::broadcast_int(&x.offset)), x_scale()), scales.minimum, y);
+  return y;
 }
 
-// y[t] = the 16 rows of block `block` times tokens first_token + t, before the row factors.
-template <class Isa, class Layout, int T>
-void integer_block(const LinearTask& task, int64_t block, int64_t first_token, typename Isa::Floats (&y)[T]) {
+// Calls each(g, lines, scales) for the groups of a block, and prefetches.
+template <class Layout, class Each>
+void for_each_group(const PackedMatrix& w, int64_t block, int64_t groups_per_scale, const Each& each) {
   constexpr int64_t group_bytes = kGroup / Layout::line_k * kLineBytes;
-  constexpr int groups_per_scale_line = kLineBytes * Layout::scale_k / (Layout::scale_line_bytes * kGroup);
-  const PackedMatrix& w = *task.w;
+  constexpr int64_t scale_bytes = kGroup / Layout::dot_k * Layout::scale_line_bytes;
+  constexpr int64_t groups_per_scale_line = kLineBytes / scale_bytes;
   const uint8_t* codes = w.codes + block * w.block_code_bytes;
   const uint8_t* scales = w.scales + block * w.block_scale_bytes;
-  const TokenGroups tokens = token_groups(*task.x, first_token);
-  const ActivationGroup* x = tokens.first;
   const int64_t num_groups = activation_groups(w.K);
-  for (int t = 0; t < T; t++) y[t] = Isa::zero();
-  for (int64_t g = 0; g < num_groups; g++) {
+  for (int64_t g = 0, left = groups_per_scale; g < num_groups; g++) {
     if (g % groups_per_scale_line == 0) __builtin_prefetch(scales + kScalesNear);
     for (int64_t i = 0; i < group_bytes; i += kLineBytes) prefetch_codes(codes + i);
-    if constexpr (Layout::dot_k == 16) {
-      add_dots<Isa, Layout, 0, T>(codes, kLineBytes, x, scales, y);
-      add_dots<Isa, Layout, 16, T>(codes + group_bytes / 2, kLineBytes, x, scales + Layout::scale_line_bytes, y);
-      scales += 2 * Layout::scale_line_bytes;
-    } else {
-      constexpr int groups_per_scale = Layout::scale_k / kGroup;
-      add_dots<Isa, Layout, 0, T>(codes, kLineBytes, x, scales, y);
-      if (groups_per_scale == 1 || g % groups_per_scale == groups_per_scale - 1) scales += Layout::scale_line_bytes;
-    }
+    each(g, Lines{codes, kLineBytes}, scales);
     codes += group_bytes;
-    x += tokens.group_stride;
+    if (--left == 0) {
+      scales += scale_bytes;
+      left = groups_per_scale;
+    }
   }
-  for (int t = 0; t < T; t++) y[t] = Isa::mul(y[t], Isa::broadcast(&Layout::factor));
+}
+
+// y = 16 rows times one token, before the row factors.
+template <class Isa, class Layout, int num_planes>
+typename Isa::Floats integer_block(const PackedMatrix& w, int64_t block, int64_t groups_per_scale,
+                                   const TokenGroups& x) {
+  typename Isa::Floats y = Isa::zero();
+  for_each_group<Layout>(w, block, groups_per_scale, [&](int64_t g, Lines lines, const uint8_t* scales) {
+    const auto group = Isa::template decode_once<Layout>(lines);
+    y = add_group<Isa, Layout, num_planes>(group, GroupScales<Isa, Layout>(scales), x.first[g * x.group_stride], y);
+  });
+  return Isa::mul(y, Isa::broadcast(&Layout::factor));
+}
+
+// The same for `count` tokens of a tile, to y[t * 16].
+template <class Isa, class Layout, int num_planes>
+void integer_block(const PackedMatrix& w, int64_t block, int64_t groups_per_scale, const TokenGroups& x, int64_t count,
+                   float* y) {
+  for (int64_t t = 0; t < count; t++) Isa::store(y + t * kBlockRows, Isa::zero());
+  for_each_group<Layout>(w, block, groups_per_scale, [&](int64_t g, Lines lines, const uint8_t* scales_at) {
+    const auto group = Isa::template decode<Layout>(lines);
+    const GroupScales<Isa, Layout> scales(scales_at);
+    const ActivationGroup* x_group = x.first + g * x.group_stride;
+    for (int64_t t = 0; t < count; t++) {
+      float* to = y + t * kBlockRows;
+      Isa::store(to, add_group<Isa, Layout, num_planes>(group, scales, x_group[t], Isa::load(to)));
+    }
+  });
+  for (int64_t t = 0; t < count; t++) {
+    float* to = y + t * kBlockRows;
+    Isa::store(to, Isa::mul(Isa::load(to), Isa::broadcast(&Layout::factor)));
+  }
 }
 
 template <class Isa, class Layout>
@@ -163,14 +222,15 @@ typename Isa::Floats load_weights(const uint8_t* codes) {
   return Isa::load(reinterpret_cast<const float*>(codes));
 }
 
-// The same for matrices of floats. Even and odd k are summed apart: two chains of multiply-adds hide their latency.
+// y[t * 16] = 16 rows of floats times tokens t < T. Even and odd k are summed apart: two chains of multiply-adds hide
+// their latency.
 template <class Isa, class Layout, int T>
-void float_block(const LinearTask& task, int64_t block, int64_t first_token, typename Isa::Floats (&y)[T]) {
+void float_block(const LinearTask& task, int64_t block, int64_t first_token, float* out) {
   constexpr int64_t k_bytes = kBlockRows * Layout::code_bits / 8;
   const PackedMatrix& w = *task.w;
   const uint8_t* codes = w.codes + block * w.block_code_bytes;
   const float* x[T];
-  typename Isa::Floats odd[T];
+  typename Isa::Floats y[T], odd[T];
   for (int t = 0; t < T; t++) {
     x[t] = task.x->x + (first_token + t) * task.x->x_stride;
     y[t] = odd[t] = Isa::zero();
@@ -186,71 +246,89 @@ void float_block(const LinearTask& task, int64_t block, int64_t first_token, typ
   }
   if (k < w.K)
     for (int t = 0; t < T; t++) y[t] = Isa::fma(load_weights<Isa, Layout>(codes), Isa::broadcast(x[t] + k), y[t]);
-  for (int t = 0; t < T; t++) y[t] = Isa::add(y[t], odd[t]);
+  for (int t = 0; t < T; t++) Isa::store(out + t * kBlockRows, Isa::add(y[t], odd[t]));
 }
 
-// One block for T tokens, from the i-th of the task on.
-template <class Isa, class Layout, int T>
-void block_for_tokens(const LinearTask& task, int64_t first_row, int64_t i) {
+// Token i of the task, of which y are the sums of the rows from first_row on.
+template <class Isa>
+void finish_token(const LinearTask& task, int64_t first_row, int64_t i, typename Isa::Floats y) {
   const PackedMatrix& w = *task.w;
-  const int64_t block = task.e * w.num_blocks + first_row / kBlockRows;
-  typename Isa::Floats y[T];
-  if constexpr (Layout::is_float) {
-    float_block<Isa, Layout, T>(task, block, task.first_token + i, y);
-  } else {
-    integer_block<Isa, Layout, T>(task, block, task.first_token + i, y);
-  }
   const int num_rows =
       static_cast<int>(task.last_row - first_row < kBlockRows ? task.last_row - first_row : kBlockRows);
-  const typename Isa::Floats row_factors = Isa::load(w.row_factors + block * kBlockRows);
+  float* out = task.out + i * task.out_stride + first_row;
   typename Isa::Floats bias = Isa::zero();
   if (task.bias != nullptr) bias = Isa::load(task.bias + first_row, num_rows);
-  for (int t = 0; t < T; t++) {
-    float* out = task.out + (i + t) * task.out_stride + first_row;
-    typename Isa::Floats value = Isa::fma(y[t], row_factors, bias);
-    if (task.factors != nullptr) value = Isa::mul(value, Isa::broadcast(task.factors + i + t));
-    if (task.accumulate) value = Isa::add(value, Isa::load(out, num_rows));
-    Isa::store(out, value, num_rows);
+  typename Isa::Floats value =
+      Isa::fma(y, Isa::load(w.row_factors + task.e * w.num_blocks * kBlockRows + first_row), bias);
+  if (task.factors != nullptr) value = Isa::mul(value, Isa::broadcast(task.factors + i));
+  if (task.accumulate) value = Isa::add(value, Isa::load(out, num_rows));
+  Isa::store(out, value, num_rows);
+}
+
+// Calls each(row, i, count) for the blocks of rows of the task, and of the tokens those from i on: all of a tile.
+template <class Each>
+void for_each_block(const LinearTask& task, const Each& each) {
+  for (int64_t i = 0; i < task.num_tokens;) {
+    const int64_t left = task.num_tokens - i, left_in_tile = kTokenTile - (task.first_token + i) % kTokenTile;
+    const int64_t count = left < left_in_tile ? left : left_in_tile;
+    for (int64_t row = task.first_row; row < task.last_row; row += kBlockRows) each(row, i, count);
+    i += count;
   }
+}
+
+template <class Isa, class Layout, int num_planes>
+void integer_linear_of(const LinearTask& task, int64_t groups_per_scale) {
+  for_each_block(task, [&](int64_t row, int64_t i, int64_t count) {
+    const int64_t block = task.e * task.w->num_blocks + row / kBlockRows;
+    const TokenGroups x = token_groups(*task.x, task.first_token + i);
+    if (count == 1)
+      return finish_token<Isa>(task, row, i,
+                               integer_block<Isa, Layout, num_planes>(*task.w, block, groups_per_scale, x));
+    alignas(64) float y[kTokenTile * kBlockRows];
+    integer_block<Isa, Layout, num_planes>(*task.w, block, groups_per_scale, x, count, y);
+    for (int64_t t = 0; t < count; t++) finish_token<Isa>(task, row, i + t, Isa::load(y + t * kBlockRows));
+  });
+}
+
+template <class Isa, class Layout>
+void integer_linear(const LinearTask& task, int64_t groups_per_scale) {
+  (task.x->bits == 8 ? integer_linear_of<Isa, Layout, 1> : integer_linear_of<Isa, Layout, 2>)(task, groups_per_scale);
 }
 
 // As many tokens as one pass can take, at most `count`; returns how many they were.
-template <class Isa, class Layout, int T = Isa::max_tokens>
-int64_t block_for_some(const LinearTask& task, int64_t first_row, int64_t i, int64_t count) {
+template <class Isa, class Layout, int T = Isa::float_tokens>
+int64_t float_block_for_some(const LinearTask& task, int64_t block, int64_t token, int64_t count, float* y) {
   if constexpr (T > 1)
-    if (count < T) return block_for_some<Isa, Layout, T - 1>(task, first_row, i, count);
-  block_for_tokens<Isa, Layout, T>(task, first_row, i);
+    if (count < T) return float_block_for_some<Isa, Layout, T / 2>(task, block, token, count, y);
+  float_block<Isa, Layout, T>(task, block, token, y);
   return T;
 }
 
 template <class Isa, class Layout>
-void linear_of(const LinearTask& task) {
-  for (int64_t pass = 0; pass < task.num_tokens; pass += kTokensPerPass) {
-    const int64_t pass_end = pass + kTokensPerPass < task.num_tokens ? pass + kTokensPerPass : task.num_tokens;
-    for (int64_t row = task.first_row; row < task.last_row; row += kBlockRows) {
-      for (int64_t i = pass; i < pass_end;) {
-        const int64_t left_in_tile = kTokenTile - (task.first_token + i) % kTokenTile;
-        const int64_t left = pass_end - i;
-        i += block_for_some<Isa, Layout>(task, row, i, left < left_in_tile ? left : left_in_tile);
-      }
-    }
-  }
+void float_linear(const LinearTask& task) {
+  for_each_block(task, [&](int64_t row, int64_t i, int64_t count) {
+    const int64_t block = task.e * task.w->num_blocks + row / kBlockRows;
+    alignas(64) float y[kTokenTile * kBlockRows];
+    for (int64_t t = 0; t < count;)
+      t += float_block_for_some<Isa, Layout>(task, block, task.first_token + i + t, count - t, y + t * kBlockRows);
+    for (int64_t t = 0; t < count; t++) finish_token<Isa>(task, row, i + t, Isa::load(y + t * kBlockRows));
+  });
 }
 
 template <class Isa>
 void linear(const LinearTask& task) {
   switch (task.w->format) {
-    case FormatId::f32: return linear_of<Isa, PackedLayout<F32>>(task);
-    case FormatId::f16: return linear_of<Isa, PackedLayout<F16>>(task);
-    case FormatId::bf16: return linear_of<Isa, PackedLayout<Bf16>>(task);
-    case FormatId::q8_0: return linear_of<Isa, PackedLayout<Q8_0>>(task);
-    case FormatId::q4_0: return linear_of<Isa, PackedLayout<Q4_0>>(task);
-    case FormatId::q4_1: return linear_of<Isa, PackedLayout<Q4_1>>(task);
-    case FormatId::mxfp4: return linear_of<Isa, PackedLayout<Mxfp4>>(task);
-    case FormatId::nvfp4: return linear_of<Isa, PackedLayout<Nvfp4>>(task);
-    case FormatId::fp4_half_32: return linear_of<Isa, PackedLayout<Fp4Half<32>>>(task);
-    case FormatId::fp4_half_64: return linear_of<Isa, PackedLayout<Fp4Half<64>>>(task);
-    case FormatId::fp4_half_128: return linear_of<Isa, PackedLayout<Fp4Half<128>>>(task);
+    case FormatId::f32: return float_linear<Isa, PackedLayout<F32>>(task);
+    case FormatId::f16: return float_linear<Isa, PackedLayout<F16>>(task);
+    case FormatId::bf16: return float_linear<Isa, PackedLayout<Bf16>>(task);
+    case FormatId::q8_0: return integer_linear<Isa, PackedLayout<Q8_0>>(task, 1);
+    case FormatId::q4_0: return integer_linear<Isa, PackedLayout<Q4_0>>(task, 1);
+    case FormatId::q4_1: return integer_linear<Isa, PackedLayout<Q4_1>>(task, 1);
+    case FormatId::mxfp4: return integer_linear<Isa, PackedLayout<Mxfp4>>(task, 1);
+    case FormatId::nvfp4: return integer_linear<Isa, PackedLayout<Nvfp4>>(task, 1);
+    case FormatId::fp4_half_32: return integer_linear<Isa, PackedLayout<Fp4Half<32>>>(task, 1);
+    case FormatId::fp4_half_64: return integer_linear<Isa, PackedLayout<Fp4Half<32>>>(task, 2);
+    case FormatId::fp4_half_128: return integer_linear<Isa, PackedLayout<Fp4Half<32>>>(task, 4);
     default: break;  // not among KernelFormats: no matrix is packed in it
   }
 }

@@ -13,8 +13,9 @@ size_t float_bytes(int64_t count) { return static_cast<size_t>(count) * sizeof(f
 
 }  // namespace
 
-TokenTile::TokenTile(int64_t largest_K)
-    : rows_(float_bytes(kTileTokens * largest_K)),
+TokenTile::TokenTile(int64_t largest_K, int bits)
+    : activation_bits_(bits),
+      rows_(float_bytes(kTileTokens * largest_K)),
       groups_(static_cast<size_t>(activations_bytes(kTileTokens, largest_K))),
       out_(float_bytes(kTileTokens * kTileRows)) {}
 
@@ -24,7 +25,12 @@ void TokenTile::linear(const LinearTask& task) const {
   const int64_t K = task.w->K;
   auto* const rows = rows_.as<float>();
   auto* const out = out_.as<float>();
-  const Activations x{.M = kTileTokens, .K = K, .x = rows, .x_stride = K, .groups = groups_.as<ActivationGroup>()};
+  const Activations x{.M = kTileTokens,
+                      .K = K,
+                      .x = rows,
+                      .x_stride = K,
+                      .bits = activation_bits_,
+                      .groups = groups_.as<ActivationGroup>()};
   for (int64_t first = 0; first < task.num_tokens; first += kTileTokens) {
     const int64_t num_tokens = std::min(kTileTokens, task.num_tokens - first);
     const float* from = task.x->x + (task.first_token + first) * task.x->x_stride;
@@ -52,11 +58,12 @@ void TokenTile::linear(const LinearTask& task) const {
   }
 }
 
-Linears::Linears(LinearRoute route, std::span<const PackedWeight* const> weights, int num_workers) {
+Linears::Linears(LinearRoute route, int bits, std::span<const PackedWeight* const> weights, int num_workers)
+    : activation_bits(bits) {
   if (route != LinearRoute::always_tiles) return;
   int64_t largest_K = 0;
   for (const PackedWeight* weight : weights) largest_K = std::max(largest_K, weight->K);
-  for (int worker = 0; worker < num_workers; worker++) tiles_.emplace_back(largest_K);
+  for (int worker = 0; worker < num_workers; worker++) tiles_.emplace_back(largest_K, bits);
 }
 
 size_t Linears::scratch_bytes() const {

@@ -16,7 +16,7 @@ namespace nibble {
 // What one worker needs for tiles: 64 rows of activations, zeros where there is no token, and 64 columns of results.
 class TokenTile {
  public:
-  explicit TokenTile(int64_t largest_K);
+  TokenTile(int64_t largest_K, int bits);
 
   // CpuKernels::linear, with all 64 rows of each tile computed. The task has no factors.
   void linear(const LinearTask& task) const;
@@ -24,13 +24,14 @@ class TokenTile {
   size_t bytes() const { return rows_.size() + groups_.size() + out_.size(); }
 
  private:
+  const int activation_bits_;
   Buffer rows_, groups_;  // [64, K]: floats, and the same rounded; all zeros between calls
   Buffer out_;            // [64, 64]
 };
 
 class Linears {
  public:
-  Linears(LinearRoute route, std::span<const PackedWeight* const> weights, int num_workers);
+  Linears(LinearRoute route, int bits, std::span<const PackedWeight* const> weights, int num_workers);
 
   void run(const LinearTask& task, int worker) const {
     if (tiles_.empty()) {
@@ -41,6 +42,8 @@ class Linears {
   }
 
   size_t scratch_bytes() const;
+
+  const int activation_bits;  // of the activations that it is given
 
  private:
   const CpuKernels& kernels_ = cpu_kernels();

@@ -72,10 +72,4 @@ struct PackedLayout {
 // the codes), and a half scale a column.
 using GemmLayout = PackedLayout<Fp4Half<32>>;
 
-// The same after decoding: a byte a weight, doubled, plus kOffset.
-struct DecodedGemmLayout : GemmLayout {
-  static constexpr bool is_nibble = false;
-  static constexpr int line_k = 4;
-};
-
 }  // namespace nibble

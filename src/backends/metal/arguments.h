@@ -92,14 +92,14 @@ struct HeadLinearArguments {
 static_assert(sizeof(HeadLinearArguments) == 56, "the same for host and shader");
 
 struct RopeArguments {
-  uint32_t stride, head_dim, first, num_pairs, num_heads, M;
+  uint32_t stride, head_dim, first, num_pairs, M;
 };
-static_assert(sizeof(RopeArguments) == 24, "the same for host and shader");
+static_assert(sizeof(RopeArguments) == 20, "the same for host and shader");
 
 struct KvAppendArguments {
-  uint32_t k_width, v_width, k_stride, v_stride, max_len, M;
+  uint32_t k_width, v_width, k_stride, v_stride, max_len;
 };
-static_assert(sizeof(KvAppendArguments) == 24, "the same for host and shader");
+static_assert(sizeof(KvAppendArguments) == 20, "the same for host and shader");
 
 struct HeadArguments {  // of queries, or of keys
   uint32_t head_dim, stride;
@@ -113,15 +113,14 @@ struct HeadsArguments {
 static_assert(sizeof(HeadsArguments) == 64, "the same for host and shader");
 
 struct AttentionArguments {
-  uint32_t key_dim, value_dim;     // of a head
-  uint32_t num_heads, group_size;  // query heads that share a key
+  uint32_t key_dim, value_dim;  // of a head
+  uint32_t group_size;          // query heads that share a key
   uint32_t q_stride, out_stride;
   uint32_t q_rope_stride, q_rope_head_stride, q_rope_first;  // of latent attention: where a head's rotated part is
-  uint32_t k_width, v_width, max_len, window, M;
+  uint32_t k_width, v_width, max_len, window;
   float scale;
-  uint32_t padding;
 };
-static_assert(sizeof(AttentionArguments) == 64, "the same for host and shader");
+static_assert(sizeof(AttentionArguments) == 52, "the same for host and shader");
 
 struct SwigluArguments {
   uint32_t width, gate_stride, up_stride, out_stride;

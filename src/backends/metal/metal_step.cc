@@ -3,134 +3,70 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <cstring>
 
-#include "backends/metal/metal_fuse.h"
 #include "backends/metal/metal_kv_cache.h"
 #include "backends/metal/metal_matrix.h"
-#include "base/error.h"
+#include "backends/metal/record_step.h"
 
 namespace nibble {
 
 namespace {
 
 using Clock = std::chrono::steady_clock;
-using namespace metal_fusion;
-
-// A buffer of a kernel that is another in each run: a plane of the cache.
-struct CachePlane {
-  size_t binding;
-  size_t layer;
-  bool is_k;
-};
-
-struct RecordedDispatch {
-  Phase info;
-  PlannedPhase plan;  // without its bytes, which info has
-  const MetalKernel* kernel = nullptr;
-  std::vector<uint8_t> arguments;
-  std::vector<MetalBinding> buffers;
-  std::vector<CachePlane> planes;
-  MetalSize threadgroups;
-  uint32_t threads = 0;
-  bool needs_barrier = false;  // before it
-};
-
-// Of a step's experts those that were used, for the count of bytes.
-struct UsedExperts {
-  size_t dispatch;
-  int64_t bytes_of_one;
-  const MetalBuffer* experts;
-  int64_t count;
-};
-
-uint32_t u32(int64_t value) { return static_cast<uint32_t>(value); }
-int64_t divide_up(int64_t count, int64_t unit) { return (count + unit - 1) / unit; }
 
 class MetalStep final : public CompiledStep {
  public:
   MetalStep(const Step& step, std::span<const PackedWeight* const> weights, const KvCacheShape& cache_shape,
             MetalDevice& device, MetalKernels& kernels)
       : step_(step),
-        weights_(weights.begin(), weights.end()),
-        cache_shape_(cache_shape),
         device_(device),
-        kernels_(kernels) {
-    if (step_.linear_route == LinearRoute::always_tiles)
-      throw_input_error("backend metal: it has no route with tiles for every number of tokens");
-    for (const StepBuffer& buffer : step_.buffers) {
-      // Rows begin at a multiple of 16 bytes, as the kernels read them.
-      strides_.push_back(divide_up(buffer.width, 4) * 4);
-      buffers_.push_back(make_floats(step_.num_rows(buffer.rows) * strides_.back()));
-    }
-    for (const Rotation& rotation : step_.rotations)
-      turns_.push_back(make_floats(2 * step_.M * static_cast<int64_t>(rotation.inv_freq.size())));
-    tokens_ = make_floats(step_.M);
-    pos_ = make_floats(step_.M);
-    sequence_ = make_floats(step_.M);
-    nothing_ = make_floats(1);
-    const auto format = [this](WeightId id) { return matrix(id).format; };
-    for (const Dispatch& dispatch : fuse(step_, format))
-      std::visit([&](const auto& d) { record(d, dispatch); }, dispatch);
-  }
+        scratch_(step_, device),
+        recorded_(record_step(step_, weights, cache_shape, device, kernels, scratch_)) {}
 
   void run(const StepInputs& inputs, KvCache& cache, std::span<float> logits) override {
     auto& metal_cache = static_cast<MetalKvCache&>(cache);
-    std::ranges::copy(inputs.tokens, tokens_->as<int32_t>());
-    std::ranges::copy(inputs.pos, pos_->as<int32_t>());
-    std::ranges::copy(inputs.sequence, sequence_->as<int32_t>());
-    for (size_t r = 0; r < turns_.size(); r++) fill_turns(r, inputs.pos);
-    for (RecordedDispatch& d : dispatches_)
+    std::ranges::copy(inputs.tokens, scratch_.tokens->as<int32_t>());
+    std::ranges::copy(inputs.pos, scratch_.pos->as<int32_t>());
+    std::ranges::copy(inputs.sequence, scratch_.sequence->as<int32_t>());
+    for (size_t r = 0; r < scratch_.turns.size(); r++) fill_turns(r, inputs.pos);
+    for (RecordedDispatch& d : recorded_.dispatches)
       for (const CachePlane& plane : d.planes)
         d.buffers[plane.binding] = {(plane.is_k ? metal_cache.k : metal_cache.v)[plane.layer].get(), 0};
     if (profiling_) {
       run_one_by_one();
     } else {
       device_.begin();
-      for (const RecordedDispatch& d : dispatches_) {
+      for (const RecordedDispatch& d : recorded_.dispatches) {
         if (d.needs_barrier) device_.barrier();
         encode(d);
       }
       device_.finish();
     }
     const auto b = static_cast<size_t>(step_.logits.buffer);
-    for (int64_t m = 0; m < rows(step_.logits); m++)
-      std::copy_n(buffers_[b]->as<float>() + m * strides_[b] + step_.logits.first, step_.logits.width,
+    const int64_t num_rows = step_.num_rows(step_.buffers[b].rows);
+    for (int64_t m = 0; m < num_rows; m++)
+      std::copy_n(scratch_.buffers[b]->as<float>() + m * scratch_.strides[b] + step_.logits.first, step_.logits.width,
                   logits.data() + m * step_.logits.width);
   }
 
   int64_t weight_bytes() const override {
     int64_t bytes = 0;
-    for (const RecordedDispatch& d : dispatches_) bytes += d.info.weight_bytes;
+    for (const RecordedDispatch& d : recorded_.dispatches) bytes += d.info.weight_bytes;
     return bytes;
   }
   int64_t last_weight_bytes() const override {
     int64_t bytes = weight_bytes();
-    for (const UsedExperts& used : used_experts_)
-      bytes += bytes_read(used) - dispatches_[used.dispatch].info.weight_bytes;
+    for (const UsedExperts& used : recorded_.used_experts)
+      bytes += bytes_read(used) - recorded_.dispatches[used.dispatch].info.weight_bytes;
     return bytes;
   }
-  int64_t scratch_bytes() const override {
-    size_t bytes = 0;
-    for (const auto* list : {&buffers_, &turns_, &used_})
-      for (const auto& buffer : *list) bytes += buffer->size();
-    return static_cast<int64_t>(bytes);
-  }
+  int64_t scratch_bytes() const override { return scratch_.bytes(); }
   std::vector<Phase> phases() const override {
     std::vector<Phase> infos;
-    for (const RecordedDispatch& d : dispatches_) infos.push_back(d.info);
+    for (const RecordedDispatch& d : recorded_.dispatches) infos.push_back(d.info);
     return infos;
   }
   void set_profiling(bool on) override { profiling_ = on; }
-
-  std::vector<PlannedPhase> planned_phases() const {
-    std::vector<PlannedPhase> plans;
-    for (const RecordedDispatch& d : dispatches_) {
-      plans.push_back(d.plan);
-      plans.back().weight_bytes = d.info.weight_bytes;
-    }
-    return plans;
-  }
 
  private:
   // ---- a run ----
@@ -144,7 +80,7 @@ class MetalStep final : public CompiledStep {
   }
   // A command buffer for each dispatch: their times include what it costs to begin and to end one.
   void run_one_by_one() {
-    for (RecordedDispatch& d : dispatches_) {
+    for (RecordedDispatch& d : recorded_.dispatches) {
       const auto start = Clock::now();
       device_.begin();
       encode(d);
@@ -152,8 +88,8 @@ class MetalStep final : public CompiledStep {
       d.info.seconds += std::chrono::duration<double>(Clock::now() - start).count();
       d.info.read_bytes += d.info.weight_bytes;
     }
-    for (const UsedExperts& used : used_experts_) {
-      Phase& info = dispatches_[used.dispatch].info;
+    for (const UsedExperts& used : recorded_.used_experts) {
+      Phase& info = recorded_.dispatches[used.dispatch].info;
       info.read_bytes += bytes_read(used) - info.weight_bytes;
     }
   }
@@ -161,7 +97,7 @@ class MetalStep final : public CompiledStep {
   void fill_turns(size_t r, std::span<const int32_t> pos) {
     const Rotation& rotation = step_.rotations[r];
     const size_t pairs = rotation.inv_freq.size();
-    float* cosine = turns_[r]->as<float>();
+    float* cosine = scratch_.turns[r]->as<float>();
     float* sine = cosine + static_cast<size_t>(step_.M) * pairs;
     for (size_t m = 0; m < pos.size(); m++) {
       for (size_t i = 0; i < pairs; i++) {
@@ -178,457 +114,10 @@ class MetalStep final : public CompiledStep {
     return used.bytes_of_one * static_cast<int64_t>(std::ranges::unique(chosen).begin() - chosen.begin());
   }
 
-  // ---- what dispatches are made of ----
-
-  std::unique_ptr<MetalBuffer> make_floats(int64_t count) {
-    return device_.make_buffer(static_cast<size_t>(count) * sizeof(float));
-  }
-  const MetalMatrix& matrix(WeightId id) const {
-    return static_cast<const MetalMatrix&>(*weights_[static_cast<size_t>(id.index)]);
-  }
-  std::string kernel_name(std::string_view stem, WeightId id) const {
-    return fmt::format("{}_{}", stem, metal_format_name(matrix(id).format));
-  }
-  std::string cached_kernel_name(std::string_view stem) const {
-    return fmt::format("{}_{}", stem, kv_cache_type_name(cache_shape_.type));
-  }
-  int64_t rows(const Slice& slice) const {
-    return step_.num_rows(step_.buffers[static_cast<size_t>(slice.buffer)].rows);
-  }
-  uint32_t stride(const Slice& slice) const { return u32(strides_[static_cast<size_t>(slice.buffer)]); }
-  static bool is_aligned(const Slice& slice) { return slice.first % 4 == 0; }
-
-  MetalBinding bind(const Slice& slice) const {
-    return {buffers_[static_cast<size_t>(slice.buffer)].get(), static_cast<size_t>(slice.first) * sizeof(float)};
-  }
-  MetalBinding bind(WeightId matrix_or_none) const {
-    return {matrix_or_none ? matrix(matrix_or_none).buffer.get() : nothing_.get(), 0};
-  }
-  MetalBinding bind_vector(WeightId id) const {
-    return {
-        id ? static_cast<const MetalVector&>(*weights_[static_cast<size_t>(id.index)]).buffer.get() : nothing_.get(),
-        0};
-  }
-  MetalBinding bind_nothing() const { return {nothing_.get(), 0}; }
-  MetalBinding bind_pos() const { return {pos_.get(), 0}; }
-  MetalBinding bind_sequence() const { return {sequence_.get(), 0}; }
-  MetalBinding bind_turns(int rotation) const { return {turns_[static_cast<size_t>(rotation)].get(), 0}; }
-  // Filled in by run.
-  void bind_cache(RecordedDispatch& d, int layer, bool is_k) const {
-    d.planes.push_back({d.buffers.size(), static_cast<size_t>(layer), is_k});
-    d.buffers.emplace_back();
-  }
-  const KvLayer& kv_layer(int layer) const { return cache_shape_.layers[static_cast<size_t>(layer)]; }
-
-  struct Kernel {
-    std::string name;
-    FunctionConstants constants = {};
-  };
-
-  template <class Arguments>
-  RecordedDispatch make(const Dispatch& what, const Kernel& kernel, const Arguments& arguments) {
-    RecordedDispatch d;
-    d.kernel = &kernels_.get(kernel.name, kernel.constants);
-    d.plan = {.name = dispatch_name(what), .kernel = kernel.name, .matrices = matrices_of(what)};
-    d.info.name = fmt::format("{} ({})", d.plan.name, d.plan.kernel);
-    const auto* bytes = reinterpret_cast<const uint8_t*>(&arguments);
-    d.arguments.assign(bytes, bytes + sizeof arguments);
-    return d;
-  }
-
-  // The cache of a layer counts as a buffer behind those of the step.
-  Slice cache_slice(int layer) const { return {static_cast<int>(step_.buffers.size()) + layer, 0, 1}; }
-
-  // `slices` say what it reads and writes: a barrier comes before it if it needs the result of one that may still run, or
-  // would overwrite what one reads.
-  void add(RecordedDispatch d, const OpSlices& slices, MetalSize threadgroups, uint32_t threads) {
-    d.threadgroups = threadgroups;
-    d.threads = threads;
-    const auto overlap = [](const std::vector<Slice>& a, const std::vector<Slice>& b) {
-      return std::ranges::any_of(
-          a, [&](const Slice& s) { return std::ranges::any_of(b, [&](const Slice& t) { return s.overlaps(t); }); });
-    };
-    d.needs_barrier = overlap(running_.writes, slices.reads) || overlap(running_.writes, slices.writes) ||
-                      overlap(running_.reads, slices.writes);
-    if (d.needs_barrier) running_ = {};
-    running_.reads.insert(running_.reads.end(), slices.reads.begin(), slices.reads.end());
-    running_.writes.insert(running_.writes.end(), slices.writes.begin(), slices.writes.end());
-    dispatches_.push_back(std::move(d));
-  }
-
-  // ---- matrices ----
-
-  static int64_t row_threadgroups(int64_t N) { return divide_up(N, kRows * kRowSimdgroups); }
-
-  void record(const Linears& group, const Dispatch& what) {
-    const Slice& x = group.norm ? group.norm->x : group.linears[0].x;
-    const LinearOp& first = group.linears[0];
-    const int64_t M = rows(x);
-    LinearArguments a{.M = u32(M), .K = u32(x.width), .x_stride = stride(x)};
-    if (group.norm) {
-      a.normed_stride = stride(group.norm->out);
-      a.norm_eps = group.norm->eps;
-    }
-    OpSlices slices{{x}, {}};
-    if (group.stores_norm) slices.writes.push_back(group.norm->out);
-    int64_t threadgroups = 0, bytes = 0;
-    std::vector<MetalBinding> matrices, biases, outs;
-    for (size_t i = 0; i < kMostParts; i++) {
-      const bool is_there = i < group.linears.size();
-      a.first_threadgroup[i] = is_there ? u32(threadgroups) : ~0u;
-      const LinearOp& op = group.linears[is_there ? i : 0];
-      matrices.push_back(is_there ? bind(op.w) : bind_nothing());
-      biases.push_back(bind_vector(op.bias));
-      outs.push_back(bind(op.out));
-      if (!is_there) continue;
-      a.w[i] = matrix(op.w).arguments;
-      a.out_stride[i] = stride(op.out);
-      threadgroups += row_threadgroups(matrix(op.w).N);
-      bytes += matrix(op.w).bytes;
-      slices.writes.push_back(op.out);
-      if (op.accumulate) slices.reads.push_back(op.out);
-    }
-    Kernel kernel{.name = kernel_name(M == 1 ? "linear" : "linear_block", first.w)};
-    kernel.constants[kHasNorm] = group.norm.has_value();
-    kernel.constants[kStoresNorm] = group.stores_norm;
-    kernel.constants[kAligned] = is_aligned(x);
-    kernel.constants[kHasBias] = bool{first.bias};
-    kernel.constants[kAccumulates] = first.accumulate;
-    RecordedDispatch d = make(what, kernel, a);
-    d.info.weight_bytes = bytes;
-    d.buffers = {bind(x), bind_vector(group.norm ? group.norm->weight : WeightId{}),
-                 group.stores_norm ? bind(group.norm->out) : bind_nothing()};
-    for (const auto* list : {&matrices, &biases, &outs}) d.buffers.insert(d.buffers.end(), list->begin(), list->end());
-    add(std::move(d), slices, {u32(threadgroups), u32(divide_up(M, M == 1 ? 1 : kTokenBlock))},
-        kRowSimdgroups * kLanes);
-  }
-
-  void record(const DenseGateUp& pair, const Dispatch& what) {
-    const Slice& x = pair.norm ? pair.norm->x : pair.gate.x;
-    const MetalMatrix &gate = matrix(pair.gate.w), &up = matrix(pair.up.w);
-    const GateUpArguments a{.gate = gate.arguments,
-                            .up = up.arguments,
-                            .K = u32(x.width),
-                            .x_stride = stride(x),
-                            .out_stride = stride(pair.swiglu.out),
-                            .top_k = 1,
-                            .has_gate_bias = bool{pair.gate.bias},
-                            .has_up_bias = bool{pair.up.bias},
-                            .norm_eps = pair.norm ? pair.norm->eps : 0};
-    Kernel kernel{.name = kernel_name("gate_up", pair.gate.w)};
-    kernel.constants[kHasNorm] = pair.norm.has_value();
-    kernel.constants[kAligned] = is_aligned(x);
-    RecordedDispatch d = make(what, kernel, a);
-    d.info.weight_bytes = gate.bytes + up.bytes;
-    d.buffers = {bind(x),
-                 bind_vector(pair.norm ? pair.norm->weight : WeightId{}),
-                 bind(pair.gate.w),
-                 bind(pair.up.w),
-                 bind_vector(pair.gate.bias),
-                 bind_vector(pair.up.bias),
-                 bind_nothing(),
-                 bind_nothing(),
-                 bind(pair.swiglu.out)};
-    add(std::move(d), {{x}, {pair.swiglu.out}}, {u32(row_threadgroups(gate.N)), 1, u32(rows(x))},
-        kRowSimdgroups * kLanes);
-  }
-
-  void record(const HeadLinearOp& op, const Dispatch& what) {
-    const MetalMatrix& w = matrix(op.w);
-    const int64_t M = rows(op.x), head_dim = op.x.width / op.num_heads;
-    const HeadLinearArguments a{.w = w.arguments,
-                                .M = u32(M),
-                                .K = u32(w.K),
-                                .x_stride = stride(op.x),
-                                .x_head_stride = u32(head_dim),
-                                .out_stride = stride(op.out)};
-    Kernel kernel{.name = kernel_name(M == 1 ? "head_linear" : "head_linear_block", op.w)};
-    kernel.constants[kAligned] = is_aligned(op.x) && head_dim % 4 == 0;
-    RecordedDispatch d = make(what, kernel, a);
-    d.info.weight_bytes = w.bytes;
-    d.buffers = {bind(op.x), bind(op.w), bind(op.out)};
-    add(std::move(d), {{op.x}, {op.out}},
-        {u32(row_threadgroups(w.N)), u32(divide_up(M, M == 1 ? 1 : kTokenBlock)), u32(op.num_heads)},
-        kRowSimdgroups * kLanes);
-  }
-
-  // ---- experts ----
-
-  // A buffer for the experts that a dispatch uses, of which `bytes_of_one` are read each.
-  MetalBinding bind_used(int64_t count, int64_t bytes_of_one) {
-    used_.push_back(make_floats(count));
-    used_experts_.push_back({dispatches_.size(), bytes_of_one, used_.back().get(), count});
-    return {used_.back().get(), 0};
-  }
-  static int64_t bytes_of_one(const MetalMatrix& w) { return w.bytes / w.E; }
-
-  void record(const ExpertGateUp& part, const Dispatch& what) {
-    const MoeGateUpOp& op = part.op;
-    const MetalMatrix &gate = matrix(op.gate), &up = matrix(op.up);
-    const int64_t M = rows(op.x), top_k = op.experts.width;
-    const GateUpArguments a{.gate = gate.arguments,
-                            .up = up.arguments,
-                            .K = u32(op.x.width),
-                            .x_stride = stride(op.x),
-                            .out_stride = stride(op.out),
-                            .experts_stride = stride(op.experts),
-                            .top_k = u32(top_k),
-                            .has_gate_bias = bool{op.gate_bias},
-                            .has_up_bias = bool{op.up_bias},
-                            .alpha = op.alpha,
-                            .limit = op.limit};
-    Kernel kernel{.name = kernel_name("gate_up", part.part == 2 ? op.up : op.gate)};
-    kernel.constants[kAligned] = is_aligned(op.x);
-    kernel.constants[kHasExperts] = true;
-    kernel.constants[kClamped] = op.activation == ExpertActivation::clamped;
-    kernel.constants[kOnlyGate] = part.part == 1;
-    kernel.constants[kOnlyUp] = part.part == 2;
-    RecordedDispatch d = make(what, kernel, a);
-    const int64_t one = (part.part == 2 ? 0 : bytes_of_one(gate)) + (part.part == 1 ? 0 : bytes_of_one(up));
-    d.info.weight_bytes = one * std::min(M * top_k, gate.E);
-    d.buffers = {bind(op.x),
-                 bind_nothing(),
-                 bind(op.gate),
-                 bind(op.up),
-                 bind_vector(op.gate_bias),
-                 bind_vector(op.up_bias),
-                 bind(op.experts),
-                 bind_used(M * top_k, one),
-                 bind(op.out)};
-    OpSlices slices{{op.x, op.experts}, {op.out}};
-    if (part.part == 2) slices.reads.push_back(op.out);
-    add(std::move(d), slices, {u32(row_threadgroups(gate.N)), u32(top_k), u32(M)}, kRowSimdgroups * kLanes);
-  }
-
-  void record(const MoeDownOp& op, const Dispatch& what) {
-    const MetalMatrix& w = matrix(op.down);
-    const int64_t M = rows(op.x), top_k = op.experts.width;
-    const MoeDownArguments a{.w = w.arguments,
-                             .K = u32(w.K),
-                             .x_stride = stride(op.x),
-                             .out_stride = stride(op.out),
-                             .experts_stride = stride(op.experts),
-                             .weights_stride = stride(op.expert_weights),
-                             .top_k = u32(top_k)};
-    Kernel kernel{.name = kernel_name("moe_down", op.down)};
-    kernel.constants[kAligned] = is_aligned(op.x) && w.K % 4 == 0;
-    kernel.constants[kHasBias] = bool{op.bias};
-    RecordedDispatch d = make(what, kernel, a);
-    d.info.weight_bytes = bytes_of_one(w) * std::min(M * top_k, w.E);
-    d.buffers = {bind(op.x),       bind(op.down),           bind_vector(op.bias),
-                 bind(op.experts), bind(op.expert_weights), bind_used(M * top_k, bytes_of_one(w)),
-                 bind(op.out)};
-    add(std::move(d), op_slices(op), {u32(row_threadgroups(w.N)), u32(M)}, kRowSimdgroups * kLanes);
-  }
-
-  void record(const RouteOp& op, const Dispatch& what) {
-    if (op.logits.width > kMostExperts)
-      throw_input_error("backend metal: {} experts; it has kernels for up to {}", op.logits.width,
-                        int64_t{kMostExperts});
-    const RouteArguments a{.num_experts = u32(op.logits.width),
-                           .top_k = u32(op.experts.width),
-                           .num_groups = u32(op.num_groups),
-                           .top_groups = u32(op.top_groups),
-                           .logits_stride = stride(op.logits),
-                           .experts_stride = stride(op.experts),
-                           .weights_stride = stride(op.expert_weights),
-                           .normalise = op.normalise,
-                           .has_bias = bool{op.correction_bias},
-                           .scale = op.scale};
-    Kernel kernel{.name = "route"};
-    kernel.constants[kIsSigmoid] = op.scores == RouterScores::sigmoid;
-    RecordedDispatch d = make(what, kernel, a);
-    d.buffers = {bind(op.logits), bind_vector(op.correction_bias), bind(op.experts), bind(op.expert_weights)};
-    add(std::move(d), op_slices(op), {u32(rows(op.logits))}, kLanes);
-  }
-
-  // ---- attention ----
-
-  void record(const Heads& heads, const Dispatch& what) {
-    const KvAppendOp& append = heads.append;
-    const bool has_values = append.v.width > 0;
-    const auto head = [&](const Slice& x, int64_t num_heads, const std::optional<RmsNormOp>& norm, int64_t rope_first) {
-      return HeadArguments{.head_dim = u32(x.width / num_heads),
-                           .stride = stride(x),
-                           .norm_width = norm ? u32(norm->x.width / num_heads) : 0,
-                           .rope_first = u32(rope_first),
-                           .eps = norm ? norm->eps : 0};
-    };
-    HeadsArguments a{.q = head(heads.q, heads.num_heads, heads.q_norm, heads.rope ? heads.rope->first : 0),
-                     .k = head(append.k, heads.num_kv_heads, heads.k_norm, heads.k_rope_first),
-                     .num_heads = u32(heads.num_heads),
-                     .num_kv_heads = u32(heads.num_kv_heads),
-                     .v_stride = has_values ? stride(append.v) : 0,
-                     .max_len = u32(cache_shape_.max_len),
-                     .M = u32(step_.M)};
-    Kernel kernel{.name = cached_kernel_name("heads")};
-    kernel.constants[kHasNorm] = heads.q_norm.has_value();
-    kernel.constants[kHasKNorm] = heads.k_norm.has_value();
-    if (const auto& rope = heads.rope) {
-      a.num_pairs = u32(static_cast<int64_t>(step_.rotations[static_cast<size_t>(rope->rotation)].inv_freq.size()));
-      kernel.constants[kHasRope] = true;
-      kernel.constants[kIsInterleaved] = rope->interleaved;
-    }
-    RecordedDispatch d = make(what, kernel, a);
-    d.buffers = {bind(heads.q),
-                 bind(append.k),
-                 has_values ? bind(append.v) : bind_nothing(),
-                 bind_vector(heads.q_norm ? heads.q_norm->weight : WeightId{}),
-                 bind_vector(heads.k_norm ? heads.k_norm->weight : WeightId{}),
-                 heads.rope ? bind_turns(heads.rope->rotation) : bind_nothing(),
-                 bind_pos(),
-                 bind_sequence()};
-    bind_cache(d, append.layer, true);
-    bind_cache(d, append.layer, !has_values);
-    OpSlices slices{{heads.q, append.k}, {heads.q, append.k, cache_slice(append.layer)}};
-    if (has_values) slices.reads.push_back(append.v);
-    add(std::move(d), slices, {u32(heads.num_heads + (has_values ? 2 : 1) * heads.num_kv_heads), u32(step_.M)}, kLanes);
-  }
-
-  void record(const KvAppendOp& op, const Dispatch& what) {
-    const KvAppendArguments a{.k_width = u32(op.k.width),
-                              .v_width = u32(op.v.width),
-                              .k_stride = stride(op.k),
-                              .v_stride = op.v.width > 0 ? stride(op.v) : 0,
-                              .max_len = u32(cache_shape_.max_len),
-                              .M = u32(step_.M)};
-    RecordedDispatch d = make(what, {cached_kernel_name("kv_append")}, a);
-    d.buffers = {bind(op.k), op.v.width > 0 ? bind(op.v) : bind_nothing(), bind_pos(), bind_sequence()};
-    bind_cache(d, op.layer, true);
-    bind_cache(d, op.layer, op.v.width == 0);  // there are no values
-    OpSlices slices = op_slices(op);
-    slices.writes.push_back(cache_slice(op.layer));
-    add_elementwise(std::move(d), slices, std::max(op.k.width, op.v.width), step_.M);
-  }
-
-  // The kernel for heads of `dim` values, and how many simdgroups it has.
-  std::pair<std::string, uint32_t> attention_kernel(int64_t dim) const {
-    struct Variant {
-      int64_t largest;
-      uint32_t num_simdgroups;
-    };
-    for (const Variant& variant : {Variant{128, 8}, Variant{256, 8}, Variant{640, 4}, Variant{1024, 4}})
-      if (dim <= variant.largest)
-        return {fmt::format("{}_{}", cached_kernel_name("attention"), variant.largest), variant.num_simdgroups};
-    throw_input_error("backend metal: attention over heads of {} values; it has kernels for up to 1024", dim);
-  }
-
-  void record(const AttentionOp& op, const Dispatch& what) {
-    const AttentionArguments a{.key_dim = u32(op.head_dim),
-                               .value_dim = u32(op.head_dim),
-                               .num_heads = u32(op.num_heads),
-                               .group_size = u32(op.num_heads / op.num_kv_heads),
-                               .q_stride = stride(op.q),
-                               .out_stride = stride(op.out),
-                               .k_width = u32(kv_layer(op.layer).k_width),
-                               .v_width = u32(kv_layer(op.layer).v_width),
-                               .max_len = u32(cache_shape_.max_len),
-                               .window = u32(op.window),
-                               .M = u32(step_.M),
-                               .scale = op.scale};
-    const auto [name, num_simdgroups] = attention_kernel(op.head_dim);
-    Kernel kernel{.name = name};
-    kernel.constants[kHasSinks] = bool{op.sinks};
-    RecordedDispatch d = make(what, kernel, a);
-    d.buffers = {bind(op.q), bind_nothing()};
-    bind_cache(d, op.layer, true);
-    bind_cache(d, op.layer, false);
-    d.buffers.insert(d.buffers.end(), {bind_vector(op.sinks), bind_pos(), bind_sequence(), bind(op.out)});
-    add(std::move(d), {{op.q, cache_slice(op.layer)}, {op.out}}, {u32(op.num_heads), u32(step_.M)},
-        num_simdgroups * kLanes);
-  }
-
-  void record(const LatentAttentionOp& op, const Dispatch& what) {
-    const int64_t q_head_dim = op.q.width / op.num_heads, width = op.latent_dim + op.rope_dim;
-    const AttentionArguments a{.key_dim = u32(width),
-                               .value_dim = u32(op.latent_dim),
-                               .num_heads = u32(op.num_heads),
-                               .group_size = u32(op.num_heads),
-                               .q_stride = stride(op.q_latent),
-                               .out_stride = stride(op.out),
-                               .q_rope_stride = stride(op.q),
-                               .q_rope_head_stride = u32(q_head_dim),
-                               .q_rope_first = u32(q_head_dim - op.rope_dim),
-                               .k_width = u32(kv_layer(op.layer).k_width),
-                               .max_len = u32(cache_shape_.max_len),
-                               .M = u32(step_.M),
-                               .scale = op.scale};
-    const auto [name, num_simdgroups] = attention_kernel(width);
-    Kernel kernel{.name = name};
-    kernel.constants[kIsLatent] = true;
-    RecordedDispatch d = make(what, kernel, a);
-    d.buffers = {bind(op.q_latent), bind(op.q)};
-    bind_cache(d, op.layer, true);
-    bind_cache(d, op.layer, true);
-    d.buffers.insert(d.buffers.end(), {bind_nothing(), bind_pos(), bind_sequence(), bind(op.out)});
-    add(std::move(d), {{op.q_latent, op.q, cache_slice(op.layer)}, {op.out}}, {u32(op.num_heads), u32(step_.M)},
-        num_simdgroups * kLanes);
-  }
-
-  // ---- a thread for each value ----
-
-  void add_elementwise(RecordedDispatch d, const OpSlices& slices, int64_t width, int64_t y, int64_t z = 1) {
-    add(std::move(d), slices, {u32(divide_up(width, kThreads)), u32(y), u32(z)}, kThreads);
-  }
-
-  void record(const EmbedOp& op, const Dispatch& what) {
-    const MetalMatrix& w = matrix(op.w);
-    RecordedDispatch d =
-        make(what, {kernel_name("embed", op.w)}, EmbedArguments{w.arguments, u32(w.K), stride(op.out)});
-    d.buffers = {bind(op.w), {tokens_.get(), 0}, bind(op.out)};
-    add_elementwise(std::move(d), op_slices(op), w.arguments.num_chunks, rows(op.out));
-  }
-  void record(const RmsNormOp& op, const Dispatch& what) {
-    const RmsNormArguments a{
-        .width = u32(op.x.width / op.num_heads), .x_stride = stride(op.x), .out_stride = stride(op.out), .eps = op.eps};
-    RecordedDispatch d = make(what, {"rms_norm"}, a);
-    d.buffers = {bind(op.x), bind_vector(op.weight), bind(op.out)};
-    add(std::move(d), op_slices(op), {u32(op.num_heads), u32(rows(op.x))}, kLanes);
-  }
-  void record(const RopeOp& op, const Dispatch& what) {
-    const auto pairs = static_cast<int64_t>(step_.rotations[static_cast<size_t>(op.rotation)].inv_freq.size());
-    const RopeArguments a{.stride = stride(op.x),
-                          .head_dim = u32(op.head_dim),
-                          .first = u32(op.first),
-                          .num_pairs = u32(pairs),
-                          .num_heads = u32(op.num_heads),
-                          .M = u32(step_.M)};
-    Kernel kernel{.name = "rope"};
-    kernel.constants[kIsInterleaved] = op.interleaved;
-    RecordedDispatch d = make(what, kernel, a);
-    d.buffers = {bind(op.x), bind_turns(op.rotation)};
-    add_elementwise(std::move(d), op_slices(op), pairs, op.num_heads, step_.M);
-  }
-  void record(const SwigluOp& op, const Dispatch& what) {
-    RecordedDispatch d =
-        make(what, {"swiglu"}, SwigluArguments{u32(op.out.width), stride(op.gate), stride(op.up), stride(op.out)});
-    d.buffers = {bind(op.gate), bind(op.up), bind(op.out)};
-    add_elementwise(std::move(d), op_slices(op), op.out.width, rows(op.out));
-  }
-  void record(const SelectLogitsOp& op, const Dispatch& what) {
-    const CopyRowsArguments a{.width = u32(op.out.width),
-                              .x_stride = stride(op.x),
-                              .out_stride = stride(op.out),
-                              .first_row = u32(rows(op.x) - rows(op.out))};
-    RecordedDispatch d = make(what, {"copy_rows"}, a);
-    d.buffers = {bind(op.x), bind(op.out)};
-    add_elementwise(std::move(d), op_slices(op), op.out.width, rows(op.out));
-  }
-
-  Step step_;
-  std::vector<const PackedWeight*> weights_;
-  KvCacheShape cache_shape_;
+  const Step step_;
   MetalDevice& device_;
-  MetalKernels& kernels_;
-  std::vector<int64_t> strides_;                          // by StepBuffer, in floats
-  std::vector<std::unique_ptr<MetalBuffer>> buffers_;     // by StepBuffer
-  std::vector<std::unique_ptr<MetalBuffer>> turns_;       // by Rotation
-  std::vector<std::unique_ptr<MetalBuffer>> used_;        // by UsedExperts
-  std::unique_ptr<MetalBuffer> tokens_, pos_, sequence_;  // [M]
-  std::unique_ptr<MetalBuffer> nothing_;                  // for parameters that a kernel does not read
-  std::vector<RecordedDispatch> dispatches_;
-  std::vector<UsedExperts> used_experts_;
-  OpSlices running_;  // since the last barrier
+  MetalScratch scratch_;
+  RecordedStep recorded_;
   bool profiling_ = false;
 };
 
@@ -664,7 +153,11 @@ std::vector<PlannedPhase> plan_metal_step(const Step& step, std::span<const Weig
   }
   PlanDevice device;
   MetalKernels kernels(device);
-  return MetalStep(step, pointers, cache_shape, device, kernels).planned_phases();
+  MetalScratch scratch(step, device);
+  std::vector<PlannedPhase> phases;
+  for (RecordedDispatch& d : record_step(step, pointers, cache_shape, device, kernels, scratch).dispatches)
+    phases.push_back(std::move(d.plan));
+  return phases;
 }
 
 std::unique_ptr<CompiledStep> compile_metal_step(const Step& step, std::span<const PackedWeight* const> weights,

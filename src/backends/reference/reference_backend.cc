@@ -22,11 +22,11 @@ struct ReferenceWeight final : PackedWeight {
 struct ReferenceCache final : KvCache {
   explicit ReferenceCache(const KvCacheShape& s) : KvCache(s) {
     for (const KvLayer& layer : s.layers) {
-      k.emplace_back(static_cast<size_t>(s.num_sequences * s.max_len * layer.k_width));
-      v.emplace_back(static_cast<size_t>(s.num_sequences * s.max_len * layer.v_width));
+      k.emplace_back(static_cast<size_t>(s.num_sequences * s.kept(layer) * layer.k_width));
+      v.emplace_back(static_cast<size_t>(s.num_sequences * s.kept(layer) * layer.v_width));
     }
   }
-  std::vector<std::vector<float>> k, v;  // by layer: [num_sequences, max_len, width]
+  std::vector<std::vector<float>> k, v;  // by layer: [num_sequences, kept, width]
 };
 
 class ReferenceStep final : public CompiledStep {
@@ -109,13 +109,15 @@ class ReferenceStep final : public CompiledStep {
     reference::rope(matrix(op.x), inputs_.pos, step_.rotations[static_cast<size_t>(op.rotation)], op);
   }
   void execute(const KvAppendOp& op) {
-    append(matrix(op.k), cache_->k[static_cast<size_t>(op.layer)]);
-    if (op.v.width > 0) append(matrix(op.v), cache_->v[static_cast<size_t>(op.layer)]);
+    const auto l = static_cast<size_t>(op.layer);
+    const int64_t kept = cache_->shape.kept(cache_->shape.layers[l]);
+    append(matrix(op.k), kept, cache_->k[l]);
+    if (op.v.width > 0) append(matrix(op.v), kept, cache_->v[l]);
   }
-  void append(Matrix rows, std::vector<float>& to) {
+  void append(Matrix rows, int64_t kept, std::vector<float>& to) {
     for (int64_t m = 0; m < rows.rows; m++) {
       const auto i = static_cast<size_t>(m);
-      float* row = to.data() + (inputs_.sequence[i] * cache_->shape.max_len + inputs_.pos[i]) * rows.width;
+      float* row = to.data() + (inputs_.sequence[i] * kept + inputs_.pos[i] % kept) * rows.width;
       std::copy_n(rows.row(m), rows.width, row);
       if (cache_->shape.type == KvCacheType::f16)
         std::transform(row, row + rows.width, row, [](float x) { return half_to_float(float_to_half(x)); });
@@ -125,11 +127,12 @@ class ReferenceStep final : public CompiledStep {
   reference::KvRows kv_rows(int layer, int64_t m) const {
     const auto l = static_cast<size_t>(layer), i = static_cast<size_t>(m);
     const KvLayer& widths = cache_->shape.layers[l];
-    const int64_t first = inputs_.sequence[i] * cache_->shape.max_len;
+    const int64_t kept = cache_->shape.kept(widths), first = inputs_.sequence[i] * kept;
     return {.k = cache_->k[l].data() + first * widths.k_width,
             .v = cache_->v[l].data() + first * widths.v_width,
             .k_stride = widths.k_width,
             .v_stride = widths.v_width,
+            .num_rows = kept,
             .len = inputs_.pos[i] + 1};
   }
   void execute(const AttentionOp& op) {
@@ -210,7 +213,7 @@ class ReferenceBackend final : public Backend {
   }
 
   double measure_read_gbps() override {
-    const std::vector<uint64_t> data(size_t{32} << 20, 1);
+    const std::vector<uint64_t> data(size_t{8} << 20, 1);  // 64 MB, which takes 0.03 s to fill
     const auto start = std::chrono::steady_clock::now();
     uint64_t sum = 0;
     for (uint64_t value : data) sum += value;

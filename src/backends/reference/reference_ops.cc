@@ -65,9 +65,9 @@ double dot(const float* a, const float* b, int64_t size) {
   return sum;
 }
 
-// out = softmax(scores) · rows of v, where `extra` logits take part in the softmax but have no value.
-void weigh_values(std::vector<double>& scores, std::span<const float> extra, const float* v, int64_t v_stride,
-                  int64_t v_dim, float* out) {
+// out = softmax(scores) · values, where `extra` logits take part in the softmax but have no value. values(i) is the row
+// that goes with scores[i].
+void weigh_values(std::vector<double>& scores, std::span<const float> extra, auto values, int64_t v_dim, float* out) {
   double largest = -INFINITY, total = 0;
   for (double score : scores) largest = std::max(largest, score);
   for (float logit : extra) largest = std::max<double>(largest, logit);
@@ -75,7 +75,7 @@ void weigh_values(std::vector<double>& scores, std::span<const float> extra, con
   for (float logit : extra) total += std::exp(logit - largest);
   for (int64_t i = 0; i < v_dim; i++) {
     double sum = 0;
-    for (size_t t = 0; t < scores.size(); t++) sum += scores[t] * v[static_cast<int64_t>(t) * v_stride + i];
+    for (size_t t = 0; t < scores.size(); t++) sum += scores[t] * values(static_cast<int64_t>(t))[i];
     out[i] = static_cast<float>(sum / total);
   }
 }
@@ -89,10 +89,10 @@ void attention(const float* q, const KvRows& kv, const AttentionOp& op, const fl
   for (int64_t h = 0; h < op.num_heads; h++) {
     const int64_t offset = h / group * op.head_dim;
     for (int64_t t = first; t < kv.len; t++)
-      scores[static_cast<size_t>(t - first)] =
-          op.scale * dot(q + h * op.head_dim, kv.k + t * kv.k_stride + offset, op.head_dim);
+      scores[static_cast<size_t>(t - first)] = op.scale * dot(q + h * op.head_dim, kv.k_row(t) + offset, op.head_dim);
     const std::span<const float> sink(sinks != nullptr ? sinks + h : nullptr, sinks != nullptr ? 1 : 0);
-    weigh_values(scores, sink, kv.v + first * kv.v_stride + offset, kv.v_stride, op.head_dim, out + h * op.head_dim);
+    const auto values = [&](int64_t i) { return kv.v_row(first + i) + offset; };
+    weigh_values(scores, sink, values, op.head_dim, out + h * op.head_dim);
   }
 }
 
@@ -110,11 +110,11 @@ void latent_attention(const float* q_latent, const float* q, const KvRows& kv, c
   for (int64_t h = 0; h < op.num_heads; h++) {
     const float* q_rope = q + (h + 1) * q_head_dim - op.rope_dim;
     for (int64_t t = 0; t < kv.len; t++) {
-      const float* k = kv.k + t * kv.k_stride;
+      const float* k = kv.k_row(t);
       scores[static_cast<size_t>(t)] = op.scale * (dot(q_latent + h * op.latent_dim, k, op.latent_dim) +
                                                    dot(q_rope, k + op.latent_dim, op.rope_dim));
     }
-    weigh_values(scores, {}, kv.k, kv.k_stride, op.latent_dim, out + h * op.latent_dim);
+    weigh_values(scores, {}, [&](int64_t t) { return kv.k_row(t); }, op.latent_dim, out + h * op.latent_dim);
   }
 }
 

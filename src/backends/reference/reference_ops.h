@@ -21,11 +21,15 @@ void rms_norm(Matrix x, const float* weight, Matrix out, float eps, int64_t num_
 void linear(Matrix x, const CanonicalWeight& w, int64_t e, const float* bias, Matrix out, bool accumulate);
 void rope(Matrix x, std::span<const int32_t> pos, const Rotation& rotation, const RopeOp& op);
 
-// Keys and values of one token's sequence, positions 0 … len-1, one row each.
+// Keys and values of one token's sequence, positions 0 … len - 1, of which the last num_rows are there: position p in
+// row p % num_rows.
 struct KvRows {
   const float* k;
   const float* v;
-  int64_t k_stride, v_stride, len;
+  int64_t k_stride, v_stride, num_rows, len;
+
+  const float* k_row(int64_t p) const { return k + p % num_rows * k_stride; }
+  const float* v_row(int64_t p) const { return v + p % num_rows * v_stride; }
 };
 void attention(const float* q, const KvRows& kv, const AttentionOp& op, const float* sinks, float* out);
 

@@ -1,0 +1,137 @@
+#include "backends/cpu/cpu_attention.h"
+
+#include <algorithm>
+
+namespace nibble {
+
+namespace {
+
+// Heads of one share: as many as the kernel keeps in registers together.
+constexpr int64_t kHeadsOfShare = 4;
+
+}  // namespace
+
+bool splits_positions(const AttentionShape& shape, int num_workers) {
+  const int64_t items = shape.M * shape.num_kv_heads;
+  return items % num_workers != 0 && items < 4 * num_workers;
+}
+
+CpuAttention::CpuAttention(const AttentionShape& s, int num_workers)
+    : shape(s), split(splits_positions(s, num_workers)), num_workers_(num_workers) {
+  const int64_t last_chunk = (s.max_len + kAttendChunk - 1) / kAttendChunk;
+  num_slots_ = s.window > 0 ? std::min((s.window + kAttendChunk - 2) / kAttendChunk + 1, last_chunk) : last_chunk;
+  const int64_t heads = s.heads_per_kv();
+  const auto floats = static_cast<size_t>(heads * (kAttendChunk + s.head_dim + 2 * (2 + s.v_dim)));
+  for (int worker = 0; worker < num_workers; worker++) own_.emplace_back(floats * sizeof(float));
+  if (split) partials_ = Buffer(static_cast<size_t>(s.M * num_slots_ * s.num_heads * (2 + s.v_dim)) * sizeof(float));
+}
+
+int64_t CpuAttention::scratch_bytes() const {
+  size_t bytes = partials_.size();
+  for (const Buffer& buffer : own_) bytes += buffer.size();
+  return static_cast<int64_t>(bytes);
+}
+
+// The chunks that hold what a token at `pos` sees.
+Range CpuAttention::chunks(int64_t pos) const {
+  const int64_t first = shape.window > 0 ? std::max<int64_t>(pos + 1 - shape.window, 0) : 0;
+  return {first / kAttendChunk, pos / kAttendChunk + 1};
+}
+
+Attended CpuAttention::partial(int64_t m, int64_t slot, int64_t head) const {
+  float* at = partials_.as<float>() + (m * num_slots_ + slot) * shape.num_heads * (2 + shape.v_dim);
+  return {at + head, at + shape.num_heads + head, at + 2 * shape.num_heads + head * shape.v_dim};
+}
+
+void CpuAttention::attend_chunk(const CpuKvCache& cache, const AttentionQuery& query, int64_t chunk, int64_t kv_head,
+                                Range heads, int worker, float* largest, float* total, float* out) const {
+  const AttentionShape& s = shape;
+  const int64_t first_seen = s.window > 0 ? std::max<int64_t>(query.pos + 1 - s.window, 0) : 0;
+  const int64_t first = std::max(chunk * kAttendChunk, first_seen);
+  const int64_t last = std::min((chunk + 1) * kAttendChunk, query.pos + 1);
+  const int64_t num_heads = heads.last - heads.first;
+  float* scores = own(worker);
+  const float* q = query.q[0].data + heads.first * query.q[0].stride;
+  int64_t q_stride = query.q[0].stride;
+  if (query.q[1].width > 0) {
+    float* joined = scores + s.heads_per_kv() * kAttendChunk;
+    for (int64_t h = 0; h < num_heads; h++)
+      for (int64_t at = 0; const AttentionQuery::Piece& piece : query.q) {
+        std::copy_n(piece.data + (heads.first + h) * piece.stride, piece.width, joined + h * s.head_dim + at);
+        at += piece.width;
+      }
+    q = joined;
+    q_stride = s.head_dim;
+  }
+  const auto run = [&](const KvPlane& plane) {
+    return KvRun{plane.data, plane.row_bytes, plane.num_rows, first % plane.num_rows};
+  };
+  const KvRun k = run(cache.k(query.layer, query.sequence, kv_head * s.head_dim));
+  kernels_.attend_chunk({.q = q,
+                         .q_stride = q_stride,
+                         .num_heads = static_cast<int>(num_heads),
+                         .k = k,
+                         .v = query.values_are_keys ? k : run(cache.v(query.layer, query.sequence, kv_head * s.v_dim)),
+                         .type = cache.shape.type,
+                         .len = last - first,
+                         .head_dim = s.head_dim,
+                         .v_dim = s.v_dim,
+                         .scale = query.scale,
+                         .scores = scores,
+                         .largest = largest,
+                         .total = total,
+                         .out = out});
+}
+
+void CpuAttention::attend(const CpuKvCache& cache, const AttentionQuery& query, Range kv_heads, int worker) const {
+  const int64_t heads = shape.heads_per_kv();
+  float* all = own(worker) + heads * (kAttendChunk + shape.head_dim);
+  float* more = all + heads * (2 + shape.v_dim);
+  const auto of_head = [&](float* list, int64_t h) {
+    return Attended{list + h, list + heads + h, list + 2 * heads + h * shape.v_dim};
+  };
+  const auto [first, last] = chunks(query.pos);
+  for (int64_t kv_head = kv_heads.first; kv_head < kv_heads.last; kv_head++) {
+    const Range own_heads{kv_head * heads, (kv_head + 1) * heads};
+    for (int64_t chunk = first; chunk < last; chunk++) {
+      float* list = chunk == first ? all : more;
+      attend_chunk(cache, query, chunk, kv_head, own_heads, worker, list, list + heads, list + 2 * heads);
+      if (chunk == first) continue;
+      for (int64_t h = 0; h < heads; h++) kernels_.merge_attended(of_head(all, h), of_head(more, h), shape.v_dim);
+    }
+    for (int64_t h = 0; h < heads; h++) {
+      const int64_t head = own_heads.first + h;
+      kernels_.finish_attended(of_head(all, h), query.sinks != nullptr ? query.sinks + head : nullptr, shape.v_dim,
+                               query.out + head * shape.v_dim);
+    }
+  }
+}
+
+void CpuAttention::attend_share(const CpuKvCache& cache, const AttentionQuery& query, int64_t m, int worker) const {
+  const int64_t heads = shape.heads_per_kv();
+  const int64_t shares_of_kv = (heads + kHeadsOfShare - 1) / kHeadsOfShare;
+  const int64_t shares_of_chunk = shape.num_kv_heads * shares_of_kv;
+  const auto [first_chunk, last_chunk] = chunks(query.pos);
+  // A worker's shares follow each other in the cache, so that hardly a chunk is read by two of them.
+  const auto [first, last] = worker_range((last_chunk - first_chunk) * shares_of_chunk, 1, worker, num_workers_);
+  for (int64_t i = first; i < last; i++) {
+    const int64_t slot = i / shares_of_chunk, kv_head = i % shares_of_chunk / shares_of_kv;
+    const int64_t first_head = kv_head * heads + i % shares_of_kv * kHeadsOfShare;
+    const Range own_heads{first_head, std::min(first_head + kHeadsOfShare, (kv_head + 1) * heads)};
+    const Attended to = partial(m, slot, first_head);
+    attend_chunk(cache, query, first_chunk + slot, kv_head, own_heads, worker, to.largest, to.total, to.out);
+  }
+}
+
+void CpuAttention::finish(const AttentionQuery& query, int64_t m, Range heads) const {
+  const auto [first_chunk, last_chunk] = chunks(query.pos);
+  for (int64_t h = heads.first; h < heads.last; h++) {
+    const Attended all = partial(m, 0, h);
+    for (int64_t slot = 1; slot < last_chunk - first_chunk; slot++)
+      kernels_.merge_attended(all, partial(m, slot, h), shape.v_dim);
+    kernels_.finish_attended(all, query.sinks != nullptr ? query.sinks + h : nullptr, shape.v_dim,
+                             query.out + h * shape.v_dim);
+  }
+}
+
+}  // namespace nibble

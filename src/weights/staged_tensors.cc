@@ -1,0 +1,83 @@
+#include <algorithm>
+#include <atomic>
+#include <exception>
+#include <mutex>
+#include <thread>
+
+#include "base/memory.h"
+#include "weights/stored_matrix.h"
+
+namespace nibble {
+
+namespace {
+
+// Reads that wait for the disk together, and bytes of one of them: a drive gives its full speed to 2 to 4 MB in flight.
+constexpr size_t kReaders = 4, kPieceBytes = size_t{1} << 20;
+
+}  // namespace
+
+StoredMatrix StagedTensors::add(const StoredMatrix& stored) {
+  StoredMatrix staged = stored;
+  for (const Tensor** tensor : {&staged.codes, &staged.scales, &staged.biases}) *tensor = add(*tensor);
+  for (StoredMatrix& expert : staged.experts) expert = add(expert);
+  return staged;
+}
+
+const Tensor* StagedTensors::add(const Tensor* tensor) {
+  if (tensor == nullptr || tensor->bytes.empty()) return tensor;
+  for (const std::shared_ptr<const MappedFile>& file : checkpoint_.files) {
+    const std::span<const uint8_t> all = file->bytes();
+    if (tensor->bytes.data() < all.data() || tensor->bytes.data() >= all.data() + all.size()) continue;
+    tensors_.push_back({*tensor, file.get(), room_});
+    room_ += MappedFile::read_room(tensor->bytes.size());
+    return &tensors_.back().tensor;
+  }
+  return tensor;  // in memory already
+}
+
+std::shared_ptr<const void> StagedTensors::read() {
+  auto buffer = std::make_shared<const Buffer>(room_ + MappedFile::kReadUnit);
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(buffer->data());
+  uint8_t* room = buffer->data() + (MappedFile::kReadUnit - begin % MappedFile::kReadUnit) % MappedFile::kReadUnit;
+
+  struct Piece {
+    const MappedFile* file;
+    std::span<const uint8_t> part;
+    uint8_t* to;
+  };
+  std::vector<Piece> pieces;
+  for (Staged& staged : tensors_) {
+    const std::span<const uint8_t> bytes = staged.tensor.bytes;
+    uint8_t* const to = room + staged.room_at + staged.file->read_offset(bytes);
+    // Pieces end at the file's units, so that no two of them write the same one.
+    for (size_t at = 0; at < bytes.size();) {
+      const size_t end = at == 0 ? kPieceBytes - staged.file->read_offset(bytes) : at + kPieceBytes;
+      const size_t size = std::min(end, bytes.size()) - at;
+      pieces.push_back({staged.file, bytes.subspan(at, size), to + at});
+      at += size;
+    }
+    staged.tensor.bytes = {to, bytes.size()};
+  }
+
+  std::atomic<size_t> next{0};
+  std::mutex mutex;
+  std::exception_ptr failure;
+  const auto work = [&] {
+    try {
+      for (size_t i; (i = next++) < pieces.size();) pieces[i].file->read(pieces[i].part, pieces[i].to);
+    } catch (...) {
+      const std::lock_guard lock(mutex);
+      failure = std::current_exception();
+      next = pieces.size();
+    }
+  };
+  {
+    std::vector<std::jthread> others;
+    for (size_t i = 1; i < std::min(kReaders, pieces.size()); i++) others.emplace_back(work);
+    work();
+  }
+  if (failure) std::rethrow_exception(failure);
+  return buffer;
+}
+
+}  // namespace nibble
