@@ -128,7 +128,7 @@ TEST(SimtExecutor, SpreadsOverTheWorkers) {
   WorkerPool pool(3);
   std::mutex mutex;
   std::set<std::thread::id> threads;
-  launch({.threadgroups = {3}, .threads = {1}, .workers = &pool}, [&] {
+  launch({.threadgroups = {4}, .threads = {1024}, .workers = &pool}, [&] {
     const std::lock_guard lock(mutex);
     threads.insert(std::this_thread::get_id());
   });
