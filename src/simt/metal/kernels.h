@@ -1,7 +1,8 @@
 // The kernels of the .metal files in this program, by name, and how to run them on the executor: what a host needs that
 // stands where Apple's Metal would. Plain C++.
 //
-//   const Pipeline pipeline = make_pipeline("row_gemv", {{function_constant(0, true)}});
+//   const ConstantValue constants[] = {function_constant(0, true)};
+//   const Pipeline pipeline = make_pipeline("row_gemv", constants);
 //   Arguments arguments;
 //   arguments.buffers[0] = {codes.data(), codes.size()};
 //   arguments.buffers[4] = {&N, sizeof N};               // as setBytes does
