@@ -37,8 +37,8 @@ ModelFiles random_model(Checkpoint shape, std::function<FormatId(const MatrixReq
 struct MemoryPlan {
   int64_t weights_bytes = 0;  // packed
   int64_t kv_cache_bytes = 0;
-  int64_t scratch_bytes = 0;         // buffers of a step of `block` tokens
-  int64_t loading_bytes = 0;         // of weights that are read and not yet packed
+  int64_t scratch_bytes = 0;  // buffers of a step of `block` tokens
+  int64_t loading_bytes = 0;  // of weights that are read and not yet packed
   int64_t total() const { return weights_bytes + kv_cache_bytes + scratch_bytes + loading_bytes; }
 };
 

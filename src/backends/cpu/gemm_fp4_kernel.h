@@ -33,7 +33,7 @@ void prefetch_ahead(const GemmRows& rows, int64_t at) {
 
 void prefetch_rows(const GemmRows& rows, int64_t at) {
   prefetch_ahead<kNear / 4, 3>(rows, at);
-  prefetch_ahead<kFar / 4, 2>(rows, at);
+  if (kPrefetchesFar) prefetch_ahead<kFar / 4, 2>(rows, at);
   __builtin_prefetch(rows.scales + at / 2 + kScalesNear);
 }
 

@@ -34,7 +34,7 @@ constexpr int64_t kNear = 4096, kFar = 16384, kScalesNear = 512;
 
 void prefetch_codes(const uint8_t* line) {
   __builtin_prefetch(line + kNear, 0, 3);
-  __builtin_prefetch(line + kFar, 0, 2);
+  if (kPrefetchesFar) __builtin_prefetch(line + kFar, 0, 2);
 }
 
 // The lines of a block's codes from a group's first on.
