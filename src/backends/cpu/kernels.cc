@@ -17,6 +17,15 @@ extern const CpuKernels kGenericKernels;
 extern const CpuKernels kAvx2Kernels, kAvxVnniKernels, kAvx512VnniKernels, kAvx512Kernels;
 #endif
 
+#if defined(__x86_64__)
+const bool kPrefetchesFar = [] {
+  __builtin_cpu_init();  // this may run before the C library has done it
+  return __builtin_cpu_is("intel") != 0;
+}();
+#else
+const bool kPrefetchesFar = false;
+#endif
+
 namespace {
 
 #if defined(__x86_64__)
