@@ -3,15 +3,15 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <cstring>
 #include <functional>
 
 #include "backends/cpu/cpu_attention.h"
 #include "backends/cpu/cpu_moe.h"
-#include "backends/cpu/cpu_vector.h"
+#include "backends/cpu/cpu_step_memory.h"
 #include "backends/cpu/float_kernels.h"
 #include "backends/cpu/fuse.h"
 #include "backends/cpu/linears.h"
+#include "backends/cpu/row_ops.h"
 #include "base/memory.h"
 #include "ops/choose_gemm.h"
 
@@ -40,19 +40,12 @@ class CpuStep final : public CompiledStep {
   CpuStep(const Step& step, std::span<const PackedWeight* const> weights, const KvCacheShape& cache_shape,
           WorkerPool& pool, int activation_bits)
       : step_(step),
-        weights_(weights.begin(), weights.end()),
         pool_(pool),
         num_workers_(pool.num_threads()),
         max_len_(cache_shape.max_len),
+        memory_(step_, weights),
+        rows_(memory_, num_workers_),
         linears_(step.linear_route, activation_bits, weights, num_workers_) {
-    for (const StepBuffer& buffer : step_.buffers)
-      buffers_.emplace_back(static_cast<size_t>(step_.num_rows(buffer.rows) * buffer.width) * sizeof(float));
-    for (const Rotation& rotation : step_.rotations)
-      turns_.emplace_back(2 * static_cast<size_t>(step_.M) * rotation.inv_freq.size() * sizeof(float));
-    size_t route_bytes = 0;
-    for (const Op& op : step_.ops)
-      if (const auto* r = std::get_if<RouteOp>(&op)) route_bytes = std::max(route_bytes, route_scratch_bytes(*r));
-    for (int worker = 0; worker < num_workers_; worker++) route_scratch_.emplace_back(route_bytes);
     for (const OpGroup& group : fuse(step_)) {
       const std::string name = group_name(group);
       std::visit([&](const auto& g) { compile(g, name); }, group);
@@ -60,9 +53,7 @@ class CpuStep final : public CompiledStep {
   }
 
   void run(const StepInputs& inputs, KvCache& cache, std::span<float> logits) override {
-    inputs_ = inputs;
-    cache_ = &static_cast<CpuKvCache&>(cache);
-    for (size_t r = 0; r < step_.rotations.size(); r++) fill_turns(r);
+    memory_.begin(inputs, static_cast<CpuKvCache&>(cache));
     pool_.run([this](int worker) { run_phases(worker); });
     const Matrix result = matrix(step_.logits);
     for (int64_t m = 0; m < result.rows; m++)
@@ -80,9 +71,8 @@ class CpuStep final : public CompiledStep {
     return bytes;
   }
   int64_t scratch_bytes() const override {
-    size_t bytes = 0;
-    for (const auto* list : {&buffers_, &turns_, &route_scratch_, &worker_buffers_})
-      for (const Buffer& buffer : *list) bytes += buffer.size();
+    size_t bytes = memory_.bytes() + rows_.scratch_bytes();
+    for (const Buffer& buffer : worker_buffers_) bytes += buffer.size();
     for (const auto& a : attentions_) bytes += static_cast<size_t>(a->scratch_bytes());
     for (const auto& scratch : moe_scratch_) bytes += scratch->bytes();
     bytes += linears_.scratch_bytes();
@@ -110,35 +100,12 @@ class CpuStep final : public CompiledStep {
     }
   }
 
+  Matrix matrix(const Slice& slice) const { return memory_.matrix(slice); }
+  const PackedMatrix& packed(WeightId id) const { return memory_.packed(id); }
+  const float* vector(WeightId id) const { return memory_.vector(id); }
+
   void add_phase(std::string name, int64_t weight_bytes, std::function<void(int)> work) {
     phases_.push_back({{std::move(name), weight_bytes}, weight_bytes, std::move(work)});
-  }
-
-  Matrix matrix(const Slice& slice) const {
-    const auto b = static_cast<size_t>(slice.buffer);
-    const StepBuffer& buffer = step_.buffers[b];
-    return {buffers_[b].as<float>() + slice.first, step_.num_rows(buffer.rows), slice.width, buffer.width};
-  }
-  const PackedMatrix& packed(WeightId id) const {
-    return static_cast<const PackedMatrix&>(*weights_[static_cast<size_t>(id.index)]);
-  }
-  const float* vector(WeightId id) const {
-    return id ? static_cast<const CpuVector&>(*weights_[static_cast<size_t>(id.index)]).values.as<float>() : nullptr;
-  }
-
-  // The cosine and sine of each token's angles: [M, half] each.
-  void fill_turns(size_t r) {
-    const Rotation& rotation = step_.rotations[r];
-    const size_t half = rotation.inv_freq.size();
-    float* cosine = turns_[r].as<float>();
-    float* sine = cosine + static_cast<size_t>(step_.M) * half;
-    for (size_t m = 0; m < static_cast<size_t>(step_.M); m++) {
-      for (size_t i = 0; i < half; i++) {
-        const double angle = static_cast<double>(inputs_.pos[m]) * rotation.inv_freq[i];
-        cosine[m * half + i] = static_cast<float>(std::cos(angle) * rotation.scale);
-        sine[m * half + i] = static_cast<float>(std::sin(angle) * rotation.scale);
-      }
-    }
   }
 
   // ---- linears ----
@@ -245,67 +212,14 @@ class CpuStep final : public CompiledStep {
     });
   }
 
-  // ---- ops on rows: tokens [first, last), and of each row heads [first, last) ----
-
-  void apply(const RmsNormOp& op, Range tokens, Range heads) const {
-    const Matrix x = matrix(op.x), out = matrix(op.out);
-    const int64_t width = x.width / op.num_heads;
-    for (int64_t m = tokens.first; m < tokens.last; m++)
-      for (int64_t h = heads.first; h < heads.last; h++)
-        floats_.rms_norm(x.row(m) + h * width, vector(op.weight), op.eps, width, out.row(m) + h * width);
-  }
-  void apply(const RopeOp& op, Range tokens, Range heads) const {
-    const auto r = static_cast<size_t>(op.rotation);
-    const auto half = static_cast<int64_t>(step_.rotations[r].inv_freq.size());
-    const Matrix x = matrix(op.x);
-    for (int64_t m = tokens.first; m < tokens.last; m++) {
-      const float* cosine = turns_[r].as<float>() + m * half;
-      for (int64_t h = heads.first; h < heads.last; h++)
-        (op.interleaved ? floats_.rotate_interleaved : floats_.rotate)(x.row(m) + h * op.head_dim + op.first, cosine,
-                                                                       cosine + step_.M * half, half);
-    }
-  }
-  // Heads [first, last) of num_heads that keys and values have: a multiple of those that the cache keeps apart.
-  void append(const KvAppendOp& op, Range tokens, Range heads, int64_t num_heads) const {
-    const auto put = [&](const Slice& slice, int64_t m, int64_t head, auto plane_of) {
-      const auto i = static_cast<size_t>(m);
-      const int64_t width = slice.width / num_heads;
-      const KvPlane plane = plane_of(inputs_.sequence[i], head * width);
-      floats_.store(matrix(slice).row(m) + head * width, width, cache_->shape.type, plane.row(inputs_.pos[i]));
-    };
-    for (int64_t m = tokens.first; m < tokens.last; m++) {
-      for (int64_t h = heads.first; h < heads.last; h++) {
-        put(op.k, m, h, [&](int64_t sequence, int64_t column) { return cache_->k(op.layer, sequence, column); });
-        if (op.v.width > 0)
-          put(op.v, m, h, [&](int64_t sequence, int64_t column) { return cache_->v(op.layer, sequence, column); });
-      }
-    }
-  }
-
   // ---- attention ----
-
-  // Does what an op of an AttentionGroup's preparation does, for the key and value heads of a range.
-  void prepare_heads(const RowOp& op, const AttentionOp& a, Range heads) const {
-    const Range tokens{0, step_.M};
-    const auto heads_of = [&](const Slice& slice) {
-      const int64_t group = slice == a.q ? a.num_heads / a.num_kv_heads : 1;
-      return Range{heads.first * group, heads.last * group};
-    };
-    if (const auto* norm = std::get_if<RmsNormOp>(&op)) {
-      apply(*norm, tokens, heads_of(norm->x));
-    } else if (const auto* rope = std::get_if<RopeOp>(&op)) {
-      apply(*rope, tokens, heads_of(rope->x));
-    } else {
-      append(std::get<KvAppendOp>(op), tokens, heads, a.num_kv_heads);
-    }
-  }
 
   AttentionQuery query(const AttentionOp& a, int64_t m) const {
     const auto i = static_cast<size_t>(m);
     return {.q = {{matrix(a.q).row(m), a.head_dim, a.head_dim}},
-            .pos = inputs_.pos[i],
+            .pos = memory_.inputs.pos[i],
             .layer = a.layer,
-            .sequence = inputs_.sequence[i],
+            .sequence = memory_.inputs.sequence[i],
             .scale = a.scale,
             .sinks = a.sinks ? vector(a.sinks) : nullptr,
             .out = matrix(a.out).row(m)};
@@ -316,9 +230,9 @@ class CpuStep final : public CompiledStep {
     const int64_t q_head_dim = a.q.width / a.num_heads;
     return {.q = {{matrix(a.q_latent).row(m), a.latent_dim, a.latent_dim},
                   {matrix(a.q).row(m) + q_head_dim - a.rope_dim, q_head_dim, a.rope_dim}},
-            .pos = inputs_.pos[i],
+            .pos = memory_.inputs.pos[i],
             .layer = a.layer,
-            .sequence = inputs_.sequence[i],
+            .sequence = memory_.inputs.sequence[i],
             .values_are_keys = true,
             .scale = a.scale,
             .sinks = nullptr,
@@ -359,12 +273,12 @@ class CpuStep final : public CompiledStep {
         const int64_t kv_heads = a.shape.num_kv_heads;
         const auto [first, last] = worker_range(step_.M * kv_heads, 1, worker, num_workers_);
         for (int64_t i = first; i < last; i++)
-          a.attend(*cache_, query(op, i / kv_heads), {i % kv_heads, i % kv_heads + 1}, worker);
+          a.attend(*memory_.cache, query(op, i / kv_heads), {i % kv_heads, i % kv_heads + 1}, worker);
       });
       return;
     }
     add_phase(name, 0, [this, op, &a](int worker) {
-      for (int64_t m = 0; m < step_.M; m++) a.attend_share(*cache_, query(op, m), m, worker);
+      for (int64_t m = 0; m < step_.M; m++) a.attend_share(*memory_.cache, query(op, m), m, worker);
     });
     add_phase("merge", 0, [this, op, &a](int worker) {
       const Range heads = worker_range(op.num_heads, 1, worker, num_workers_);
@@ -376,14 +290,14 @@ class CpuStep final : public CompiledStep {
     const CpuAttention& a = attention(group.attention);
     const auto prepare = [this, group](int worker) {
       const Range heads = worker_range(group.attention.num_kv_heads, 1, worker, num_workers_);
-      for (const RowOp& op : group.prepare) prepare_heads(op, group.attention, heads);
+      for (const RowOp& op : group.prepare) rows_.prepare_heads(op, group.attention, heads);
     };
     // Where all workers have the same number of key and value heads, each attends to those that it prepared.
     if (group.attention.num_kv_heads % num_workers_ == 0) {
       add_phase(name, 0, [this, prepare, &a, op = group.attention](int worker) {
         prepare(worker);
         const Range heads = worker_range(op.num_kv_heads, 1, worker, num_workers_);
-        for (int64_t m = 0; m < step_.M; m++) a.attend(*cache_, query(op, m), heads, worker);
+        for (int64_t m = 0; m < step_.M; m++) a.attend(*memory_.cache, query(op, m), heads, worker);
       });
     } else {
       if (!group.prepare.empty()) add_phase("heads", 0, prepare);
@@ -490,59 +404,22 @@ class CpuStep final : public CompiledStep {
   // ---- what runs alone, each worker some of the tokens ----
 
   void compile(const RowOp& op, const std::string& name) {
-    add_phase(name, 0, [this, op](int worker) { std::visit([&](const auto& o) { execute(o, worker); }, op); });
-  }
-
-  Range tokens_of(const Slice& slice, int worker) const {
-    return worker_range(matrix(slice).rows, 1, worker, num_workers_);
-  }
-
-  void execute(const EmbedOp& op, int worker) const {
-    const auto [first, last] = tokens_of(op.out, worker);
-    for (int64_t m = first; m < last; m++)
-      unpack_row(packed(op.w), 0, inputs_.tokens[static_cast<size_t>(m)], matrix(op.out).row(m));
-  }
-  void execute(const RmsNormOp& op, int worker) const { apply(op, tokens_of(op.x, worker), {0, op.num_heads}); }
-  void execute(const RopeOp& op, int worker) const { apply(op, tokens_of(op.x, worker), {0, op.num_heads}); }
-  void execute(const KvAppendOp& op, int worker) const {
-    const int64_t num_heads = cache_->shape.layers[static_cast<size_t>(op.layer)].num_heads;
-    append(op, tokens_of(op.k, worker), {0, num_heads}, num_heads);
-  }
-  void execute(const SwigluOp& op, int worker) const {
-    const auto [first, last] = tokens_of(op.out, worker);
-    for (int64_t m = first; m < last; m++)
-      floats_.swiglu(matrix(op.gate).row(m), matrix(op.up).row(m), op.out.width, matrix(op.out).row(m));
-  }
-  void execute(const RouteOp& op, int worker) const {
-    const auto [first, last] = tokens_of(op.logits, worker);
-    const Matrix logits = matrix(op.logits), experts = matrix(op.experts), weights = matrix(op.expert_weights);
-    for (int64_t m = first; m < last; m++)
-      route_token(op, logits.row(m), vector(op.correction_bias), experts.row(m), weights.row(m),
-                  route_scratch_[static_cast<size_t>(worker)].as<double>());
-  }
-  void execute(const SelectLogitsOp& op, int worker) const {
-    const auto [first, last] = tokens_of(op.out, worker);
-    const Matrix x = matrix(op.x), out = matrix(op.out);
-    for (int64_t m = first; m < last; m++) std::copy_n(x.row(x.rows - out.rows + m), out.width, out.row(m));
+    add_phase(name, 0, [this, op](int worker) { rows_.run(op, worker); });
   }
 
   Step step_;
-  std::vector<const PackedWeight*> weights_;
   WorkerPool& pool_;
   const int num_workers_;
   const int64_t max_len_;
+  CpuStepMemory memory_;
+  const RowOps rows_;
   const Linears linears_;
   const CpuKernels& kernels_ = cpu_kernels();
   const FloatKernels& floats_ = float_kernels();
-  std::vector<Buffer> buffers_;        // by StepBuffer
-  std::vector<Buffer> turns_;          // by Rotation
-  std::vector<Buffer> route_scratch_;  // by worker
   std::vector<std::unique_ptr<CpuAttention>> attentions_;
   std::vector<std::unique_ptr<MoeScratch>> moe_scratch_;
   std::vector<Buffer> worker_buffers_;  // normed rows and rounded activations
   std::vector<CompiledPhase> phases_;
-  StepInputs inputs_;
-  CpuKvCache* cache_ = nullptr;
   bool profiling_ = false;
 };
 

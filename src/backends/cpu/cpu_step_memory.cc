@@ -1,0 +1,64 @@
+#include "backends/cpu/cpu_step_memory.h"
+
+#include <cmath>
+
+#include "backends/cpu/cpu_vector.h"
+
+namespace nibble {
+
+CpuStepMemory::CpuStepMemory(const Step& s, std::span<const PackedWeight* const> weights)
+    : step(s), weights_(weights.begin(), weights.end()) {
+  for (const StepBuffer& buffer : step.buffers)
+    buffers_.emplace_back(static_cast<size_t>(step.num_rows(buffer.rows) * buffer.width) * sizeof(float));
+  for (const Rotation& rotation : step.rotations)
+    turns_.emplace_back(2 * static_cast<size_t>(step.M) * rotation.inv_freq.size() * sizeof(float));
+}
+
+void CpuStepMemory::begin(const StepInputs& run_inputs, CpuKvCache& run_cache) {
+  inputs = run_inputs;
+  cache = &run_cache;
+  for (size_t r = 0; r < step.rotations.size(); r++) fill_turns(r);
+}
+
+FloatRows CpuStepMemory::matrix(const Slice& slice) const {
+  const auto b = static_cast<size_t>(slice.buffer);
+  const StepBuffer& buffer = step.buffers[b];
+  return {buffers_[b].as<float>() + slice.first, step.num_rows(buffer.rows), slice.width, buffer.width};
+}
+
+const PackedMatrix& CpuStepMemory::packed(WeightId id) const {
+  return static_cast<const PackedMatrix&>(*weights_[static_cast<size_t>(id.index)]);
+}
+
+const float* CpuStepMemory::vector(WeightId id) const {
+  return id ? static_cast<const CpuVector&>(*weights_[static_cast<size_t>(id.index)]).values.as<float>() : nullptr;
+}
+
+const float* CpuStepMemory::turns(int rotation, int64_t m) const {
+  const auto r = static_cast<size_t>(rotation);
+  return turns_[r].as<float>() + m * static_cast<int64_t>(step.rotations[r].inv_freq.size());
+}
+
+size_t CpuStepMemory::bytes() const {
+  size_t bytes = 0;
+  for (const auto* list : {&buffers_, &turns_})
+    for (const Buffer& buffer : *list) bytes += buffer.size();
+  return bytes;
+}
+
+// The cosine and sine of each token's angles: [M, half] each.
+void CpuStepMemory::fill_turns(size_t r) {
+  const Rotation& rotation = step.rotations[r];
+  const size_t half = rotation.inv_freq.size();
+  float* cosine = turns_[r].as<float>();
+  float* sine = cosine + static_cast<size_t>(step.M) * half;
+  for (size_t m = 0; m < static_cast<size_t>(step.M); m++) {
+    for (size_t i = 0; i < half; i++) {
+      const double angle = static_cast<double>(inputs.pos[m]) * rotation.inv_freq[i];
+      cosine[m * half + i] = static_cast<float>(std::cos(angle) * rotation.scale);
+      sine[m * half + i] = static_cast<float>(std::sin(angle) * rotation.scale);
+    }
+  }
+}
+
+}  // namespace nibble
