@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# tools/check_apple_host.sh [METAL_CPP_FOLDER]: type-checks on Linux what only macOS builds: apple_device.cc against metal-cpp's
-# headers, and the embedded shaders' text. Without a folder it gets the headers from PyPI's wheel mlx-metal (45 MB).
+# tools/check_apple_host.sh [METAL_CPP_FOLDER]: type-checks on Linux what only macOS builds: apple_device.cc against
+# metal-cpp's headers, and the file that holds the shaders' text. Without a folder it gets the headers from PyPI's wheel
+# mlx-metal (45 MB).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 work=$(mktemp -d)
 trap 'rm -r "$work"' EXIT
 metal_cpp=${1:-}
 if [[ -z $metal_cpp ]]; then
-  python3 -m pip download -q mlx-metal --platform macosx_14_0_arm64 --python-version 3.12 --no-deps --only-binary=:all: -d "$work"
+  python3 -m pip download -q mlx-metal --platform macosx_14_0_arm64 --python-version 3.12 --no-deps \
+    --only-binary=:all: -d "$work"
   python3 -m zipfile -e "$work"/mlx_metal-*.whl "$work/wheel"
   metal_cpp=$work/wheel/mlx/include/metal_cpp
 fi
@@ -66,10 +68,11 @@ H
 header CoreGraphics/CGColorSpace.h <<<'using CGColorSpaceRef = struct CGColorSpace*;'
 header simd/simd.h </dev/null
 
-check=("${CLANG:-clang++-19}" -std=c++20 -fblocks -fsyntax-only -Wall -Wextra -isystem "$work/system" -isystem "$metal_cpp" -Isrc)
+check=("${CLANG:-clang++-19}" -std=c++20 -fblocks -fsyntax-only -Wall -Wextra
+  -isystem "$work/system" -isystem "$metal_cpp" -Isrc)
 "${check[@]}" src/backends/metal/apple_device.cc
 
-# The text that Metal's compiler would get at run time passes the check that the files pass.
+# The text that Metal's compiler gets at run time stands in literals.
 python3 src/backends/metal/embed_shaders.py src "$work/shader_text.cc" src/backends/metal/*.metal
 "${check[@]}" "$work/shader_text.cc"
-echo "the host code for Apple's Metal and the embedded shaders type-check" >&2
+echo "the host code for Apple's Metal type-checks" >&2

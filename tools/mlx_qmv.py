@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Writes the C++ that runs MLX's FP4 matrix-vector kernels on the executor: mlx_qmv.py CLANG KERNELS OUT.cc
 
-KERNELS: mlx/include/mlx/backend/metal/kernels of PyPI's wheel mlx-metal (macOS). Nothing of it is part of this project: its text
-is read when an optional test is built (docs/metal.md). The kernels are taken as they are, and not put to our own check of
-Metal's rules: they are newer than the Metal that we write.
+KERNELS: mlx/include/mlx/backend/metal/kernels of PyPI's wheel mlx-metal (macOS). Nothing of it is part of this project:
+its text is read when an optional test is built (docs/metal.md). The kernels are taken as they are, and not put to our own
+check of Metal's rules: they are newer than the Metal that we write.
 """
 import pathlib
 import re
@@ -23,11 +23,14 @@ struct bfloat16_t {  // clang does not convert halves to its own, and nobody her
   bfloat16_t(float16_t) thread : bits(0) {}
 };
 template <typename S, typename T> ulong elem_to_loc(uint, const S, const T, int) { return 0; }
-template <typename S, typename T> ulong2 elem_to_loc_broadcast(uint, const S, const T, const T, int) { return ulong2(0); }
+template <typename S, typename T> ulong2 elem_to_loc_broadcast(uint, const S, const T, const T, int) {
+  return ulong2(0);
+}
 """
 AFTER = """
 #define instantiate(name, kernel, group_size) \\
-  template [[host_name(name)]] [[kernel]] decltype(kernel<float, group_size, 4, false>) kernel<float, group_size, 4, false>;
+  template [[host_name(name)]] [[kernel]] decltype(kernel<float, group_size, 4, false>) \\
+      kernel<float, group_size, 4, false>;
 instantiate("mlx_qmv_fast_mxfp4", fp_qmv_fast, 32)
 instantiate("mlx_qmv_mxfp4", fp_qmv, 32)
 instantiate("mlx_qmv_fast_nvfp4", fp_qmv_fast, 16)
@@ -53,8 +56,8 @@ def kernels(folder):
                           "fp_qmv_fast(", "fp_qmv_wide(")}
     first = text.index("template <bool has_global_scale", marks["adjust_matrix_offsets("])
     head = without(text[:marks["fp_qmv_quad_impl"]], "struct QuantizedBlockLoader")
-    parts = [head, text[marks["fp_qmv_fast_impl"]:marks["fp_qmv_wide_impl"]], text[marks["adjust_matrix_offsets("]:first],
-             text[marks["fp_qmv_fast("]:marks["fp_qmv_wide("]]]
+    parts = [head, text[marks["fp_qmv_fast_impl"]:marks["fp_qmv_wide_impl"]],
+             text[marks["adjust_matrix_offsets("]:first], text[marks["fp_qmv_fast("]:marks["fp_qmv_wide("]]]
     return "#include <metal_stdlib>\nusing namespace metal;\n" + BEFORE + "\n".join(parts) + AFTER
 
 

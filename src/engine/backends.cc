@@ -41,7 +41,7 @@ std::unique_ptr<Backend> make_reference(int, int activation_bits) {
 
 #if defined(NIBBLE_METAL)
 std::unique_ptr<Backend> make_metal(int num_threads, int activation_bits) {
-  refuse_activations("metal", "half and float32", activation_bits);
+  refuse_activations("metal", "float32", activation_bits);
   return make_metal_backend(num_threads);
 }
 #endif

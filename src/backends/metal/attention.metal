@@ -1,9 +1,9 @@
-// softmax(scale * q · k) · v over the cached positions of a token's sequence, for one head; with sinks, windows, and the
-// latents of absorbed MLA, where a key is its own value.
+// softmax(scale * q · k) · v over the cached positions of a token's sequence, for one head; with sinks, windows, and
+// the latents of absorbed MLA, where a key is its own value.
 //
 // Work    a threadgroup has one head of one token, its simdgroups take turns with the positions. A lane has every 32nd
-//         value of the head. Each simdgroup keeps its largest score, its total and its sums; they are put together at the
-//         end, in their order, so that a result does not depend on the other tokens of the step.
+//         value of the head. Each simdgroup keeps its largest score, its total and its sums; they are put together at
+//         the end, in their order, so that a result does not depend on the other tokens of the step.
 // Needs   heads of at most 32 * kValues values.
 #include <metal_stdlib>
 

@@ -24,7 +24,8 @@ def flattened(path, source, seen):
 
 def main():
     source, target, *files = sys.argv[1:]
-    out = ['#include "backends/metal/shader_text.h"', "", "namespace nibble {", "", "static const ShaderText kTexts[] = {"]
+    out = ['#include "backends/metal/shader_text.h"', "", "namespace nibble {", "",
+           "static const ShaderText kTexts[] = {"]
     for file in files:
         text = "\n".join(flattened(pathlib.Path(file), pathlib.Path(source), set()))
         # A compiler need not take literals of more than 65536 characters: several beside each other are one.

@@ -1,8 +1,8 @@
-// What happens to the heads of a token before attention: norms of queries and keys, their rotation, and the append of keys
-// and values to the cache.
+// What happens to the heads of a token before attention: norms of queries and keys, their rotation, and the append of
+// keys and values to the cache.
 //
-// Work    a simdgroup has one head: of queries first, then of keys, then of values, if there are values. A lane has every
-//         32nd value, or pair of the rotation.
+// Work    a simdgroup has one head: of queries first, then of keys, then of values, if there are values. A lane has
+//         every 32nd value, or pair of the rotation.
 #include <metal_stdlib>
 
 #include "backends/metal/arguments.h"

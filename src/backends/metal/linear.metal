@@ -2,8 +2,8 @@
 // grid. And the same for heads that have a matrix each.
 //
 // Cost    reads every row of w once for kTokenBlock tokens; x comes from the cache. Memory-bound for few tokens.
-// Work    a simdgroup has kRows rows. The norm is one number a token: its sum of squares is taken along the way, and the
-//         products are multiplied by it at the end, so that it costs no pass and no barrier of its own.
+// Work    a simdgroup has kRows rows. The norm is one number a token: its sum of squares is taken along the way, and
+//         the products are multiplied by it at the end, so that it costs no pass and no barrier of its own.
 #include <metal_stdlib>
 
 #include "backends/metal/rows.h"

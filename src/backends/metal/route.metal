@@ -1,7 +1,7 @@
 // Chooses a token's experts: scores, groups, the best top_k, their weights (RouteOp says what is meant).
 //
 // Work    one simdgroup a token. A score becomes an unsigned number with the same order, so that the next best is a
-//         maximum over lanes, and of equals the lower expert; 0 is one that was taken, NaN counts as the smallest score.
+//         maximum over lanes, and of equals the lower expert; 0 is one that was taken; NaN is the smallest score.
 #include <metal_stdlib>
 
 #include "backends/metal/arguments.h"
