@@ -25,6 +25,13 @@ function(nibble_precompile target)
   endif()
 endfunction()
 
+# nibble_unity(TARGET): its files may be compiled together; names in their anonymous namespaces must differ.
+function(nibble_unity target)
+  if(NIBBLE_UNITY_BUILD)
+    set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 6)
+  endif()
+endfunction()
+
 # nibble_library(NAME DEPENDS folder... LIBRARIES target... SOURCES file...): the target of one folder of src/.
 # DEPENDS are folders to the left of this one; tests/include_arrows.py holds the includes to the same list.
 function(nibble_library name)

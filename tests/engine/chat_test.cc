@@ -9,8 +9,6 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-const std::filesystem::path kTalking = kModels / "llama-bf16";
-
 class ConversationTest : public testing::Test {
  protected:
   Engine engine = open_engine(kTalking, "reference");

@@ -18,6 +18,7 @@
 namespace nibble {
 
 inline const std::filesystem::path kModels = std::filesystem::path(NIBBLE_TEST_DATA) / "models";
+inline const std::filesystem::path kTalking = kModels / "llama-bf16";  // has a tokenizer and a chat template
 
 struct Golden {
   std::string name;

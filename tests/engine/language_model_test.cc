@@ -10,7 +10,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-const std::filesystem::path kTalking = kModels / "llama-bf16", kSilent = kModels / "llama-ct-mxfp4";
+const std::filesystem::path kSilent = kModels / "llama-ct-mxfp4";
 
 TEST(ChatPrompt, IsTheRenderedTemplate) {
   const Checkpoint checkpoint = open_checkpoint(kTalking);
