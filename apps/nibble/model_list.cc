@@ -46,7 +46,7 @@ bool is_folder(const fs::path& path) {
   return fs::is_directory(path, error);
 }
 
-bool exists(const fs::path& path) {
+bool has_entry(const fs::path& path) {
   std::error_code error;
   return fs::exists(path, error);
 }
@@ -66,7 +66,7 @@ std::pair<std::string_view, std::string_view> part_of(std::string_view stem) {
 }
 
 void add_models(const fs::path& folder, const std::string& name, int depth, std::vector<FoundModel>& models) {
-  if (!name.empty() && exists(folder / "config.json")) models.push_back({name, folder});
+  if (!name.empty() && has_entry(folder / "config.json")) models.push_back({name, folder});
   const std::string prefix = name.empty() ? "" : name + "/";
   for (const fs::path& entry : entries_of(folder)) {
     if (entry.extension() == ".gguf" && !is_folder(entry)) {
@@ -186,7 +186,7 @@ std::vector<FoundModel> find_models() {
 }
 
 fs::path model_path(const std::string& name) {
-  if (exists(name)) return name;
+  if (has_entry(name)) return name;
   const std::vector<FoundModel> models = find_models();
   std::vector<FoundModel> exact, ending;
   for (const FoundModel& model : models) {
