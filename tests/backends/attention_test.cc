@@ -57,6 +57,8 @@ TEST(CpuAttention, PositionsAreSharedWhereHeadsDoNotSuffice) {
   EXPECT_FALSE(splits(1, 8, 2));
   EXPECT_TRUE(splits(1, 8, 16));
   EXPECT_FALSE(splits(64, 1, 16));
+  EXPECT_TRUE(splits(8, 1, 64));
+  EXPECT_FALSE(splits(9, 1, 64));
 }
 
 }  // namespace

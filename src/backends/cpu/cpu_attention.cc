@@ -9,11 +9,15 @@ namespace {
 // Heads of one share: as many as the kernel keeps in registers together.
 constexpr int64_t kHeadsOfShare = 4;
 
+// Beyond so many tokens the results of their chunks would fill memory: 10 MB a token for GLM-4.7-Flash at 131,072
+// positions.
+constexpr int64_t kMostSplitTokens = 8;
+
 }  // namespace
 
 bool splits_positions(const AttentionShape& shape, int num_workers) {
   const int64_t items = shape.M * shape.num_kv_heads;
-  return items % num_workers != 0 && items < 4 * num_workers;
+  return shape.M <= kMostSplitTokens && items % num_workers != 0 && items < 4 * num_workers;
 }
 
 CpuAttention::CpuAttention(const AttentionShape& s, int num_workers)
