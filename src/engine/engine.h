@@ -47,7 +47,7 @@ struct EngineOptions {
   std::optional<KvCacheType> kv_cache_type;  // none: the backend's default
   int64_t max_len = 4096;                    // positions of a sequence; no more than the model has
   int64_t num_sequences = 1;                 // that there will be caches for
-  int64_t prefill_block = 64;                // tokens of a prompt that go through together
+  int64_t prefill_block = 512;               // tokens of a prompt that go through together
   int64_t kv_spare = 1024;                   // KvCacheShape::spare, at least prefill_block
   std::function<void(int64_t done_bytes, int64_t all_bytes)> progress;
 };

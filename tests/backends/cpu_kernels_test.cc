@@ -7,6 +7,7 @@
 
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/packed_layout.h"
+#include "backends/kernels_under_test.h"
 #include "backends/random_weights.h"
 
 namespace nibble {
@@ -88,7 +89,7 @@ void expect_product(const CpuKernels& kernels, const CanonicalWeight& weight, in
 
 TEST(CpuLinear, MultipliesEveryFormatAndShape) {
   uint32_t seed = 1;
-  for (const CpuKernels* kernels : supported_cpu_kernels()) {
+  for (const CpuKernels* kernels : kernels_under_test()) {
     for (FormatId format : kKernelFormats) {
       for (int64_t N : {1, 3, 15, 16, 17, 33})
         for (int64_t K : {1, 32, 40, 48, 96, 264})
@@ -115,7 +116,7 @@ TEST(CpuLinear, RoundsToEightBitsIfItIsTold) {
       });
     }
   }
-  for (const CpuKernels* kernels : supported_cpu_kernels()) {
+  for (const CpuKernels* kernels : kernels_under_test()) {
     for (FormatId format : kKernelFormats) {
       if (group_size(format) == 1) continue;
       const CanonicalWeight weight = random_weight(format, 1, N, K, 1, 3);
@@ -141,7 +142,7 @@ TEST(CpuLinear, GivesTheSameBitsHoweverItIsSplit) {
   std::vector<std::pair<FormatId, int>> formats_and_bits = {
       {FormatId::mxfp4, 8}, {FormatId::nvfp4, 8}, {FormatId::q8_0, 8}};
   for (FormatId format : kKernelFormats) formats_and_bits.emplace_back(format, kActivationBits);
-  for (const CpuKernels* kernels : supported_cpu_kernels()) {
+  for (const CpuKernels* kernels : kernels_under_test()) {
     for (auto [format, bits] : formats_and_bits) {
       const CanonicalWeight weight = random_weight(format, 1, N, K, 2, 7);
       const PackedMatrix packed(weight);
@@ -174,13 +175,37 @@ TEST(CpuLinear, GivesTheSameBitsHoweverItIsSplit) {
   }
 }
 
+// Tiles give what AVX-512 gives: panels that are not full, tokens that do not fill a tile, experts.
+TEST(CpuLinear, AmxGivesTheBitsOfAvx512) {
+  const CpuKernels* avx512 = find_kernels("avx512");
+  if (avx512 == nullptr) GTEST_SKIP() << "this machine has no AVX-512";
+  const int64_t E = 2, N = 35;
+  for (const CpuKernels* kernels : kernels_under_test()) {
+    if (!kernels->name.starts_with("amx")) continue;
+    for (FormatId format : kKernelFormats) {
+      for (int64_t K : {32, 96, 2080, 4320}) {
+        const PackedMatrix packed(random_weight(format, E, N, K, 1, 7));
+        for (int64_t M : {1, 4, 5, 15, 16, 17, 70}) {
+          const auto x = random_activations(M * K, 8);
+          for (int bits : {8, kActivationBits}) {
+            const Prepared prepared(*kernels, x, M, K, bits);
+            for (int64_t e = 0; e < E; e++)
+              ASSERT_EQ(run(*kernels, packed, e, prepared.activations), run(*avx512, packed, e, prepared.activations))
+                  << kernels->name << " " << format_name(format) << " K " << K << " M " << M << " bits " << bits;
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST(CpuLinear, AddsBiasThenMultipliesByTheFactorThenAccumulates) {
   const int64_t N = 19, K = 64, M = 3;
   const CanonicalWeight weight = random_weight(FormatId::mxfp4, 1, N, K, 1, 3);
   const PackedMatrix packed(weight);
   const auto x = random_activations(M * K, 4), bias = random_activations(N, 5);
   const std::vector<float> factors = {0.5f, -2.0f, 0.25f};
-  for (const CpuKernels* kernels : supported_cpu_kernels()) {
+  for (const CpuKernels* kernels : kernels_under_test()) {
     const Prepared prepared(*kernels, x, M, K);
     const auto plain = run(*kernels, packed, 0, prepared.activations);
     std::vector<float> out(plain.size(), 1.0f);
@@ -239,7 +264,7 @@ TEST(CpuLinear, ReadsEveryScaleAndCode) {
     }
     auto x = random_activations(K, 2);
     for (float& value : x) value *= 1e-3f;  // 2^127 times 6 times 32 of them stays finite
-    for (const CpuKernels* kernels : supported_cpu_kernels()) {
+    for (const CpuKernels* kernels : kernels_under_test()) {
       const Prepared prepared(*kernels, x, 1, K);
       const auto out = run(*kernels, packed, 0, prepared.activations);
       for (int64_t n = 0; n < N; n++) {
@@ -269,7 +294,7 @@ TEST(CpuLinear, LargestCodesAndActivationsStayExact) {
           std::vector<float> x(static_cast<size_t>(K), sign * second);
           for (size_t k = 0; k < x.size(); k += 16) x[k] = sign;
           std::vector<float> row(static_cast<size_t>(K));
-          for (const CpuKernels* kernels : supported_cpu_kernels()) {
+          for (const CpuKernels* kernels : kernels_under_test()) {
             const Prepared prepared(*kernels, x, 1, K);
             const auto out = run(*kernels, packed, 0, prepared.activations);
             for (int64_t n = 0; n < N; n++) {
@@ -292,7 +317,7 @@ TEST(CpuLinear, ActivationsThatAreNotFiniteGiveNaN) {
       const PackedMatrix packed(random_weight(format, 1, N, K, 1, 1));
       auto x = random_activations(K, 2);
       x[40] = bad;
-      for (const CpuKernels* kernels : supported_cpu_kernels()) {
+      for (const CpuKernels* kernels : kernels_under_test()) {
         const Prepared prepared(*kernels, x, 1, K);
         const auto out = run(*kernels, packed, 0, prepared.activations);
         for (int64_t n = 0; n < N; n++) EXPECT_FALSE(std::isfinite(out[static_cast<size_t>(n)])) << kernels->name;
@@ -306,7 +331,7 @@ TEST(CpuLinear, AcceptsTheLargestAndSmallestActivations) {
   const PackedMatrix packed(random_weight(FormatId::mxfp4, 1, N, K, 1, 1));
   for (float size : {0.0f, std::numeric_limits<float>::denorm_min(), FLT_MIN, FLT_MAX}) {
     const std::vector<float> x(static_cast<size_t>(K), size);
-    for (const CpuKernels* kernels : supported_cpu_kernels()) {
+    for (const CpuKernels* kernels : kernels_under_test()) {
       const Prepared prepared(*kernels, x, 1, K);
       const auto out = run(*kernels, packed, 0, prepared.activations);
       for (int64_t n = 0; n < N; n++)

@@ -71,15 +71,20 @@ void walk_columns(const GemmRows& rows, int64_t num_blocks, const ActivationGrou
   for (int64_t b = 0; b < num_blocks; b++) {
     prefetch_rows(rows, b * kLineBytes);
     const Lines lines{rows.lines + b * kLineBytes, rows.line_stride};
-    const GroupScales<Isa, GemmLayout> scales(rows.scales + b * kLineBytes / 2);
+    const auto group = [&] {
+      if constexpr (is_single)
+        return Isa::template decode_once<GemmLayout>(lines);
+      else
+        return Isa::template decode<GemmLayout>(lines);
+    }();
+    const std::remove_const_t<decltype(group)> groups[1] = {group};
+    const GroupScales<Isa, GemmLayout> scales[1] = {
+        GroupScales<Isa, GemmLayout>::load(rows.scales + b * kLineBytes / 2)};
     float* to = sums + b * num_tokens * kBlockRows;
-    if constexpr (is_single) {
-      const auto group = Isa::template decode_once<GemmLayout>(lines);
-      Isa::store(to, add_group<Isa, GemmLayout, 2>(group, scales, x[0], Isa::load(to)));
-    } else {
-      const auto group = Isa::template decode<GemmLayout>(lines);
-      for (int t = 0; t < num_tokens; t++, to += kBlockRows)
-        Isa::store(to, add_group<Isa, GemmLayout, 2>(group, scales, x[t], Isa::load(to)));
+    for (int t = 0; t < (is_single ? 1 : num_tokens); t++, to += kBlockRows) {
+      typename Isa::Floats y[1] = {Isa::load(to)};
+      add_groups<Isa, GemmLayout, 2>(groups, scales, x[t], y);
+      Isa::store(to, y[0]);
     }
   }
 }

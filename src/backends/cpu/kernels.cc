@@ -3,6 +3,10 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
+#if defined(__x86_64__) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #include <cstdlib>
 #include <string>
@@ -14,7 +18,7 @@ namespace nibble {
 
 extern const CpuKernels kGenericKernels;
 #if defined(__x86_64__)
-extern const CpuKernels kAvx2Kernels, kAvxVnniKernels, kAvx512VnniKernels, kAvx512Kernels;
+extern const CpuKernels kAvx2Kernels, kAvxVnniKernels, kAvx512VnniKernels, kAvx512Kernels, kAmxKernels;
 #endif
 
 #if defined(__x86_64__)
@@ -33,6 +37,19 @@ bool has_avx_vnni() {  // not among the names of __builtin_cpu_supports in GCC 1
   unsigned a = 0, b = 0, c = 0, d = 0;
   return __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & (1u << 4)) != 0;
 }
+
+// Tiles are state that a process has to ask Linux for, once for all its threads (arch_prctl(2)).
+bool may_use_amx() {
+#if defined(__linux__)
+  constexpr unsigned kAmxTile = 1u << 24, kAmxInt8 = 1u << 25;
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & kAmxTile) != 0 && (d & kAmxInt8) != 0 &&
+         syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
 #endif
 
 std::vector<const CpuKernels*> find_supported() {
@@ -42,7 +59,9 @@ std::vector<const CpuKernels*> find_supported() {
       __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
   const bool has_avx512_vnni = has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                                __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
-  if (has_avx512_vnni && __builtin_cpu_supports("avx512vbmi")) found.push_back(&kAvx512Kernels);
+  const bool has_avx512_vbmi = has_avx512_vnni && __builtin_cpu_supports("avx512vbmi");
+  if (has_avx512_vbmi && may_use_amx()) found.push_back(&kAmxKernels);
+  if (has_avx512_vbmi) found.push_back(&kAvx512Kernels);
   if (has_avx512_vnni) found.push_back(&kAvx512VnniKernels);
   if (has_avx2 && has_avx_vnni()) found.push_back(&kAvxVnniKernels);
   if (has_avx2) found.push_back(&kAvx2Kernels);

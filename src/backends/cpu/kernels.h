@@ -65,7 +65,7 @@ struct CpuKernels {
 // All tables that this machine can run, the best first.
 std::span<const CpuKernels* const> supported_cpu_kernels();
 
-// The best one, or the one that NIBBLE_CPU_KERNELS names (generic, avx2, avx_vnni, avx512_vnni, avx512); throws
+// The best one, or the one that NIBBLE_CPU_KERNELS names (generic, avx2, avx_vnni, avx512_vnni, avx512, amx); throws
 // InputError if this machine does not have it.
 const CpuKernels& cpu_kernels();
 

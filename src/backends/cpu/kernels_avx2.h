@@ -25,6 +25,7 @@ constexpr bool kHasDpbusd = false;
 
 struct Avx2 {
   static constexpr int float_tokens = 2;
+  static constexpr int blocks = 1;
   static constexpr bool sums_in_16_bits = !kHasDpbusd;
   struct Floats {
     __m256 rows0, rows8;

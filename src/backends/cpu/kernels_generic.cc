@@ -9,6 +9,7 @@ namespace {
 
 struct Generic {
   static constexpr int float_tokens = 4;
+  static constexpr int blocks = 1;
   static constexpr bool sums_in_16_bits = false;
   struct Floats {
     float lane[kBlockRows];

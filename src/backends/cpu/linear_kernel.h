@@ -10,6 +10,7 @@
 // for AVX-512 where another file wants one. An instruction set is a struct Isa:
 //
 //   float_tokens                           of a matrix of floats that one pass over a block serves: 1, 2, 4 or 8
+//   blocks                                 of 16 rows that one pass over many tokens serves: 1 or 2
 //   sums_in_16_bits                        dot takes the offsets of pairs
 //   Floats, Ints                           16 lanes, one for each row of a block
 //   zero, load(in), load(in, num_rows), store(out, floats), store(out, floats, num_rows), broadcast(float*), add, mul,
@@ -20,7 +21,10 @@
 //                                          many tokens or for one
 //   dot<Layout, first, num_planes>(group, x): sums of q * code over k = first … first + dot_k - 1; with one plane, all of
 //                                          low is zero
+//   dot_pair<Layout, first, num_planes>(groups, x, sums): the same for two blocks, if blocks is 2
 #pragma once
+
+#include <type_traits>
 
 #include "backends/cpu/kernels.h"
 
@@ -129,41 +133,55 @@ struct GroupScales {
   typename Isa::Floats scale[count];
   typename Isa::Floats minimum;  // of Q4_1
 
-  explicit GroupScales(const uint8_t* from) {
+  static GroupScales load(const uint8_t* from) {
+    GroupScales scales;
     for (int i = 0; i < count; i++) {
       if constexpr (Layout::scale == ScaleKind::e8m0) {
-        scale[i] = Isa::load_e8m0(from + i * Layout::scale_line_bytes);
+        scales.scale[i] = Isa::load_e8m0(from + i * Layout::scale_line_bytes);
       } else if constexpr (Layout::scale == ScaleKind::e4m3) {
-        scale[i] = Isa::load_e4m3(from + i * Layout::scale_line_bytes);
+        scales.scale[i] = Isa::load_e4m3(from + i * Layout::scale_line_bytes);
       } else {
-        scale[i] = Isa::load_half(from + i * Layout::scale_line_bytes);
+        scales.scale[i] = Isa::load_half(from + i * Layout::scale_line_bytes);
       }
     }
     if constexpr (Layout::scale == ScaleKind::half_and_minimum) {
       // Each k adds the minimum once, so the group adds it times the sum of q, which the offset is a multiple of.
       constexpr float per_offset = -1.0f / kOffset;
-      minimum = Isa::mul(Isa::load_half(from + 32), Isa::broadcast(&per_offset));
+      scales.minimum = Isa::mul(Isa::load_half(from + 32), Isa::broadcast(&per_offset));
     }
+    return scales;
   }
 };
 
-// y + the products of a group of 16 rows and one token.
-template <class Isa, class Layout, int num_planes, class Group>
-typename Isa::Floats add_group(const Group& group, const GroupScales<Isa, Layout>& scales, const ActivationGroup& x,
-                               typename Isa::Floats y) {
-  const auto x_scale = [&] { return Isa::broadcast(&x.scale); };
-  y = Isa::fma(Isa::mul(Isa::to_float(Isa::template dot<Layout, 0, num_planes>(group, x)), x_scale()), scales.scale[0],
-               y);
-  if constexpr (Layout::dot_k < kGroup)
-    y = Isa::fma(Isa::mul(Isa::to_float(Isa::template dot<Layout, 16, num_planes>(group, x)), x_scale()),
-                 scales.scale[1], y);
-  if constexpr (Layout::scale == ScaleKind::half_and_minimum)
-    y = Isa::fma(Isa::mul(Isa::to_float(Isa::broadcast_int(&x.offset)), x_scale()), scales.minimum, y);
-  return y;
+// y[b] + the products of 16 k or 32 of block b's rows and one token, for each of the blocks.
+template <class Isa, class Layout, int first, int num_planes, class Group, int blocks>
+void add_sums(const Group (&groups)[blocks], const GroupScales<Isa, Layout> (&scales)[blocks], const ActivationGroup& x,
+              typename Isa::Floats (&y)[blocks]) {
+  typename Isa::Ints sums[blocks];
+  if constexpr (blocks == 2) {
+    Isa::template dot_pair<Layout, first, num_planes>(groups, x, sums);
+  } else {
+    sums[0] = Isa::template dot<Layout, first, num_planes>(groups[0], x);
+  }
+  for (int b = 0; b < blocks; b++)
+    y[b] = Isa::fma(Isa::mul(Isa::to_float(sums[b]), Isa::broadcast(&x.scale)), scales[b].scale[first / 16], y[b]);
 }
 
-// Calls each(g, lines, scales) for the groups of a block, and prefetches.
-template <class Layout, class Each>
+// The same of a whole group.
+template <class Isa, class Layout, int num_planes, class Group, int blocks>
+void add_groups(const Group (&groups)[blocks], const GroupScales<Isa, Layout> (&scales)[blocks],
+                const ActivationGroup& x, typename Isa::Floats (&y)[blocks]) {
+  add_sums<Isa, Layout, 0, num_planes>(groups, scales, x, y);
+  if constexpr (Layout::dot_k < kGroup) add_sums<Isa, Layout, 16, num_planes>(groups, scales, x, y);
+  if constexpr (Layout::scale == ScaleKind::half_and_minimum)
+    for (int b = 0; b < blocks; b++)
+      y[b] = Isa::fma(Isa::mul(Isa::to_float(Isa::broadcast_int(&x.offset)), Isa::broadcast(&x.scale)),
+                      scales[b].minimum, y[b]);
+}
+
+// Calls each(g, codes, scales) for the groups of a block, with pointers to what it has of them, and prefetches. If
+// there are two blocks, the other's lie block_code_bytes and block_scale_bytes further.
+template <class Layout, int blocks, class Each>
 void for_each_group(const PackedMatrix& w, int64_t block, int64_t groups_per_scale, const Each& each) {
   constexpr int64_t group_bytes = kGroup / Layout::line_k * kLineBytes;
   constexpr int64_t scale_bytes = kGroup / Layout::dot_k * Layout::scale_line_bytes;
@@ -172,9 +190,11 @@ void for_each_group(const PackedMatrix& w, int64_t block, int64_t groups_per_sca
   const uint8_t* scales = w.scales + block * w.block_scale_bytes;
   const int64_t num_groups = activation_groups(w.K);
   for (int64_t g = 0, left = groups_per_scale; g < num_groups; g++) {
-    if (g % groups_per_scale_line == 0) __builtin_prefetch(scales + kScalesNear);
-    for (int64_t i = 0; i < group_bytes; i += kLineBytes) prefetch_codes(codes + i);
-    each(g, Lines{codes, kLineBytes}, scales);
+    for (int64_t b = 0; b < blocks; b++) {
+      if (g % groups_per_scale_line == 0) __builtin_prefetch(scales + b * w.block_scale_bytes + kScalesNear);
+      for (int64_t i = 0; i < group_bytes; i += kLineBytes) prefetch_codes(codes + b * w.block_code_bytes + i);
+    }
+    each(g, codes, scales);
     codes += group_bytes;
     if (--left == 0) {
       scales += scale_bytes;
@@ -187,32 +207,43 @@ void for_each_group(const PackedMatrix& w, int64_t block, int64_t groups_per_sca
 template <class Isa, class Layout, int num_planes>
 typename Isa::Floats integer_block(const PackedMatrix& w, int64_t block, int64_t groups_per_scale,
                                    const TokenGroups& x) {
-  typename Isa::Floats y = Isa::zero();
-  for_each_group<Layout>(w, block, groups_per_scale, [&](int64_t g, Lines lines, const uint8_t* scales) {
-    const auto group = Isa::template decode_once<Layout>(lines);
-    y = add_group<Isa, Layout, num_planes>(group, GroupScales<Isa, Layout>(scales), x.first[g * x.group_stride], y);
+  typename Isa::Floats y[1] = {Isa::zero()};
+  for_each_group<Layout, 1>(w, block, groups_per_scale, [&](int64_t g, const uint8_t* codes, const uint8_t* scales_at) {
+    const auto group = Isa::template decode_once<Layout>(Lines{codes, kLineBytes});
+    const GroupScales<Isa, Layout> scales[1] = {GroupScales<Isa, Layout>::load(scales_at)};
+    const std::remove_const_t<decltype(group)> groups[1] = {group};
+    add_groups<Isa, Layout, num_planes>(groups, scales, x.first[g * x.group_stride], y);
   });
-  return Isa::mul(y, Isa::broadcast(&Layout::factor));
+  return Isa::mul(y[0], Isa::broadcast(&Layout::factor));
 }
 
-// The same for `count` tokens of a tile, to y[t * 16].
-template <class Isa, class Layout, int num_planes>
-void integer_block(const PackedMatrix& w, int64_t block, int64_t groups_per_scale, const TokenGroups& x, int64_t count,
-                   float* y) {
-  for (int64_t t = 0; t < count; t++) Isa::store(y + t * kBlockRows, Isa::zero());
-  for_each_group<Layout>(w, block, groups_per_scale, [&](int64_t g, Lines lines, const uint8_t* scales_at) {
-    const auto group = Isa::template decode<Layout>(lines);
-    const GroupScales<Isa, Layout> scales(scales_at);
-    const ActivationGroup* x_group = x.first + g * x.group_stride;
+// The same of one block or two for `count` tokens of a tile: block b and token t to y[b][t * 16].
+template <class Isa, class Layout, int num_planes, int blocks>
+void integer_blocks(const PackedMatrix& w, int64_t block, int64_t groups_per_scale, const TokenGroups& x, int64_t count,
+                    float (&y)[blocks][kTokenTile * kBlockRows]) {
+  for (int b = 0; b < blocks; b++)
+    for (int64_t t = 0; t < count; t++) Isa::store(y[b] + t * kBlockRows, Isa::zero());
+  for_each_group<Layout, blocks>(
+      w, block, groups_per_scale, [&](int64_t g, const uint8_t* codes, const uint8_t* scales_at) {
+        decltype(Isa::template decode<Layout>(Lines{})) groups[blocks];
+        GroupScales<Isa, Layout> scales[blocks];
+        for (int b = 0; b < blocks; b++) {
+          groups[b] = Isa::template decode<Layout>(Lines{codes + b * w.block_code_bytes, kLineBytes});
+          scales[b] = GroupScales<Isa, Layout>::load(scales_at + b * w.block_scale_bytes);
+        }
+        const ActivationGroup* x_group = x.first + g * x.group_stride;
+        for (int64_t t = 0; t < count; t++) {
+          typename Isa::Floats sums[blocks];
+          for (int b = 0; b < blocks; b++) sums[b] = Isa::load(y[b] + t * kBlockRows);
+          add_groups<Isa, Layout, num_planes>(groups, scales, x_group[t], sums);
+          for (int b = 0; b < blocks; b++) Isa::store(y[b] + t * kBlockRows, sums[b]);
+        }
+      });
+  for (int b = 0; b < blocks; b++)
     for (int64_t t = 0; t < count; t++) {
-      float* to = y + t * kBlockRows;
-      Isa::store(to, add_group<Isa, Layout, num_planes>(group, scales, x_group[t], Isa::load(to)));
+      float* to = y[b] + t * kBlockRows;
+      Isa::store(to, Isa::mul(Isa::load(to), Isa::broadcast(&Layout::factor)));
     }
-  });
-  for (int64_t t = 0; t < count; t++) {
-    float* to = y + t * kBlockRows;
-    Isa::store(to, Isa::mul(Isa::load(to), Isa::broadcast(&Layout::factor)));
-  }
 }
 
 template <class Isa, class Layout>
@@ -265,28 +296,46 @@ void finish_token(const LinearTask& task, int64_t first_row, int64_t i, typename
   Isa::store(out, value, num_rows);
 }
 
-// Calls each(row, i, count) for the blocks of rows of the task, and of the tokens those from i on: all of a tile.
+// Calls each(i, count) for the tokens of the task, those of a tile together.
 template <class Each>
-void for_each_block(const LinearTask& task, const Each& each) {
+void for_each_tile(const LinearTask& task, const Each& each) {
   for (int64_t i = 0; i < task.num_tokens;) {
     const int64_t left = task.num_tokens - i, left_in_tile = kTokenTile - (task.first_token + i) % kTokenTile;
     const int64_t count = left < left_in_tile ? left : left_in_tile;
-    for (int64_t row = task.first_row; row < task.last_row; row += kBlockRows) each(row, i, count);
+    each(i, count);
     i += count;
   }
 }
 
+// The rows of `blocks` blocks from first_row on, times tokens i … i + count of the task, all of one tile.
+template <class Isa, class Layout, int num_planes, int blocks>
+void linear_of_blocks(const LinearTask& task, int64_t groups_per_scale, int64_t first_row, int64_t i, int64_t count) {
+  const int64_t block = task.e * task.w->num_blocks + first_row / kBlockRows;
+  const TokenGroups x = token_groups(*task.x, task.first_token + i);
+  alignas(64) float y[blocks][kTokenTile * kBlockRows];
+  integer_blocks<Isa, Layout, num_planes, blocks>(*task.w, block, groups_per_scale, x, count, y);
+  for (int b = 0; b < blocks; b++)
+    for (int64_t t = 0; t < count; t++)
+      finish_token<Isa>(task, first_row + b * kBlockRows, i + t, Isa::load(y[b] + t * kBlockRows));
+}
+
 template <class Isa, class Layout, int num_planes>
 void integer_linear_of(const LinearTask& task, int64_t groups_per_scale) {
-  for_each_block(task, [&](int64_t row, int64_t i, int64_t count) {
-    const int64_t block = task.e * task.w->num_blocks + row / kBlockRows;
-    const TokenGroups x = token_groups(*task.x, task.first_token + i);
-    if (count == 1)
-      return finish_token<Isa>(task, row, i,
-                               integer_block<Isa, Layout, num_planes>(*task.w, block, groups_per_scale, x));
-    alignas(64) float y[kTokenTile * kBlockRows];
-    integer_block<Isa, Layout, num_planes>(*task.w, block, groups_per_scale, x, count, y);
-    for (int64_t t = 0; t < count; t++) finish_token<Isa>(task, row, i + t, Isa::load(y + t * kBlockRows));
+  for_each_tile(task, [&](int64_t i, int64_t count) {
+    for (int64_t row = task.first_row; row < task.last_row;) {
+      if (count == 1) {
+        const int64_t block = task.e * task.w->num_blocks + row / kBlockRows;
+        const TokenGroups x = token_groups(*task.x, task.first_token + i);
+        finish_token<Isa>(task, row, i, integer_block<Isa, Layout, num_planes>(*task.w, block, groups_per_scale, x));
+        row += kBlockRows;
+      } else if (Isa::blocks == 2 && row + kBlockRows < task.last_row) {
+        linear_of_blocks<Isa, Layout, num_planes, Isa::blocks>(task, groups_per_scale, row, i, count);
+        row += Isa::blocks * kBlockRows;
+      } else {
+        linear_of_blocks<Isa, Layout, num_planes, 1>(task, groups_per_scale, row, i, count);
+        row += kBlockRows;
+      }
+    }
   });
 }
 
@@ -306,12 +355,14 @@ int64_t float_block_for_some(const LinearTask& task, int64_t block, int64_t toke
 
 template <class Isa, class Layout>
 void float_linear(const LinearTask& task) {
-  for_each_block(task, [&](int64_t row, int64_t i, int64_t count) {
-    const int64_t block = task.e * task.w->num_blocks + row / kBlockRows;
-    alignas(64) float y[kTokenTile * kBlockRows];
-    for (int64_t t = 0; t < count;)
-      t += float_block_for_some<Isa, Layout>(task, block, task.first_token + i + t, count - t, y + t * kBlockRows);
-    for (int64_t t = 0; t < count; t++) finish_token<Isa>(task, row, i + t, Isa::load(y + t * kBlockRows));
+  for_each_tile(task, [&](int64_t i, int64_t count) {
+    for (int64_t row = task.first_row; row < task.last_row; row += kBlockRows) {
+      const int64_t block = task.e * task.w->num_blocks + row / kBlockRows;
+      alignas(64) float y[kTokenTile * kBlockRows];
+      for (int64_t t = 0; t < count;)
+        t += float_block_for_some<Isa, Layout>(task, block, task.first_token + i + t, count - t, y + t * kBlockRows);
+      for (int64_t t = 0; t < count; t++) finish_token<Isa>(task, row, i + t, Isa::load(y + t * kBlockRows));
+    }
   });
 }
 

@@ -1,0 +1,175 @@
+// Many tokens times a packed matrix by AMX tiles: up to 16 tokens by 16 rows by 32 k (NVFP4: 16 k) in one instruction and
+// plane, and the same sums as the AVX-512 kernels', to the bit.
+//
+// Cost    a block's codes are decoded once for 64 tokens, some k at a time, into a panel that stays in the first-level
+//         cache. The integer sums of a tile leave it after every group, since each group has scales of its own: the
+//         vector instructions that scale them (5 for 16 products of 32 k) and not the tiles are the limit.
+// Order   the tiles of the next group are multiplied while those of this one are scaled: two sets of them.
+//
+// Included after the rules of linear_kernel.h. Tiles is a struct, of functions that work on tiles of this thread:
+//
+//   configure(num_tokens, k), release()    before and after; num_tokens is 16 at most, k is 16 or 32
+//   multiply<set, num_planes>(x, first, codes): the planes' sums over k = first … first + k - 1 of the groups x[0 … num_tokens),
+//                                          with k / 4 lines of codes, to the set's tiles
+//   store<set, num_planes>(sums)           a set's tiles to sums[plane][token][row]
+#pragma once
+
+#include "backends/cpu/kernels_avx512.h"
+
+namespace nibble {
+namespace {
+
+constexpr int kTileTokens = 16;
+constexpr int kPanelGroups = 64;      // of 32 k: 32 kB of codes
+constexpr int kFewestTileTokens = 5;  // for fewer, AVX-512 alone is faster
+
+typedef int32_t TileSums[2][kTileTokens][kBlockRows];
+
+// Some groups of a block, ready to multiply.
+template <class Layout>
+struct Panel {
+  static constexpr int scales_per_group = kGroup / Layout::dot_k;
+  alignas(64) int8_t codes[kPanelGroups][kGroup / 4][kLineBytes];
+  alignas(64) float scales[kPanelGroups][scales_per_group + (Layout::scale == ScaleKind::half_and_minimum)][kBlockRows];
+
+  void fill(const PackedMatrix& w, int64_t block, int64_t groups_per_scale, int64_t first, int64_t count) {
+    constexpr int64_t group_bytes = kGroup / Layout::line_k * kLineBytes;
+    constexpr int64_t scale_bytes = scales_per_group * Layout::scale_line_bytes;
+    const uint8_t* from = w.codes + block * w.block_code_bytes + first * group_bytes;
+    const uint8_t* scales_from = w.scales + block * w.block_scale_bytes;
+    for (int64_t g = 0; g < count; g++, from += group_bytes) {
+      for (int64_t i = 0; i < group_bytes; i += kLineBytes) prefetch_codes(from + i);
+      const Avx512::Group group = Avx512::decode<Layout>(Lines{from, kLineBytes});
+      for (int i = 0; i < kGroup / 4; i++)
+        _mm512_store_si512(codes[g][i],
+                           _mm512_sub_epi8(group.codes[i], _mm512_set1_epi8(static_cast<char>(Layout::code_offset))));
+      const auto loaded = GroupScales<Avx512, Layout>::load(scales_from + (first + g) / groups_per_scale * scale_bytes);
+      for (int i = 0; i < scales_per_group; i++) Avx512::store(scales[g][i], loaded.scale[i]);
+      if constexpr (Layout::scale == ScaleKind::half_and_minimum)
+        Avx512::store(scales[g][scales_per_group], loaded.minimum);
+    }
+  }
+};
+
+// y[t] += what a set's tiles hold, scaled.
+template <class Tiles, int set, int num_planes>
+void add_tiles(const ActivationGroup* x, int num_tokens, const float* scales, __m512* y) {
+  alignas(64) TileSums sums;
+  Tiles::template store<set, num_planes>(sums);
+  const __m512 scale = _mm512_load_ps(scales);
+  for (int t = 0; t < num_tokens; t++) {
+    __m512i sum = _mm512_slli_epi32(_mm512_load_si512(sums[0][t]), 7);
+    if constexpr (num_planes == 2) sum = _mm512_add_epi32(sum, _mm512_load_si512(sums[1][t]));
+    y[t] = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_set1_ps(x[t].scale)), scale, y[t]);
+  }
+}
+
+// y[t * 16] += the products of `count` groups of the panel and num_tokens tokens, of which x has the first group.
+template <class Tiles, class Layout, int num_planes, int num_tokens>
+void add_panel(const Panel<Layout>& panel, int64_t count, const TokenGroups& x, int some_tokens, float* out) {
+  const int tokens = num_tokens > 0 ? num_tokens : some_tokens;
+  __m512 y[kTileTokens];
+  for (int t = 0; t < tokens; t++) y[t] = _mm512_load_ps(out + t * kBlockRows);
+  const auto group = [&](int64_t g) { return x.first + g * x.group_stride; };
+  const auto finish_group = [&](int64_t g) {
+    if constexpr (Layout::scale == ScaleKind::half_and_minimum) {
+      const __m512 minimum = _mm512_load_ps(panel.scales[g][1]);
+      for (int t = 0; t < tokens; t++)
+        y[t] = _mm512_fmadd_ps(
+            _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_set1_epi32(group(g)[t].offset)), _mm512_set1_ps(group(g)[t].scale)),
+            minimum, y[t]);
+    }
+  };
+  if constexpr (Layout::dot_k < kGroup) {  // two halves, a set of tiles each
+    for (int64_t g = 0; g < count; g++) {
+      if (g == 0) Tiles::template multiply<0, num_planes>(group(0), 0, panel.codes[0][0]);
+      Tiles::template multiply<1, num_planes>(group(g), 16, panel.codes[g][4]);
+      add_tiles<Tiles, 0, num_planes>(group(g), tokens, panel.scales[g][0], y);
+      if (g + 1 < count) Tiles::template multiply<0, num_planes>(group(g + 1), 0, panel.codes[g + 1][0]);
+      add_tiles<Tiles, 1, num_planes>(group(g), tokens, panel.scales[g][1], y);
+    }
+  } else {
+    Tiles::template multiply<0, num_planes>(group(0), 0, panel.codes[0][0]);
+    for (int64_t g = 0; g < count; g += 2) {
+      if (g + 1 < count) Tiles::template multiply<1, num_planes>(group(g + 1), 0, panel.codes[g + 1][0]);
+      add_tiles<Tiles, 0, num_planes>(group(g), tokens, panel.scales[g][0], y);
+      finish_group(g);
+      if (g + 1 == count) break;
+      if (g + 2 < count) Tiles::template multiply<0, num_planes>(group(g + 2), 0, panel.codes[g + 2][0]);
+      add_tiles<Tiles, 1, num_planes>(group(g + 1), tokens, panel.scales[g + 1][0], y);
+      finish_group(g + 1);
+    }
+  }
+  for (int t = 0; t < tokens; t++) _mm512_store_ps(out + t * kBlockRows, y[t]);
+}
+
+// Tokens i … i + count of the task, all of one tile of activations.
+template <class Tiles, class Layout, int num_planes>
+void tiles_linear_of(const LinearTask& task, int64_t groups_per_scale, int64_t i, int64_t count) {
+  const PackedMatrix& w = *task.w;
+  const int64_t num_groups = activation_groups(w.K);
+  const TokenGroups x = token_groups(*task.x, task.first_token + i);
+  const int last_tokens = static_cast<int>(count % kTileTokens);
+  const int64_t whole_tokens = count - last_tokens;
+  Panel<Layout> panel;
+  for (int64_t row = task.first_row; row < task.last_row; row += kBlockRows) {
+    const int64_t block = task.e * w.num_blocks + row / kBlockRows;
+    alignas(64) float y[kTokenTile * kBlockRows];
+    for (int64_t t = 0; t < count; t++) _mm512_store_ps(y + t * kBlockRows, _mm512_setzero_ps());
+    for (int64_t g = 0; g < num_groups; g += kPanelGroups) {
+      const int64_t panel_groups = num_groups - g < kPanelGroups ? num_groups - g : kPanelGroups;
+      panel.fill(w, block, groups_per_scale, g, panel_groups);
+      const auto from = [&](int64_t t) { return TokenGroups{x.first + g * x.group_stride + t, x.group_stride}; };
+      if (whole_tokens > 0) {
+        Tiles::configure(kTileTokens, Layout::dot_k);
+        for (int64_t t = 0; t < whole_tokens; t += kTileTokens)
+          add_panel<Tiles, Layout, num_planes, kTileTokens>(panel, panel_groups, from(t), kTileTokens,
+                                                            y + t * kBlockRows);
+      }
+      if (last_tokens > 0) {
+        Tiles::configure(last_tokens, Layout::dot_k);
+        add_panel<Tiles, Layout, num_planes, 0>(panel, panel_groups, from(whole_tokens), last_tokens,
+                                                y + whole_tokens * kBlockRows);
+      }
+    }
+    for (int64_t t = 0; t < count; t++)
+      finish_token<Avx512>(task, row, i + t,
+                           Avx512::mul(Avx512::load(y + t * kBlockRows), Avx512::broadcast(&Layout::factor)));
+  }
+  Tiles::release();
+}
+
+template <class Tiles, class Layout>
+void tiles_linear(const LinearTask& task, int64_t groups_per_scale) {
+  for_each_tile(task, [&](int64_t i, int64_t count) {
+    if (count < kFewestTileTokens) {
+      LinearTask few = task;
+      few.first_token += i;
+      few.num_tokens = count;
+      few.out += i * task.out_stride;
+      if (few.factors != nullptr) few.factors += i;
+      return integer_linear<Avx512, Layout>(few, groups_per_scale);
+    }
+    (task.x->bits == 8 ? tiles_linear_of<Tiles, Layout, 1> : tiles_linear_of<Tiles, Layout, 2>)(task, groups_per_scale,
+                                                                                                i, count);
+  });
+}
+
+// The integer formats by tiles; matrices of floats as AVX-512 has them.
+template <class Tiles>
+void tiles_linear(const LinearTask& task) {
+  switch (task.w->format) {
+    case FormatId::q8_0: return tiles_linear<Tiles, PackedLayout<Q8_0>>(task, 1);
+    case FormatId::q4_0: return tiles_linear<Tiles, PackedLayout<Q4_0>>(task, 1);
+    case FormatId::q4_1: return tiles_linear<Tiles, PackedLayout<Q4_1>>(task, 1);
+    case FormatId::mxfp4: return tiles_linear<Tiles, PackedLayout<Mxfp4>>(task, 1);
+    case FormatId::nvfp4: return tiles_linear<Tiles, PackedLayout<Nvfp4>>(task, 1);
+    case FormatId::fp4_half_32: return tiles_linear<Tiles, PackedLayout<Fp4Half<32>>>(task, 1);
+    case FormatId::fp4_half_64: return tiles_linear<Tiles, PackedLayout<Fp4Half<32>>>(task, 2);
+    case FormatId::fp4_half_128: return tiles_linear<Tiles, PackedLayout<Fp4Half<32>>>(task, 4);
+    default: return linear<Avx512>(task);
+  }
+}
+
+}  // namespace
+}  // namespace nibble

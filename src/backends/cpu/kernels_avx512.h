@@ -1,0 +1,144 @@
+// AVX-512 with VNNI and VBMI (Ice Lake, Zen 4 and later): one vpermb decodes 64 nibbles, one vpdpbusd multiplies 64
+// bytes with 4 activations taken from memory. Shared by the files that compile it with these alone and with AMX.
+//
+// Included after the rules of linear_kernel.h.
+#pragma once
+
+#include <immintrin.h>
+
+#include "backends/cpu/gemm_fp4_kernel.h"
+#include "backends/cpu/linear_kernel.h"
+
+namespace nibble {
+namespace {
+
+struct Avx512 {
+  static constexpr int float_tokens = 8;
+  static constexpr int blocks = 2;
+  static constexpr bool sums_in_16_bits = false;
+  using Floats = __m512;
+  using Ints = __m512i;
+
+  static __mmask16 rows(int num_rows) { return static_cast<__mmask16>((1u << num_rows) - 1); }
+
+  static Floats zero() { return _mm512_setzero_ps(); }
+  static Floats broadcast(const float* value) { return _mm512_set1_ps(*value); }
+  static Floats load(const float* in) { return _mm512_loadu_ps(in); }
+  static Floats load(const float* in, int num_rows) { return _mm512_maskz_loadu_ps(rows(num_rows), in); }
+  static void store(float* out, Floats value) { _mm512_storeu_ps(out, value); }
+  static void store(float* out, Floats value, int num_rows) { _mm512_mask_storeu_ps(out, rows(num_rows), value); }
+  static Floats add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
+  static Floats mul(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
+  static Floats fma(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
+  static Floats to_float(Ints a) { return _mm512_cvtepi32_ps(a); }
+  static Ints broadcast_int(const int32_t* value) { return _mm512_set1_epi32(*value); }
+
+  static __m128i load16(const uint8_t* in) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(in)); }
+  static __m256i load32(const uint8_t* in) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(in)); }
+
+  static Floats load_half(const uint8_t* in) { return _mm512_cvtph_ps(load32(in)); }
+  static Floats load_bf16(const uint8_t* in) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load32(in)), 16));
+  }
+  static Floats load_e8m0(const uint8_t* in) {  // code 0 is a subnormal: 2^-127
+    const __m512i exponent = _mm512_slli_epi32(_mm512_cvtepu8_epi32(load16(in)), 23);
+    return _mm512_castsi512_ps(_mm512_max_epu32(exponent, _mm512_set1_epi32(0x00400000)));
+  }
+  static Floats load_e4m3(const uint8_t* in) {
+    return _mm512_cvtph_ps(_mm256_slli_epi16(_mm256_cvtepu8_epi16(load16(in)), 7));
+  }
+  static uint32_t largest(const float* x, uint32_t mask) {
+    const __m512i masks = _mm512_set1_epi32(static_cast<int>(mask));
+    const __m512i first = _mm512_and_si512(_mm512_loadu_si512(x), masks);
+    return _mm512_reduce_max_epu32(_mm512_max_epu32(first, _mm512_and_si512(_mm512_loadu_si512(x + 16), masks)));
+  }
+  static int32_t sum(const int32_t* x) { return _mm512_reduce_add_epi32(_mm512_loadu_si512(x)); }
+
+  static void store_half(uint16_t* out, Floats value, int num_columns) {
+    _mm256_mask_storeu_epi16(out, rows(num_columns), _mm512_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT));
+  }
+
+  static __m512i broadcast4(const int8_t* bytes) {
+    int32_t word;
+    __builtin_memcpy(&word, bytes, 4);
+    return _mm512_set1_epi32(word);
+  }
+
+  static __m512i table(const NibbleTable& bytes) { return _mm512_broadcast_i32x4(load16(bytes.bytes)); }
+
+  // 64 nibbles each; the index has 6 bits, and the table repeats every 16.
+  static __m512i decode_low(__m512i codes, __m512i table) { return _mm512_permutexvar_epi8(codes, table); }
+  static __m512i decode_high(__m512i codes, __m512i table) {
+    return _mm512_permutexvar_epi8(_mm512_srli_epi32(codes, 4), table);
+  }
+
+  // 64 bytes each: 4 k of 16 rows.
+  struct Group {
+    __m512i codes[kGroup / 4];
+  };
+
+  template <class Layout>
+  static Group decode(Lines lines) {
+    Group group;
+    for (int i = 0; i < kGroup / Layout::line_k; i++) {
+      const __m512i codes = _mm512_loadu_si512(lines.first + i * lines.stride);
+      if constexpr (Layout::is_nibble) {
+        group.codes[2 * i] = decode_low(codes, table(Layout::table));
+        group.codes[2 * i + 1] = decode_high(codes, table(Layout::table));
+      } else {
+        group.codes[i] = codes;
+      }
+    }
+    return group;
+  }
+  template <class Layout>
+  static Group decode_once(Lines lines) {
+    return decode<Layout>(lines);
+  }
+
+  // Each four of activations is broadcast once for all blocks.
+  template <class Layout, int first, int num_planes, int count>
+  static void dot_blocks(const Group (&groups)[count], const ActivationGroup& x, Ints (&sums)[count]) {
+    __m512i low_start = _mm512_set1_epi32(Layout::dot_k == kGroup ? x.offset : x.half_offset[first / 16]);
+    if constexpr (Layout::code_offset == 8 * kOffset) low_start = _mm512_slli_epi32(low_start, 3);
+    __m512i high[count], low[count];
+    for (int b = 0; b < count; b++) {
+      high[b] = _mm512_setzero_si512();
+      low[b] = low_start;
+    }
+    for (int k = first; k < first + Layout::dot_k; k += 4) {
+      const __m512i x_high = broadcast4(x.high + k), x_low = broadcast4(x.low + k);
+      for (int b = 0; b < count; b++) {
+        high[b] = _mm512_dpbusd_epi32(high[b], groups[b].codes[k / 4], x_high);
+        if constexpr (num_planes == 2) low[b] = _mm512_dpbusd_epi32(low[b], groups[b].codes[k / 4], x_low);
+      }
+    }
+    for (int b = 0; b < count; b++) sums[b] = _mm512_add_epi32(_mm512_slli_epi32(high[b], 7), low[b]);
+  }
+
+  template <class Layout, int first, int num_planes>
+  static Ints dot(const Group& group, const ActivationGroup& x) {
+    Ints sums[1];
+    dot_blocks<Layout, first, num_planes>({group}, x, sums);
+    return sums[0];
+  }
+  template <class Layout, int first, int num_planes>
+  static void dot_pair(const Group (&groups)[2], const ActivationGroup& x, Ints (&sums)[2]) {
+    dot_blocks<Layout, first, num_planes>(groups, x, sums);
+  }
+};
+
+uint64_t read(const uint8_t* bytes, int64_t size) {
+  __m512i sums[8] = {};
+  for (int64_t i = 0; i < size; i += 8 * kLineBytes) {
+    for (int j = 0; j < 8; j++) {
+      __builtin_prefetch(bytes + i + j * kLineBytes + kNear);
+      sums[j] = _mm512_xor_si512(sums[j], _mm512_loadu_si512(bytes + i + j * kLineBytes));
+    }
+  }
+  for (int j = 1; j < 8; j++) sums[0] = _mm512_xor_si512(sums[0], sums[j]);
+  return static_cast<uint64_t>(_mm512_reduce_add_epi64(sums[0]));
+}
+
+}  // namespace
+}  // namespace nibble

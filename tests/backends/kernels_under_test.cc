@@ -1,0 +1,29 @@
+#include "backends/kernels_under_test.h"
+
+#include <algorithm>
+
+namespace nibble {
+
+#if defined(__x86_64__)
+extern const CpuKernels kEmulatedAmxKernels;
+#endif
+
+const CpuKernels* find_kernels(std::string_view name) {
+  const auto all = supported_cpu_kernels();
+  const auto found = std::ranges::find(all, name, &CpuKernels::name);
+  return found != all.end() ? *found : nullptr;
+}
+
+const std::vector<const CpuKernels*>& kernels_under_test() {
+  static const std::vector<const CpuKernels*> kernels = [] {
+    const auto all = supported_cpu_kernels();
+    std::vector<const CpuKernels*> found(all.begin(), all.end());
+#if defined(__x86_64__)
+    if (find_kernels("avx512") != nullptr) found.push_back(&kEmulatedAmxKernels);
+#endif
+    return found;
+  }();
+  return kernels;
+}
+
+}  // namespace nibble
