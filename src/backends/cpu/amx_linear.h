@@ -1,16 +1,16 @@
-// Many tokens times a packed matrix by AMX tiles: up to 16 tokens by 16 rows by 32 k (NVFP4: 16 k) in one instruction and
-// plane, and the same sums as the AVX-512 kernels', to the bit.
+// Many tokens times a packed matrix by AMX tiles: up to 16 tokens by 16 rows by 32 k in one instruction and plane, and the
+// same sums as the AVX-512 kernels', to the bit.
 //
 // Cost    a block's codes are decoded once for 64 tokens, some k at a time, into a panel that stays in the first-level
 //         cache. The integer sums of a tile leave it after every group, since each group has scales of its own: the
 //         vector instructions that scale them (5 for 16 products of 32 k) and not the tiles are the limit.
-// Order   the tiles of the next group are multiplied while those of this one are scaled: two sets of them.
+// Order   two sets of tiles: one is multiplied while the other is stored, and what was stored before that is scaled.
 //
 // Included after the rules of linear_kernel.h. Tiles is a struct, of functions that work on tiles of this thread:
 //
-//   configure(num_tokens, k), release()    before and after; num_tokens is 16 at most, k is 16 or 32
-//   multiply<set, num_planes>(x, first, codes): the planes' sums over k = first … first + k - 1 of the groups x[0 … num_tokens),
-//                                          with k / 4 lines of codes, to the set's tiles
+//   configure(num_tokens), release()       before and after; num_tokens is 16 at most
+//   multiply<set, num_planes>(x, codes)    the planes' sums of the groups x[0 … num_tokens), with 8 lines of codes, to the
+//                                          set's tiles
 //   store<set, num_planes>(sums)           a set's tiles to sums[plane][token][row]
 #pragma once
 
@@ -20,8 +20,8 @@ namespace nibble {
 namespace {
 
 constexpr int kTileTokens = 16;
-constexpr int kPanelGroups = 64;      // of 32 k: 32 kB of codes
-constexpr int kFewestTileTokens = 5;  // for fewer, AVX-512 alone is faster
+constexpr int kPanelGroups = 64;       // of 32 k: 32 kB of codes
+constexpr int kFewestTileTokens = 16;  // for fewer, AVX-512 alone is faster
 
 typedef int32_t TileSums[2][kTileTokens][kBlockRows];
 
@@ -51,11 +51,9 @@ struct Panel {
   }
 };
 
-// y[t] += what a set's tiles hold, scaled.
-template <class Tiles, int set, int num_planes>
-void add_tiles(const ActivationGroup* x, int num_tokens, const float* scales, __m512* y) {
-  alignas(64) TileSums sums;
-  Tiles::template store<set, num_planes>(sums);
+// y[t] += integer sums, scaled.
+template <int num_planes>
+void add_scaled(const TileSums& sums, const ActivationGroup* x, int num_tokens, const float* scales, __m512* y) {
   const __m512 scale = _mm512_load_ps(scales);
   for (int t = 0; t < num_tokens; t++) {
     __m512i sum = _mm512_slli_epi32(_mm512_load_si512(sums[0][t]), 7);
@@ -64,42 +62,42 @@ void add_tiles(const ActivationGroup* x, int num_tokens, const float* scales, __
   }
 }
 
-// y[t * 16] += the products of `count` groups of the panel and num_tokens tokens, of which x has the first group.
+// y[t * 16] += the products of `count` groups of the panel and the tokens, of which x has the first group. num_tokens is
+// 16, or 0: then it is some_tokens.
 template <class Tiles, class Layout, int num_planes, int num_tokens>
 void add_panel(const Panel<Layout>& panel, int64_t count, const TokenGroups& x, int some_tokens, float* out) {
+  constexpr int parts = Panel<Layout>::scales_per_group;  // of a group, each with tiles of its own
   const int tokens = num_tokens > 0 ? num_tokens : some_tokens;
   __m512 y[kTileTokens];
   for (int t = 0; t < tokens; t++) y[t] = _mm512_load_ps(out + t * kBlockRows);
-  const auto group = [&](int64_t g) { return x.first + g * x.group_stride; };
-  const auto finish_group = [&](int64_t g) {
+  alignas(64) TileSums sums[2];
+  const auto group = [&](int64_t part) { return x.first + part / parts * x.group_stride; };
+
+  // Three things at once: part i is multiplied, the one before leaves its tiles, the one before that is added to y.
+  // Loads of what a tile has just stored would wait until it is in the cache.
+  const int64_t num_parts = count * parts;
+  const auto step = [&]<int set>(int64_t i) {
+    if (i < num_parts)
+      Tiles::template multiply<set, num_planes>(group(i), static_cast<int>(i % parts) * Layout::dot_k,
+                                                panel.codes[i / parts][i % parts * Layout::dot_k / 4]);
+    if (0 < i && i <= num_parts) Tiles::template store<1 - set, num_planes>(sums[1 - set]);
+    if (i < 2) return;
+    const int64_t done = i - 2;
+    add_scaled<num_planes>(sums[set], group(done), tokens, panel.scales[done / parts][done % parts], y);
     if constexpr (Layout::scale == ScaleKind::half_and_minimum) {
-      const __m512 minimum = _mm512_load_ps(panel.scales[g][1]);
-      for (int t = 0; t < tokens; t++)
-        y[t] = _mm512_fmadd_ps(
-            _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_set1_epi32(group(g)[t].offset)), _mm512_set1_ps(group(g)[t].scale)),
-            minimum, y[t]);
+      const __m512 minimum = _mm512_load_ps(panel.scales[done][1]);
+      for (int t = 0; t < tokens; t++) {
+        const __m512 offset = _mm512_cvtepi32_ps(_mm512_set1_epi32(group(done)[t].offset));
+        y[t] = _mm512_fmadd_ps(_mm512_mul_ps(offset, _mm512_set1_ps(group(done)[t].scale)), minimum, y[t]);
+      }
     }
   };
-  if constexpr (Layout::dot_k < kGroup) {  // two halves, a set of tiles each
-    for (int64_t g = 0; g < count; g++) {
-      if (g == 0) Tiles::template multiply<0, num_planes>(group(0), 0, panel.codes[0][0]);
-      Tiles::template multiply<1, num_planes>(group(g), 16, panel.codes[g][4]);
-      add_tiles<Tiles, 0, num_planes>(group(g), tokens, panel.scales[g][0], y);
-      if (g + 1 < count) Tiles::template multiply<0, num_planes>(group(g + 1), 0, panel.codes[g + 1][0]);
-      add_tiles<Tiles, 1, num_planes>(group(g), tokens, panel.scales[g][1], y);
-    }
-  } else {
-    Tiles::template multiply<0, num_planes>(group(0), 0, panel.codes[0][0]);
-    for (int64_t g = 0; g < count; g += 2) {
-      if (g + 1 < count) Tiles::template multiply<1, num_planes>(group(g + 1), 0, panel.codes[g + 1][0]);
-      add_tiles<Tiles, 0, num_planes>(group(g), tokens, panel.scales[g][0], y);
-      finish_group(g);
-      if (g + 1 == count) break;
-      if (g + 2 < count) Tiles::template multiply<0, num_planes>(group(g + 2), 0, panel.codes[g + 2][0]);
-      add_tiles<Tiles, 1, num_planes>(group(g + 1), tokens, panel.scales[g + 1][0], y);
-      finish_group(g + 1);
-    }
+  int64_t i = 0;
+  for (; i + 1 < num_parts + 2; i += 2) {
+    step.template operator()<0>(i);
+    step.template operator()<1>(i + 1);
   }
+  if (i < num_parts + 2) step.template operator()<0>(i);
   for (int t = 0; t < tokens; t++) _mm512_store_ps(out + t * kBlockRows, y[t]);
 }
 
