@@ -88,8 +88,8 @@ void expect_product(const CpuKernels& kernels, const CanonicalWeight& weight, in
 }
 
 TEST(CpuLinear, MultipliesEveryFormatAndShape) {
-  uint32_t seed = 1;
   for (const CpuKernels* kernels : kernels_under_test()) {
+    uint32_t seed = 1;  // the same weights for all
     for (FormatId format : kKernelFormats) {
       for (int64_t N : {1, 3, 15, 16, 17, 33})
         for (int64_t K : {1, 32, 40, 48, 96, 264})
