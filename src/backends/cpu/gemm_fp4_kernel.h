@@ -77,9 +77,7 @@ void walk_columns(const GemmRows& rows, int64_t num_blocks, const ActivationGrou
       const auto group = Isa::template decode_once<GemmLayout>(lines);
       Isa::store(to, add_group<Isa, GemmLayout, 2>(group, scales, x[0], Isa::load(to)));
     } else {
-      const auto group = Isa::template decode<GemmLayout>(lines);
-      for (int t = 0; t < num_tokens; t++, to += kBlockRows)
-        Isa::store(to, add_group<Isa, GemmLayout, 2>(group, scales, x[t], Isa::load(to)));
+      add_group<Isa, GemmLayout, 2>(Isa::template decode<GemmLayout>(lines), scales, x, num_tokens, to);
     }
   }
 }

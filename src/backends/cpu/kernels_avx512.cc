@@ -11,6 +11,7 @@ namespace {
 struct Avx512 {
   static constexpr int float_tokens = 8;
   static constexpr bool sums_in_16_bits = false;
+  static constexpr bool dots_two = false;
   using Floats = __m512;
   using Ints = __m512i;
 

@@ -10,6 +10,7 @@ namespace {
 struct Generic {
   static constexpr int float_tokens = 4;
   static constexpr bool sums_in_16_bits = false;
+  static constexpr bool dots_two = false;
   struct Floats {
     float lane[kBlockRows];
   };

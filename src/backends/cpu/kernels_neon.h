@@ -6,6 +6,8 @@
 
 #include <arm_neon.h>
 
+#include <type_traits>
+
 #include "backends/cpu/gemm_fp4_kernel.h"
 #include "backends/cpu/linear_kernel.h"
 
@@ -28,18 +30,10 @@ int32x4_t dot_unsigned(int32x4_t sums, uint8x16_t, int8x16_t) {  // nor this
 }
 #endif
 
-template <bool, class IfTrue, class>
-struct Choice {
-  using Type = IfTrue;
-};
-template <class IfTrue, class IfFalse>
-struct Choice<false, IfTrue, IfFalse> {
-  using Type = IfFalse;
-};
-
 struct Neon {
   static constexpr int float_tokens = 2;  // 16 of 32 registers hold sums
   static constexpr bool sums_in_16_bits = false;
+  static constexpr bool dots_two = kHasMatrices;
   static constexpr int kVectors = kBlockRows / 4;
   struct Floats {
     float32x4_t rows[kVectors];
@@ -190,7 +184,7 @@ struct Neon {
   struct Pairs {
     uint8x16_t codes[kGroup / 8][2 * kVectors];
   };
-  using Group = Choice<kHasMatrices, Pairs, Fours>::Type;
+  using Group = std::conditional_t<kHasMatrices, Pairs, Fours>;
 
   template <class Layout>
   static void decode_group(Lines lines, Fours& group) {
@@ -233,11 +227,14 @@ struct Neon {
     Ints high, low;
   };
   static Planes load_planes(const ActivationGroup& x, int k) { return {vld1q_s8(x.high + k), vld1q_s8(x.low + k)}; }
-  static Ints join_planes(const PlaneSums& sums) {
+  static int32x4_t join_planes(int32x4_t high, int32x4_t low) {
     int32x4_t factor = vdupq_n_s32(128);
     asm("" : "+w"(factor));  // else the compiler shifts and adds: two instructions for one
+    return vmlaq_s32(low, high, factor);
+  }
+  static Ints join_planes(const PlaneSums& sums) {
     Ints out;
-    for (int i = 0; i < kVectors; i++) out.rows[i] = vmlaq_s32(sums.low.rows[i], sums.high.rows[i], factor);
+    for (int i = 0; i < kVectors; i++) out.rows[i] = join_planes(sums.high.rows[i], sums.low.rows[i]);
     return out;
   }
 
@@ -284,26 +281,70 @@ struct Neon {
     return join_planes(sums);
   }
 
-  // The two columns of a matrix are the two planes, so that one token fills it.
+  // Products of 16 rows with two columns: [0] has rows 0 and 1, each with either column, and so on.
+  struct Products {
+    int32x4_t rows[2 * kVectors];
+  };
+  struct TwoInts {
+    Ints of[2];
+  };
+  static TwoInts split(const Products& products) {
+    TwoInts out;
+    for (int i = 0; i < kVectors; i++) {
+      out.of[0].rows[i] = vuzp1q_s32(products.rows[2 * i], products.rows[2 * i + 1]);
+      out.of[1].rows[i] = vuzp2q_s32(products.rows[2 * i], products.rows[2 * i + 1]);
+    }
+    return out;
+  }
+  // 16 k of two columns, in the order of Pairs.
+  struct Sixteen {
+    int8x16_t even, odd;
+  };
+  static Sixteen load_columns(const int8_t* column0, const int8_t* column1) {
+    const int32x4_t a = vreinterpretq_s32_s8(vld1q_s8(column0)), b = vreinterpretq_s32_s8(vld1q_s8(column1));
+    return {vreinterpretq_s8_s32(vuzp1q_s32(a, b)), vreinterpretq_s8_s32(vuzp2q_s32(a, b))};
+  }
+  static int32x4_t add_products(const Pairs& group, int first, int i, const Sixteen& x, int32x4_t sums) {
+    sums = multiply_matrices(sums, vreinterpretq_s8_u8(group.codes[first / 8][i]), x.even);
+    return multiply_matrices(sums, vreinterpretq_s8_u8(group.codes[first / 8 + 1][i]), x.odd);
+  }
+
+  // Else the compiler keeps some of a group in registers from token to token, and moves it around in them: 30
+  // instructions of 130.
+  static const Pairs& reload(const Pairs& group) {
+    const Pairs* from = &group;
+    asm("" : "+r"(from));
+    return *from;
+  }
+
+  // The columns are the two planes.
   template <class Layout, int first, int num_planes>
-  static Ints dot(const Pairs& group, const ActivationGroup& x) {
-    int32x4_t products[2 * kVectors] = {};
+  static Ints dot(const Pairs& in_memory, const ActivationGroup& x) {
+    const Pairs& group = reload(in_memory);
+    Products sums = {};
     for (int k = first; k < first + Layout::dot_k; k += 16) {
-      const Planes planes = load_planes(x, k);
-      const int32x4_t high = vreinterpretq_s32_s8(planes.high), low = vreinterpretq_s32_s8(planes.low);
-      const int8x16_t even = vreinterpretq_s8_s32(vuzp1q_s32(high, low));
-      const int8x16_t odd = vreinterpretq_s8_s32(vuzp2q_s32(high, low));
+      const Sixteen planes = load_columns(x.high + k, x.low + k);
+      for (int i = 0; i < 2 * kVectors; i++) sums.rows[i] = add_products(group, k, i, planes, sums.rows[i]);
+    }
+    const TwoInts planes = split(sums);
+    return join_planes({planes.of[0], planes.of[1]});
+  }
+
+  // The columns are the two tokens.
+  template <class Layout, int first, int num_planes>
+  static TwoInts dot_two(const Pairs& in_memory, const ActivationGroup* x) {
+    const Pairs& group = reload(in_memory);
+    Products high = {}, low = {};
+    for (int k = first; k < first + Layout::dot_k; k += 16) {
+      const Sixteen x_high = load_columns(x[0].high + k, x[1].high + k),
+                    x_low = load_columns(x[0].low + k, x[1].low + k);
       for (int i = 0; i < 2 * kVectors; i++) {
-        products[i] = multiply_matrices(products[i], vreinterpretq_s8_u8(group.codes[k / 8][i]), even);
-        products[i] = multiply_matrices(products[i], vreinterpretq_s8_u8(group.codes[k / 8 + 1][i]), odd);
+        high.rows[i] = add_products(group, k, i, x_high, high.rows[i]);
+        if constexpr (num_planes == 2) low.rows[i] = add_products(group, k, i, x_low, low.rows[i]);
       }
     }
-    PlaneSums sums = {};
-    for (int i = 0; i < kVectors; i++) {
-      sums.high.rows[i] = vuzp1q_s32(products[2 * i], products[2 * i + 1]);
-      if constexpr (num_planes == 2) sums.low.rows[i] = vuzp2q_s32(products[2 * i], products[2 * i + 1]);
-    }
-    return join_planes(sums);
+    for (int i = 0; i < 2 * kVectors; i++) high.rows[i] = join_planes(high.rows[i], low.rows[i]);
+    return split(high);
   }
 };
 

@@ -20,6 +20,8 @@
 //                                          many tokens or for one
 //   dot<Layout, first, num_planes>(group, x): sums of q * code over k = first … first + dot_k - 1; with one plane, all of
 //                                          low is zero
+//   dots_two                               whether there is dot_two(group, x), whose of[0] and of[1] are the
+//                                          sums of x[0] and x[1]
 #pragma once
 
 #include "backends/cpu/kernels.h"
@@ -147,19 +149,54 @@ struct GroupScales {
   }
 };
 
+// y + the integer sums of a group and a token, scaled.
+template <class Isa>
+typename Isa::Floats add_sums(typename Isa::Ints sums, const ActivationGroup& x, typename Isa::Floats scale,
+                              typename Isa::Floats y) {
+  return Isa::fma(Isa::mul(Isa::to_float(sums), Isa::broadcast(&x.scale)), scale, y);
+}
+
 // y + the products of a group of 16 rows and one token.
 template <class Isa, class Layout, int num_planes, class Group>
 typename Isa::Floats add_group(const Group& group, const GroupScales<Isa, Layout>& scales, const ActivationGroup& x,
                                typename Isa::Floats y) {
-  const auto x_scale = [&] { return Isa::broadcast(&x.scale); };
-  y = Isa::fma(Isa::mul(Isa::to_float(Isa::template dot<Layout, 0, num_planes>(group, x)), x_scale()), scales.scale[0],
-               y);
+  y = add_sums<Isa>(Isa::template dot<Layout, 0, num_planes>(group, x), x, scales.scale[0], y);
   if constexpr (Layout::dot_k < kGroup)
-    y = Isa::fma(Isa::mul(Isa::to_float(Isa::template dot<Layout, 16, num_planes>(group, x)), x_scale()),
-                 scales.scale[1], y);
+    y = add_sums<Isa>(Isa::template dot<Layout, 16, num_planes>(group, x), x, scales.scale[1], y);
   if constexpr (Layout::scale == ScaleKind::half_and_minimum)
-    y = Isa::fma(Isa::mul(Isa::to_float(Isa::broadcast_int(&x.offset)), x_scale()), scales.minimum, y);
+    y = add_sums<Isa>(Isa::broadcast_int(&x.offset), x, scales.minimum, y);
   return y;
+}
+
+// The same for two tokens, to y and y + 16.
+template <class Isa, class Layout, int num_planes, class Group>
+void add_group_to_two(const Group& group, const GroupScales<Isa, Layout>& scales, const ActivationGroup* x, float* y) {
+  typename Isa::Floats y0 = Isa::load(y), y1 = Isa::load(y + kBlockRows);
+  const auto add = [&](const auto& sums, const typename Isa::Floats& scale) {
+    y0 = add_sums<Isa>(sums.of[0], x[0], scale, y0);
+    y1 = add_sums<Isa>(sums.of[1], x[1], scale, y1);
+  };
+  add(Isa::template dot_two<Layout, 0, num_planes>(group, x), scales.scale[0]);
+  if constexpr (Layout::dot_k < kGroup) add(Isa::template dot_two<Layout, 16, num_planes>(group, x), scales.scale[1]);
+  if constexpr (Layout::scale == ScaleKind::half_and_minimum) {
+    y0 = add_sums<Isa>(Isa::broadcast_int(&x[0].offset), x[0], scales.minimum, y0);
+    y1 = add_sums<Isa>(Isa::broadcast_int(&x[1].offset), x[1], scales.minimum, y1);
+  }
+  Isa::store(y, y0);
+  Isa::store(y + kBlockRows, y1);
+}
+
+// The same for `count` tokens, to y[t * 16].
+template <class Isa, class Layout, int num_planes, class Group>
+void add_group(const Group& group, const GroupScales<Isa, Layout>& scales, const ActivationGroup* x, int64_t count,
+               float* y) {
+  int64_t t = 0;
+  if constexpr (Isa::dots_two)
+    for (; t + 2 <= count; t += 2) add_group_to_two<Isa, Layout, num_planes>(group, scales, x + t, y + t * kBlockRows);
+  for (; t < count; t++) {
+    float* to = y + t * kBlockRows;
+    Isa::store(to, add_group<Isa, Layout, num_planes>(group, scales, x[t], Isa::load(to)));
+  }
 }
 
 // Calls each(g, lines, scales) for the groups of a block, and prefetches.
@@ -203,11 +240,7 @@ void integer_block(const PackedMatrix& w, int64_t block, int64_t groups_per_scal
   for_each_group<Layout>(w, block, groups_per_scale, [&](int64_t g, Lines lines, const uint8_t* scales_at) {
     const auto group = Isa::template decode<Layout>(lines);
     const GroupScales<Isa, Layout> scales(scales_at);
-    const ActivationGroup* x_group = x.first + g * x.group_stride;
-    for (int64_t t = 0; t < count; t++) {
-      float* to = y + t * kBlockRows;
-      Isa::store(to, add_group<Isa, Layout, num_planes>(group, scales, x_group[t], Isa::load(to)));
-    }
+    add_group<Isa, Layout, num_planes>(group, scales, x.first + g * x.group_stride, count, y);
   });
   for (int64_t t = 0; t < count; t++) {
     float* to = y + t * kBlockRows;
