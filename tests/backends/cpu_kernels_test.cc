@@ -16,6 +16,14 @@ namespace {
 constexpr auto kKernelFormats = format_ids(KernelFormats{});
 constexpr float kGuard = -12345.0f;
 
+#ifdef NIBBLE_TEST_SLOW_BUILD  // emulated
+constexpr int64_t kRows[] = {1, 17, 33}, kColumns[] = {1, 48, 264};
+constexpr int64_t kTokens[] = {0, 1, 2, 9, 65}, kMostTokens = 67;
+#else
+constexpr int64_t kRows[] = {1, 3, 15, 16, 17, 33}, kColumns[] = {1, 32, 40, 48, 96, 264};
+constexpr int64_t kTokens[] = {0, 1, 2, 7, 8, 9, 33, 64, 65}, kMostTokens = 131;
+#endif
+
 struct Prepared {
   Prepared(const CpuKernels& kernels, const std::vector<float>& x, int64_t M, int64_t K, int bits = kActivationBits)
       : storage(static_cast<size_t>(activations_bytes(M, K))) {
@@ -91,9 +99,8 @@ TEST(CpuLinear, MultipliesEveryFormatAndShape) {
   for (const CpuKernels* kernels : kernels_under_test()) {
     uint32_t seed = 1;  // the same weights for all
     for (FormatId format : kKernelFormats) {
-      for (int64_t N : {1, 3, 15, 16, 17, 33})
-        for (int64_t K : {1, 32, 40, 48, 96, 264})
-          expect_product(*kernels, random_weight(format, 1, N, K, 1, seed++), 9);
+      for (int64_t N : kRows)
+        for (int64_t K : kColumns) expect_product(*kernels, random_weight(format, 1, N, K, 1, seed++), 9);
       expect_product(*kernels, random_weight(format, 1, 17, 2880, 1, seed++), 5);
       expect_product(*kernels, random_weight(format, 3, 35, 160, 1, seed++), 3);  // experts
       expect_product(*kernels, random_weight(format, 2, 45, 96, 3, seed++), 2);   // fused parts
@@ -138,7 +145,7 @@ TEST(CpuLinear, RoundsToEightBitsIfItIsTold) {
 
 // What a token gives depends neither on M nor on its place, nor on how rows and tokens are split.
 TEST(CpuLinear, GivesTheSameBitsHoweverItIsSplit) {
-  const int64_t N = 49, K = 288, largest_M = 131;
+  const int64_t N = 49, K = 288, largest_M = kMostTokens;
   std::vector<std::pair<FormatId, int>> formats_and_bits = {
       {FormatId::mxfp4, 8}, {FormatId::nvfp4, 8}, {FormatId::q8_0, 8}};
   for (FormatId format : kKernelFormats) formats_and_bits.emplace_back(format, kActivationBits);
@@ -149,8 +156,8 @@ TEST(CpuLinear, GivesTheSameBitsHoweverItIsSplit) {
       const auto x = random_activations(largest_M * K, 8);
       const Prepared all(*kernels, x, largest_M, K, bits);
       const auto whole = run(*kernels, packed, 0, all.activations);
-      for (int64_t M : {0, 1, 2, 7, 8, 9, 33, 64, 65}) {
-        for (int64_t first : {int64_t{0}, int64_t{5}, largest_M - M}) {
+      for (int64_t M : kTokens) {
+        for (int64_t first : {int64_t{0}, std::min<int64_t>(5, largest_M - M), largest_M - M}) {
           const std::vector<float> part(x.begin() + first * K, x.begin() + (first + M) * K);
           const Prepared prepared(*kernels, part, M, K, bits);
           const std::vector<float> wanted(whole.begin() + first * (N + 1), whole.begin() + (first + M) * (N + 1));

@@ -6,25 +6,24 @@ namespace nibble {
 namespace {
 
 struct EmulatedTiles {
-  static inline thread_local int num_tokens = 0, num_k = 0;  // 0: not configured
+  static inline thread_local int num_tokens = 0;  // 0: not configured
   static inline thread_local int32_t sums[2][2][kTileTokens][kBlockRows];
 
-  static void configure(int tokens, int k) {
-    if (tokens < 1 || tokens > kTileTokens || (k != 16 && k != 32)) __builtin_trap();
+  static void configure(int tokens) {
+    if (tokens < 1 || tokens > kTileTokens) __builtin_trap();
     num_tokens = tokens;
-    num_k = k;
   }
-  static void release() { num_tokens = num_k = 0; }
+  static void release() { num_tokens = 0; }
 
   template <int set, int num_planes>
-  static void multiply(const ActivationGroup* x, int first, const int8_t* codes) {
+  static void multiply(const ActivationGroup* x, const int8_t* codes) {
     if (num_tokens == 0) __builtin_trap();
     for (int plane = 0; plane < num_planes; plane++)
       for (int t = 0; t < num_tokens; t++)
         for (int row = 0; row < kBlockRows; row++) {
-          const int8_t* q = (plane == 0 ? x[t].high : x[t].low) + first;
+          const int8_t* q = plane == 0 ? x[t].high : x[t].low;
           int32_t sum = 0;
-          for (int k = 0; k < num_k; k++) sum += q[k] * codes[k / 4 * kLineBytes + 4 * row + k % 4];
+          for (int k = 0; k < kGroup; k++) sum += q[k] * codes[k / 4 * kLineBytes + 4 * row + k % 4];
           sums[set][plane][t][row] = sum;
         }
   }

@@ -21,6 +21,9 @@ constexpr int kValueHeads = 4, kValueRuns = 4;  // 16 of 32 registers hold sums
 #elif defined(__AVX2__)
 constexpr int kVec = 8;
 constexpr int kValueHeads = 4, kValueRuns = 2;  // 8 of 16
+#elif defined(__aarch64__)
+constexpr int kVec = 8;                         // two registers: 4 at a time would load 5 for 4 multiply-adds
+constexpr int kValueHeads = 4, kValueRuns = 2;  // 16 of 32
 #else
 constexpr int kVec = 4;
 constexpr int kValueHeads = 2, kValueRuns = 2;
@@ -36,6 +39,18 @@ inline Vec load_vec(const uint16_t* from) {
 inline Vec fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
 inline Vec load_vec(const uint16_t* from) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+}
+#elif defined(__aarch64__)
+struct VecHalves {
+  float32x4_t low, high;
+};
+inline Vec fma(Vec a, Vec b, Vec c) {
+  const auto x = std::bit_cast<VecHalves>(a), y = std::bit_cast<VecHalves>(b), z = std::bit_cast<VecHalves>(c);
+  return std::bit_cast<Vec>(VecHalves{vfmaq_f32(z.low, x.low, y.low), vfmaq_f32(z.high, x.high, y.high)});
+}
+inline Vec load_vec(const uint16_t* from) {
+  const float16x8_t halves = vreinterpretq_f16_u16(vld1q_u16(from));
+  return std::bit_cast<Vec>(VecHalves{vcvt_f32_f16(vget_low_f16(halves)), vcvt_high_f32_f16(halves)});
 }
 #else
 inline Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }
@@ -54,6 +69,8 @@ inline float load_one(const float* from) { return *from; }
 inline float load_one(const uint16_t* from) {
 #if defined(__F16C__)
   return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(*from)));
+#elif defined(__aarch64__)
+  return vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(*from))), 0);
 #else
   return half_to_float(*from);
 #endif
@@ -72,7 +89,7 @@ inline Vec add_pairs(Vec a, Vec b) {
 #if defined(__AVX512F__)
   return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30) +
          __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
-#elif defined(__AVX2__)
+#elif defined(__AVX2__) || defined(__aarch64__)
   return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14) +
          __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15);
 #else

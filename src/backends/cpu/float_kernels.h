@@ -1,5 +1,6 @@
 // The float32 work between the matrices: norms, SwiGLU, attention. One table per instruction set, all compiled from the
-// same text (float_kernels.inc) with other flags.
+// same text (float_kernels.inc) with other flags. The generic one has what every processor of its architecture has: on
+// AArch64, NEON with multiply-adds and conversions of halves.
 //
 // What a row gives does not depend on the other rows of the call.
 #pragma once

@@ -71,20 +71,17 @@ void walk_columns(const GemmRows& rows, int64_t num_blocks, const ActivationGrou
   for (int64_t b = 0; b < num_blocks; b++) {
     prefetch_rows(rows, b * kLineBytes);
     const Lines lines{rows.lines + b * kLineBytes, rows.line_stride};
-    const auto group = [&] {
-      if constexpr (is_single)
-        return Isa::template decode_once<GemmLayout>(lines);
-      else
-        return Isa::template decode<GemmLayout>(lines);
-    }();
-    const std::remove_const_t<decltype(group)> groups[1] = {group};
     const GroupScales<Isa, GemmLayout> scales[1] = {
         GroupScales<Isa, GemmLayout>::load(rows.scales + b * kLineBytes / 2)};
-    float* to = sums + b * num_tokens * kBlockRows;
-    for (int t = 0; t < (is_single ? 1 : num_tokens); t++, to += kBlockRows) {
-      typename Isa::Floats y[1] = {Isa::load(to)};
-      add_groups<Isa, GemmLayout, 2>(groups, scales, x[t], y);
-      Isa::store(to, y[0]);
+    const auto add = [&](const auto& group) {
+      const std::remove_cvref_t<decltype(group)> groups[1] = {group};
+      add_groups_to_all<Isa, GemmLayout, 2>(groups, scales, x, is_single ? 1 : num_tokens,
+                                            sums + b * num_tokens * kBlockRows, 0);
+    };
+    if constexpr (is_single) {
+      add(Isa::template decode_once<GemmLayout>(lines));
+    } else {
+      add(Isa::template decode<GemmLayout>(lines));
     }
   }
 }

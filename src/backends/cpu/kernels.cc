@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "backends/cpu/arm_features.h"
 #include "base/error.h"
 
 namespace nibble {
@@ -19,6 +20,8 @@ namespace nibble {
 extern const CpuKernels kGenericKernels;
 #if defined(__x86_64__)
 extern const CpuKernels kAvx2Kernels, kAvxVnniKernels, kAvx512VnniKernels, kAvx512Kernels, kAmxKernels;
+#elif defined(__aarch64__)
+extern const CpuKernels kNeonDotprodKernels, kNeonI8mmKernels;
 #endif
 
 #if defined(__x86_64__)
@@ -65,6 +68,10 @@ std::vector<const CpuKernels*> find_supported() {
   if (has_avx512_vnni) found.push_back(&kAvx512VnniKernels);
   if (has_avx2 && has_avx_vnni()) found.push_back(&kAvxVnniKernels);
   if (has_avx2) found.push_back(&kAvx2Kernels);
+#elif defined(__aarch64__)
+  const ArmFeatures arm = arm_features();
+  if (arm.dotprod && arm.i8mm) found.push_back(&kNeonI8mmKernels);
+  if (arm.dotprod) found.push_back(&kNeonDotprodKernels);
 #endif
   found.push_back(&kGenericKernels);
   return found;

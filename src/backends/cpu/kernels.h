@@ -65,8 +65,8 @@ struct CpuKernels {
 // All tables that this machine can run, the best first.
 std::span<const CpuKernels* const> supported_cpu_kernels();
 
-// The best one, or the one that NIBBLE_CPU_KERNELS names (generic, avx2, avx_vnni, avx512_vnni, avx512, amx); throws
-// InputError if this machine does not have it.
+// The best one, or the one that NIBBLE_CPU_KERNELS names: generic; avx2, avx_vnni, avx512_vnni, avx512, amx;
+// neon_dotprod, neon_i8mm. Throws InputError if this machine does not have it.
 const CpuKernels& cpu_kernels();
 
 // gemm_fp4_on_route with a table of one's choice, for tests and benchmarks.

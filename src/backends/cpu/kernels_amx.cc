@@ -14,30 +14,30 @@ struct AmxTiles {
   };
   static_assert(sizeof(Config) == 64);
 
-  static void configure(int num_tokens, int k) {
+  static void configure(int num_tokens) {
     Config config;
     for (int tile = 0; tile < 4; tile++) {
       config.rows[tile] = static_cast<uint8_t>(num_tokens);
       config.row_bytes[tile] = kLineBytes;
     }
-    config.rows[4] = static_cast<uint8_t>(k / 4);
+    config.rows[4] = kGroup / 4;
     config.row_bytes[4] = kLineBytes;
     for (int tile = 5; tile < 7; tile++) {
       config.rows[tile] = static_cast<uint8_t>(num_tokens);
-      config.row_bytes[tile] = static_cast<uint16_t>(k);
+      config.row_bytes[tile] = kGroup;
     }
     _tile_loadconfig(&config);
   }
   static void release() { _tile_release(); }
 
   template <int set, int num_planes>
-  static void multiply(const ActivationGroup* x, int first, const int8_t* codes) {
+  static void multiply(const ActivationGroup* x, const int8_t* codes) {
     _tile_loadd(4, codes, kLineBytes);
-    _tile_loadd(5, x->high + first, sizeof(ActivationGroup));
+    _tile_loadd(5, x->high, sizeof(ActivationGroup));
     _tile_zero(2 * set);
     _tile_dpbssd(2 * set, 5, 4);
     if constexpr (num_planes == 2) {
-      _tile_loadd(6, x->low + first, sizeof(ActivationGroup));
+      _tile_loadd(6, x->low, sizeof(ActivationGroup));
       _tile_zero(2 * set + 1);
       _tile_dpbssd(2 * set + 1, 6, 4);
     }

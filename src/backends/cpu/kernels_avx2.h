@@ -27,6 +27,7 @@ struct Avx2 {
   static constexpr int float_tokens = 2;
   static constexpr int blocks = 1;
   static constexpr bool sums_in_16_bits = !kHasDpbusd;
+  static constexpr bool dots_two = false;
   struct Floats {
     __m256 rows0, rows8;
   };

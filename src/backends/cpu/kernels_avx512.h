@@ -15,6 +15,7 @@ namespace {
 struct Avx512 {
   static constexpr int float_tokens = 8;
   static constexpr int blocks = 2;
+  static constexpr bool dots_two = false;
   static constexpr bool sums_in_16_bits = false;
   using Floats = __m512;
   using Ints = __m512i;

@@ -11,6 +11,7 @@ struct Generic {
   static constexpr int float_tokens = 4;
   static constexpr int blocks = 1;
   static constexpr bool sums_in_16_bits = false;
+  static constexpr bool dots_two = false;
   struct Floats {
     float lane[kBlockRows];
   };

@@ -22,6 +22,8 @@
 //   dot<Layout, first, num_planes>(group, x): sums of q * code over k = first … first + dot_k - 1; with one plane, all of
 //                                          low is zero
 //   dot_pair<Layout, first, num_planes>(groups, x, sums): the same for two blocks, if blocks is 2
+//   dots_two                               whether there is dot_two<Layout, first, num_planes>(group, x), whose of[0] and
+//                                          of[1] are the sums of x[0] and x[1]
 #pragma once
 
 #include <type_traits>
@@ -153,6 +155,13 @@ struct GroupScales {
   }
 };
 
+// y + the integer sums of a group and a token, scaled.
+template <class Isa>
+typename Isa::Floats add_scaled(typename Isa::Ints sums, const ActivationGroup& x, typename Isa::Floats scale,
+                                typename Isa::Floats y) {
+  return Isa::fma(Isa::mul(Isa::to_float(sums), Isa::broadcast(&x.scale)), scale, y);
+}
+
 // y[b] + the products of 16 k or 32 of block b's rows and one token, for each of the blocks.
 template <class Isa, class Layout, int first, int num_planes, class Group, int blocks>
 void add_sums(const Group (&groups)[blocks], const GroupScales<Isa, Layout> (&scales)[blocks], const ActivationGroup& x,
@@ -163,8 +172,7 @@ void add_sums(const Group (&groups)[blocks], const GroupScales<Isa, Layout> (&sc
   } else {
     sums[0] = Isa::template dot<Layout, first, num_planes>(groups[0], x);
   }
-  for (int b = 0; b < blocks; b++)
-    y[b] = Isa::fma(Isa::mul(Isa::to_float(sums[b]), Isa::broadcast(&x.scale)), scales[b].scale[first / 16], y[b]);
+  for (int b = 0; b < blocks; b++) y[b] = add_scaled<Isa>(sums[b], x, scales[b].scale[first / 16], y[b]);
 }
 
 // The same of a whole group.
@@ -174,9 +182,42 @@ void add_groups(const Group (&groups)[blocks], const GroupScales<Isa, Layout> (&
   add_sums<Isa, Layout, 0, num_planes>(groups, scales, x, y);
   if constexpr (Layout::dot_k < kGroup) add_sums<Isa, Layout, 16, num_planes>(groups, scales, x, y);
   if constexpr (Layout::scale == ScaleKind::half_and_minimum)
-    for (int b = 0; b < blocks; b++)
-      y[b] = Isa::fma(Isa::mul(Isa::to_float(Isa::broadcast_int(&x.offset)), Isa::broadcast(&x.scale)),
-                      scales[b].minimum, y[b]);
+    for (int b = 0; b < blocks; b++) y[b] = add_scaled<Isa>(Isa::broadcast_int(&x.offset), x, scales[b].minimum, y[b]);
+}
+
+// The same of one block for two tokens, to y and y + 16.
+template <class Isa, class Layout, int num_planes, class Group>
+void add_group_to_two(const Group& group, const GroupScales<Isa, Layout>& scales, const ActivationGroup* x, float* y) {
+  typename Isa::Floats y0 = Isa::load(y), y1 = Isa::load(y + kBlockRows);
+  const auto add = [&](const auto& sums, const typename Isa::Floats& scale) {
+    y0 = add_scaled<Isa>(sums.of[0], x[0], scale, y0);
+    y1 = add_scaled<Isa>(sums.of[1], x[1], scale, y1);
+  };
+  add(Isa::template dot_two<Layout, 0, num_planes>(group, x), scales.scale[0]);
+  if constexpr (Layout::dot_k < kGroup) add(Isa::template dot_two<Layout, 16, num_planes>(group, x), scales.scale[1]);
+  if constexpr (Layout::scale == ScaleKind::half_and_minimum) {
+    y0 = add_scaled<Isa>(Isa::broadcast_int(&x[0].offset), x[0], scales.minimum, y0);
+    y1 = add_scaled<Isa>(Isa::broadcast_int(&x[1].offset), x[1], scales.minimum, y1);
+  }
+  Isa::store(y, y0);
+  Isa::store(y + kBlockRows, y1);
+}
+
+// The same for `count` tokens: block b and token t to y[b * block_stride + t * 16].
+template <class Isa, class Layout, int num_planes, class Group, int blocks>
+void add_groups_to_all(const Group (&groups)[blocks], const GroupScales<Isa, Layout> (&scales)[blocks],
+                       const ActivationGroup* x, int64_t count, float* y, int64_t block_stride) {
+  int64_t t = 0;
+  if constexpr (Isa::dots_two && blocks == 1)
+    for (; t + 2 <= count; t += 2)
+      add_group_to_two<Isa, Layout, num_planes>(groups[0], scales[0], x + t, y + t * kBlockRows);
+  for (; t < count; t++) {
+    float* to = y + t * kBlockRows;
+    typename Isa::Floats sums[blocks];
+    for (int b = 0; b < blocks; b++) sums[b] = Isa::load(to + b * block_stride);
+    add_groups<Isa, Layout, num_planes>(groups, scales, x[t], sums);
+    for (int b = 0; b < blocks; b++) Isa::store(to + b * block_stride, sums[b]);
+  }
 }
 
 // Calls each(g, codes, scales) for the groups of a block, with pointers to what it has of them, and prefetches. If
@@ -231,13 +272,8 @@ void integer_blocks(const PackedMatrix& w, int64_t block, int64_t groups_per_sca
           groups[b] = Isa::template decode<Layout>(Lines{codes + b * w.block_code_bytes, kLineBytes});
           scales[b] = GroupScales<Isa, Layout>::load(scales_at + b * w.block_scale_bytes);
         }
-        const ActivationGroup* x_group = x.first + g * x.group_stride;
-        for (int64_t t = 0; t < count; t++) {
-          typename Isa::Floats sums[blocks];
-          for (int b = 0; b < blocks; b++) sums[b] = Isa::load(y[b] + t * kBlockRows);
-          add_groups<Isa, Layout, num_planes>(groups, scales, x_group[t], sums);
-          for (int b = 0; b < blocks; b++) Isa::store(y[b] + t * kBlockRows, sums[b]);
-        }
+        add_groups_to_all<Isa, Layout, num_planes>(groups, scales, x.first + g * x.group_stride, count, y[0],
+                                                   kTokenTile * kBlockRows);
       });
   for (int b = 0; b < blocks; b++)
     for (int64_t t = 0; t < count; t++) {

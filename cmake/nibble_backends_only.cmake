@@ -1,0 +1,19 @@
+# The way from base to the backends of the CPU, with their tests, for a machine of which there are no libraries here: fmt's
+# headers do without one, GoogleTest is built from source, and what needs another library, or reads files, is left out.
+add_library(fmt::fmt INTERFACE IMPORTED)
+target_compile_definitions(fmt::fmt INTERFACE FMT_HEADER_ONLY)
+
+foreach(folder base formats weights ops backends/reference backends/cpu)
+  add_subdirectory(src/${folder})
+endforeach()
+
+if(NIBBLE_BUILD_TESTS)
+  set(NIBBLE_GOOGLETEST "/usr/src/googletest/googletest" CACHE PATH "GoogleTest's source")
+  add_library(gtest_main STATIC ${NIBBLE_GOOGLETEST}/src/gtest-all.cc ${NIBBLE_GOOGLETEST}/src/gtest_main.cc)
+  target_include_directories(gtest_main SYSTEM PUBLIC ${NIBBLE_GOOGLETEST}/include PRIVATE ${NIBBLE_GOOGLETEST})
+  target_link_libraries(gtest_main PUBLIC Threads::Threads)
+  target_compile_options(gtest_main PRIVATE ${nibble_light_options})
+  add_library(GTest::gtest_main ALIAS gtest_main)
+  enable_testing()
+  add_subdirectory(tests/backends)
+endif()
