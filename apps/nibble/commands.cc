@@ -1,5 +1,6 @@
 #include "commands.h"
 
+#include <algorithm>
 #include <charconv>
 #include <iostream>
 #include <iterator>
@@ -30,11 +31,14 @@ CLI::Option* add_model_arguments(CLI::App& command, ModelArguments& a) {
       ->envname("NIBBLE_CTX")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 28))
       ->capture_default_str();
+  std::vector<std::string> kv_cache_types;
+  for (KvCacheType type : kKvCacheTypes) kv_cache_types.emplace_back(kv_cache_type_name(type));
   command
       .add_option("--kv-cache-type", a.kv_cache_type,
-                  "How keys and values are kept: f16 or f32. Default: the backend's")
+                  "How keys and values are kept: f16, f32 or q8_0 (q8 for short). Default: the backend's")
       ->envname("NIBBLE_KV_CACHE_TYPE")
-      ->check(CLI::IsMember({"f16", "f32"}));
+      ->transform([](const std::string& name) { return name == "q8" ? "q8_0" : name; })
+      ->check(CLI::IsMember(kv_cache_types));
   command
       .add_option("--activations", a.activation_bits,
                   "Bits that the CPU rounds activations to: 15 or 8. Default: 15, as good as float32")
@@ -48,8 +52,8 @@ BackendOptions backend_options(const ModelArguments& a) {
 }
 
 std::optional<KvCacheType> kv_cache_type(const ModelArguments& a) {
-  if (a.kv_cache_type.empty()) return {};
-  return a.kv_cache_type == "f32" ? KvCacheType::f32 : KvCacheType::f16;
+  const auto* type = std::ranges::find(kKvCacheTypes, a.kv_cache_type, kv_cache_type_name);
+  return type != kKvCacheTypes.end() ? std::optional(*type) : std::nullopt;
 }
 
 std::unique_ptr<Engine> load_engine(const ModelArguments& a) { return load_engine(a, open_model(a.path)); }

@@ -327,6 +327,7 @@ void print_files(const Checkpoint& checkpoint, const PlanArguments& a, const cha
 void plan(const PlanArguments& a) {
   const auto checkpoint = std::make_shared<const Checkpoint>(open_checkpoint(a.model.path));
   const auto backend = make_backend(backend_options(a.model));
+  const KvCacheType cache_type = choose_kv_cache_type(*backend, kv_cache_type(a.model));
   std::unique_ptr<WeightSource> source;
   std::unique_ptr<Model> model;
   std::vector<PlanRow> rows;
@@ -340,7 +341,7 @@ void plan(const PlanArguments& a) {
     rows = plan_rows(model->weights, *backend);
     cache = {.layers = model->kv_layers,
              .max_len = std::min(a.model.ctx, model->config.max_position_embeddings),
-             .type = kv_cache_type(a.model).value_or(backend->default_kv_cache_type())};
+             .type = cache_type};
     phases = plan_phases(*model, *backend, cache, rows);
   } catch (const InputError& error) {
     print_files(*checkpoint, a, error.what());

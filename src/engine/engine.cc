@@ -69,7 +69,7 @@ KvCacheShape Engine::kv_cache_shape() const {
   return {.layers = model().kv_layers,
           .num_sequences = options_.num_sequences,
           .max_len = std::min(options_.max_len, model().config.max_position_embeddings),
-          .type = options_.kv_cache_type.value_or(backend_->default_kv_cache_type()),
+          .type = choose_kv_cache_type(*backend_, options_.kv_cache_type),
           .spare = std::max(options_.kv_spare, options_.prefill_block)};
 }
 

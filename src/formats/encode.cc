@@ -185,23 +185,32 @@ void for_each_group(std::span<const float> row, uint8_t* codes, uint8_t* scales,
 // ggml's formats round with the exact scale, before it becomes a half; products are taken in double, so that a fused
 // multiply-add changes nothing.
 
+// The largest magnitude / 127, not rounded; not finite if one of the values is not.
+float exact_q8_0_scale(std::span<const float> group) {
+  uint32_t largest = 0;  // as bits, which are in the order of the magnitudes, NaN above infinity
+  for (float x : group) largest = std::max(largest, std::bit_cast<uint32_t>(x) & 0x7FFFFFFFu);
+  return std::bit_cast<float>(largest) / 127.0f;
+}
+
 // ggml's codes, or with ScaleSearch::best those that are nearest with the scale as it is stored: then nothing is off by
 // more than half a step, where a scale rounded down to a half would cost the largest weights up to 0.06 steps more.
+void encode_q8_0_codes(std::span<const float> group, float exact_scale, ScaleSearch search, uint8_t* codes) {
+  const float step = search == ScaleSearch::best ? half_to_float(float_to_half(exact_scale)) : exact_scale;
+  float inverse = step > 0.0f ? 1.0f / step : 0.0f;
+  if (!std::isfinite(inverse)) inverse = 0.0f;  // below the least half: the scale is 0
+  for (size_t i = 0; i < group.size(); i++) {
+    constexpr float kMagic = 0x1.8p23f;  // added and taken away again, it leaves a whole number; std::round is a call
+    const float x = std::clamp(group[i] * inverse, -127.0f, 127.0f);
+    const float whole = search == ScaleSearch::best ? (x + kMagic) - kMagic : std::round(x);
+    codes[i] = static_cast<uint8_t>(static_cast<int8_t>(whole));
+  }
+}
+
 void encode_q8_0_row(std::span<const float> row, ScaleSearch search, uint8_t* codes, uint8_t* scales) {
   for_each_group<Q8_0>(row, codes, scales, [search](std::span<const float> group, uint8_t* code, uint8_t* scale) {
-    float largest = 0.0f;
-    for (float x : group) largest = std::max(largest, std::fabs(x));
-    const float exact = largest / 127.0f;
+    const float exact = exact_q8_0_scale(group);
     write_half<Q8_0>(exact, scale);
-    const float step = search == ScaleSearch::best ? half_to_float(load_unaligned<uint16_t>(scale)) : exact;
-    const float inverse = step > 0.0f ? 1.0f / step : 0.0f;
-    if (!std::isfinite(inverse)) return;  // below the least half: the scale is 0
-    for (size_t i = 0; i < group.size(); i++) {
-      constexpr float kMagic = 0x1.8p23f;  // added and taken away again, it leaves a whole number; std::round is a call
-      const float x = std::clamp(group[i] * inverse, -127.0f, 127.0f);
-      const float whole = search == ScaleSearch::best ? (x + kMagic) - kMagic : std::round(x);
-      code[i] = static_cast<uint8_t>(static_cast<int8_t>(whole));
-    }
+    encode_q8_0_codes(group, exact, search, code);
   });
 }
 
@@ -241,6 +250,18 @@ void encode_bf16_row(std::span<const float> row, uint8_t* codes) {
 }
 
 }  // namespace
+
+void encode_q8_0_group(std::span<const float> group, uint8_t* codes, uint8_t* scale) {
+  constexpr uint16_t kNan = 0x7E00;
+  const float exact = exact_q8_0_scale(group);
+  const uint16_t half = float_to_half(exact);
+  const bool fits = std::isfinite(half_to_float(half));
+  std::memcpy(scale, fits ? &half : &kNan, sizeof half);
+  if (fits)
+    encode_q8_0_codes(group, exact, ScaleSearch::best, codes);
+  else
+    std::memset(codes, 0, group.size());
+}
 
 float tensor_scale_for(FormatId format, float largest) {
   if (!has_tensor_scale(format) || largest == 0.0f) return 1.0f;

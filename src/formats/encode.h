@@ -26,4 +26,8 @@ float tensor_scale_for(FormatId format, float largest);
 void encode_row(FormatId format, std::span<const float> row, float tensor_scale, ScaleSearch search, uint8_t* codes,
                 uint8_t* scales);
 
+// Encodes one group of Q8_0, at most 32 values, as encode_row does with ScaleSearch::best, but without errors: a group
+// with a value that is not finite, or that asks for a scale beyond 65504, decodes to NaN. `codes` has group.size() bytes.
+void encode_q8_0_group(std::span<const float> group, uint8_t* codes, uint8_t* scale);
+
 }  // namespace nibble

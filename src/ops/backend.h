@@ -2,8 +2,10 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -15,17 +17,24 @@
 
 namespace nibble {
 
-enum class KvCacheType : uint8_t { f32, f16 };
+// How cached keys and values are kept. Of q8_0 (formats/q8_0.h) each piece that is read apart (KvLayer::num_heads) begins
+// a group of 32, and the last group of a piece is filled up.
+enum class KvCacheType : uint8_t { f32, f16, q8_0 };
+inline constexpr std::array kKvCacheTypes = {KvCacheType::f32, KvCacheType::f16, KvCacheType::q8_0};
 
 std::string_view kv_cache_type_name(KvCacheType type);
-int64_t kv_cache_value_bytes(KvCacheType type);
 
 // Values that one token leaves in one layer's cache.
 struct KvLayer {
   int64_t k_width, v_width;
   int64_t window = 0;     // positions that a token reads, its own among them; 0: all
   int64_t num_heads = 1;  // equal pieces of k and of v that are read apart
+
+  int64_t bytes(KvCacheType type) const;  // that they take
 };
+
+// Bytes that a piece of `width` values takes.
+int64_t kv_cache_row_bytes(KvCacheType type, int64_t width);
 
 // A layer with a window keeps the last window + spare positions of each sequence, in a ring; the others keep all.
 struct KvCacheShape {
@@ -48,20 +57,20 @@ struct KvCacheShape {
   }
 
   int64_t bytes() const {  // of the whole cache
-    int64_t values = 0;
-    for (const KvLayer& layer : layers) values += (layer.k_width + layer.v_width) * kept(layer);
-    return num_sequences * values * kv_cache_value_bytes(type);
+    int64_t sum = 0;
+    for (const KvLayer& layer : layers) sum += layer.bytes(type) * kept(layer);
+    return num_sequences * sum;
   }
   int64_t bytes_per_token() const {  // of one sequence, in all layers
-    int64_t values = 0;
-    for (const KvLayer& layer : layers) values += layer.k_width + layer.v_width;
-    return values * kv_cache_value_bytes(type);
+    int64_t sum = 0;
+    for (const KvLayer& layer : layers) sum += layer.bytes(type);
+    return sum;
   }
   int64_t bytes_read(int64_t len) const {  // by a step over `len` positions of one sequence
-    int64_t values = 0;
+    int64_t sum = 0;
     for (const KvLayer& layer : layers)
-      values += (layer.k_width + layer.v_width) * (layer.window > 0 ? std::min(layer.window, len) : len);
-    return values * kv_cache_value_bytes(type);
+      sum += layer.bytes(type) * (layer.window > 0 ? std::min(layer.window, len) : len);
+    return sum;
   }
 };
 
@@ -127,9 +136,9 @@ class Backend {
  public:
   virtual ~Backend() = default;
 
-  virtual std::string_view name() const = 0;    // "cpu"
-  virtual std::string description() const = 0;  // "avx512, 2 threads"
-  virtual KvCacheType default_kv_cache_type() const = 0;
+  virtual std::string_view name() const = 0;                        // "cpu"
+  virtual std::string description() const = 0;                      // "avx512, 2 threads"
+  virtual std::span<const KvCacheType> kv_cache_types() const = 0;  // that it has, the default first
 
   // What pack would make of such a matrix. Throws InputError if there is no kernel for it.
   virtual PackPlan plan_pack(FormatId format, int64_t E, int64_t N, int64_t K) const = 0;
@@ -152,5 +161,8 @@ class Backend {
   // GB/s at which this backend's device reads memory, measured now: the roof of every decode step.
   virtual double measure_read_gbps() = 0;
 };
+
+// The type that was asked for, or else the backend's default. Throws InputError if the backend does not have it.
+KvCacheType choose_kv_cache_type(const Backend& backend, std::optional<KvCacheType> wanted);
 
 }  // namespace nibble

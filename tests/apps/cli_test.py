@@ -35,7 +35,7 @@ class Arguments(Case):
         self.refuse("run", FOLDER, "--tokens", "1", "--threads", "x", says=["--threads"])
         self.refuse("run", FOLDER, "--tokens", "1", "--threads", "-1", says=["--threads"])
         self.refuse("run", FOLDER, "--tokens", "1", "--ctx", "0", says=["--ctx"])
-        self.refuse("run", FOLDER, "--tokens", "1", "--kv-cache-type", "q2", says=["--kv-cache-type", "f16", "f32"])
+        self.refuse("run", FOLDER, "--tokens", "1", "--kv-cache-type", "q2", says=["--kv-cache-type", "f16", "f32", "q8_0"])
         self.refuse("run", FOLDER, "--tokens", "1", "--activations", "9", says=["--activations", "15", "8"])
         self.refuse("run", FOLDER, "--tokens", "1", "--activations", "8", "--backend", "reference",
                     says=["activations of 8 bits", "reference", "float32"])
@@ -215,6 +215,17 @@ class Logits(Case):
             files.append(self.folder / f"{len(files)}.npy")
             self.succeed("logits", SILENT, "--tokens", tokens, "--out", files[-1], *arguments)
         self.assertEqual(len({f.read_bytes() for f in files}), 1)
+
+    def test_the_kv_cache_may_have_8_bits(self):
+        logits = {}
+        for name in "f16", "q8_0":
+            out = self.folder / f"{name}.npy"
+            self.succeed("logits", SILENT, "--tokens", listed(golden(SILENT)["prompt_tokens"]), "--kv-cache-type", name,
+                         "--out", out)
+            logits[name] = [value for row in read_npy(out)[0] for value in row]
+        difference = max(abs(a - b) for a, b in zip(*logits.values()))
+        self.assertGreater(difference, 0)
+        self.assertLess(difference, 0.1 * max(map(abs, logits["f16"])))
 
     def test_activations_may_have_8_bits(self):
         logits = {}

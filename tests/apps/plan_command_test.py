@@ -93,6 +93,20 @@ class Plan(Case):
             t["bytes"] for t in plan["tensors"] if t["source"] == "vector")
         self.assertEqual(plan["bytes_per_token"], reads)
 
+    def test_types_of_the_kv_cache(self):
+        model, config = MODELS / "llama-bf16", json.loads((MODELS / "llama-bf16" / "config.json").read_text())
+        heads, width = config["num_key_value_heads"], config["head_dim"]
+        groups = (width + 31) // 32  # of 32 codes and a half
+        for name, row in ("f16", 2 * width), ("f32", 4 * width), ("q8_0", 34 * groups), ("q8", 34 * groups):
+            plan = self.report("plan", model, "--ctx", 100, NIBBLE_KV_CACHE_TYPE=name)
+            self.assertEqual(plan["kv_cache_type"], "q8_0" if name == "q8" else name)
+            self.assertEqual(plan["kv_bytes_per_position"], config["num_hidden_layers"] * 2 * heads * row)
+            self.assertEqual(plan["kv_cache_bytes"], 100 * plan["kv_bytes_per_position"])
+        if "metal" in nibble("run", "--help").stdout.decode():
+            for command in ["plan"], ["run", "--tokens", "1"], ["bench"]:
+                self.refuse(command[0], model, *command[1:], "--backend", "metal", "--kv-cache-type", "q8_0",
+                            says=["metal", "q8_0", "f16 or f32"])
+
     def check_model(self, model):
         """Whether it can be run. Either way each tensor of the file is named exactly once."""
         result = nibble("plan", model, "--backend", "reference", "--json")

@@ -12,16 +12,18 @@ TEST(KvRing, GivesWhatACacheOfAllPositionsGives) {
   for (const AttentionHeads& s : {AttentionHeads{3, 1, 20, 7}, {4, 2, 16, 1}}) {
     for (const int64_t spare : {0, 5}) {
       for (const int64_t M : {int64_t{1}, spare + 1}) {
-        SCOPED_TRACE(fmt::format("window {}, spare {}, M {}", s.window, spare, M));
-        const StepProgram ring = attention_program(s, M, 30, KvCacheType::f16, spare),
-                          all = attention_program(s, M, 30, KvCacheType::f16);
-        ASSERT_EQ(ring.cache_shape.kept(ring.cache_shape.layers[0]), s.window + spare);
-        ASSERT_EQ(all.cache_shape.kept(all.cache_shape.layers[0]), 30);
-        const auto values = backend_values(ring, steps_of(M, 30));
-        EXPECT_EQ(values, backend_values(all, steps_of(M, 30)));
-        const auto expected = all.run(*make_reference_backend(), steps_of(M, 30));
-        EXPECT_EQ(ring.run(*make_reference_backend(), steps_of(M, 30)), expected);
-        expect_near(values, expected, 2e-5f);
+        for (const KvCacheType type : kv_cache_types_under_test()) {
+          if (type == KvCacheType::f32) continue;  // rows like f16's
+          SCOPED_TRACE(fmt::format("window {}, spare {}, M {}, {}", s.window, spare, M, kv_cache_type_name(type)));
+          const StepProgram ring = attention_program(s, M, 30, type, spare), all = attention_program(s, M, 30, type);
+          ASSERT_EQ(ring.cache_shape.kept(ring.cache_shape.layers[0]), s.window + spare);
+          ASSERT_EQ(all.cache_shape.kept(all.cache_shape.layers[0]), 30);
+          const auto values = backend_values(ring, steps_of(M, 30));
+          EXPECT_EQ(values, backend_values(all, steps_of(M, 30)));
+          const auto expected = all.run(*make_reference_backend(), steps_of(M, 30));
+          EXPECT_EQ(ring.run(*make_reference_backend(), steps_of(M, 30)), expected);
+          expect_near(values, expected, 2e-5f);
+        }
       }
     }
   }
@@ -32,9 +34,10 @@ TEST(KvRing, GoesBackByItsSpare) {
   const AttentionHeads s{2, 1, 8, 4};
   Runs runs = steps_of(1, 9), again = steps_of(1, 12);
   runs.insert(runs.end(), again.begin() + 5, again.end());
-  const auto values = backend_values(attention_program(s, 1, 30, KvCacheType::f32, 4), runs);
-  EXPECT_EQ(last_rows(values, 16, 7),
-            last_rows(backend_values(attention_program(s, 1, 30, KvCacheType::f32), again), 16, 7));
+  for (const KvCacheType type : kv_cache_types_under_test()) {
+    const auto values = backend_values(attention_program(s, 1, 30, type, 4), runs);
+    EXPECT_EQ(last_rows(values, 16, 7), last_rows(backend_values(attention_program(s, 1, 30, type), again), 16, 7));
+  }
 }
 
 TEST(KvRing, KeepsNoMoreThanItsWindow) {

@@ -304,7 +304,7 @@ StepProgram latent_program(int64_t M, int64_t heads, int64_t latent, int64_t rop
 
 TEST(LatentAttention, GiveWhatTheReferenceGives) {
   for (const auto& [heads, latent, rope] : {std::array<int64_t, 3>{1, 16, 8}, {5, 70, 6}, {3, 128, 64}, {2, 1, 2}}) {
-    for (KvCacheType type : {KvCacheType::f32, KvCacheType::f16}) {
+    for (KvCacheType type : kv_cache_types_under_test()) {
       const StepProgram prefill = latent_program(13, heads, latent, rope, type);
       expect_reference(prefill, prefill.one_run(), 2e-5f);
       const StepProgram two = latent_program(2, heads, latent, rope, type);  // two sequences side by side
@@ -365,10 +365,10 @@ TEST(Attention, SinksTakeTheirShareAndWindowsForget) {
 
 TEST(Attention, SinksAndWindowsOfRandomHeads) {
   for (int64_t window : {0, 1, 5, 100}) {
-    for (KvCacheType type : {KvCacheType::f32, KvCacheType::f16}) {
+    for (KvCacheType type : kv_cache_types_under_test()) {
       for (float sink : {-50.0f, 0.5f, 60.0f}) {
         StepProgram p(3);
-        p.cache_shape = {.layers = {{48, 48}}, .num_sequences = 2, .max_len = 40, .type = type};
+        p.cache_shape = {.layers = {{48, 48, 0, 2}}, .num_sequences = 2, .max_len = 40, .type = type};
         const Slice q = p.random_input("q", 96), k = p.random_input("k", 48), v = p.random_input("v", 48);
         p.step.logits = p.step.buffer("out", 96);
         p.step.kv_append({.k = k, .v = v, .layer = 0});

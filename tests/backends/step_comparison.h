@@ -18,6 +18,13 @@ using Runs = std::vector<std::vector<Place>>;
 // tests defines it: cpu_under_test.cc, metal_under_test.cc.
 std::vector<std::unique_ptr<Backend>> backends_under_test();
 
+// The types of KV cache that they have.
+inline std::vector<KvCacheType> kv_cache_types_under_test() {
+  const auto backends = backends_under_test();
+  const std::span<const KvCacheType> types = backends[0]->kv_cache_types();
+  return {types.begin(), types.end()};
+}
+
 inline std::vector<float> backend_values(const StepProgram& program, const Runs& runs) {
   const auto backends = backends_under_test();
   const std::vector<float> first = program.run(*backends[0], runs);

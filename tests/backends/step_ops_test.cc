@@ -116,7 +116,8 @@ StepProgram attention_program(const AttentionShape& s, int64_t M, KvCacheType ty
   StepProgram p(M);
   const int64_t q_width = s.num_heads * s.head_dim, kv_width = s.num_kv_heads * s.head_dim;
   const Slice qkv = p.random_input("qkv", q_width + 2 * kv_width + 1);
-  p.cache_shape = {.layers = {{kv_width, kv_width}}, .num_sequences = num_sequences, .max_len = 40, .type = type};
+  p.cache_shape = {
+      .layers = {{kv_width, kv_width, 0, s.num_kv_heads}}, .num_sequences = num_sequences, .max_len = 40, .type = type};
   p.step.logits = p.step.buffer("attended", q_width);
   p.step.kv_append({.k = qkv.columns(q_width, kv_width), .v = qkv.columns(q_width + kv_width, kv_width), .layer = 0});
   p.step.attention({.q = qkv.columns(0, q_width),
@@ -133,7 +134,7 @@ const AttentionShape kShapes[] = {{1, 1, 1}, {1, 1, 50}, {3, 1, 22}, {6, 2, 80},
 
 TEST(StepOps, AttentionOfEveryShapeAndCacheType) {
   for (const AttentionShape& shape : kShapes) {
-    for (KvCacheType type : {KvCacheType::f32, KvCacheType::f16}) {
+    for (KvCacheType type : kv_cache_types_under_test()) {
       for (int64_t M : {1, 3, 10}) {
         SCOPED_TRACE(fmt::format("{}/{} heads of {}, M {}, {}", shape.num_heads, shape.num_kv_heads, shape.head_dim, M,
                                  kv_cache_type_name(type)));
@@ -150,29 +151,36 @@ TEST(StepOps, AttentionOfEveryShapeAndCacheType) {
   }
 }
 
+void expect_no_dependence_on_neighbours(const AttentionShape& shape, KvCacheType type) {
+  // Three sequences, at different depths, in three runs of 6 tokens; one has several tokens in a run.
+  const Runs together = {{{1, 0, 0}, {2, 0, 1}, {3, 1, 1}, {4, 0, 2}, {5, 1, 0}, {6, 2, 1}},
+                         {{7, 3, 1}, {8, 1, 2}, {9, 4, 1}, {10, 5, 1}, {11, 2, 0}, {12, 2, 2}},
+                         {{13, 3, 2}, {14, 4, 2}, {15, 3, 0}, {16, 6, 1}, {17, 4, 0}, {18, 5, 0}}};
+  const StepProgram p = attention_program(shape, 6, type, 3);
+  const std::vector<float> values = backend_values(p, together);
+  expect_near(values, p.run(*make_reference_backend(), together), 2e-5f);
+  const StepProgram alone = attention_program(shape, 1, type, 1);
+  const auto width = static_cast<size_t>(alone.step.logits.width);
+  for (int32_t sequence = 0; sequence < 3; sequence++) {
+    Runs steps;
+    std::vector<float> expected;
+    for (size_t i = 0; i < 18; i++) {
+      const Place& place = together[i / 6][i % 6];
+      if (place.sequence != sequence) continue;
+      steps.push_back({{place.token, place.pos, 0}});
+      expected.insert(expected.end(), values.begin() + static_cast<std::ptrdiff_t>(i * width),
+                      values.begin() + static_cast<std::ptrdiff_t>((i + 1) * width));
+    }
+    EXPECT_EQ(backend_values(alone, steps), expected) << "sequence " << sequence;
+  }
+}
+
 TEST(StepOps, ASequenceDoesNotDependOnItsNeighbours) {
   for (const AttentionShape& shape : kShapes) {
-    SCOPED_TRACE(fmt::format("{}/{} heads of {}", shape.num_heads, shape.num_kv_heads, shape.head_dim));
-    // Three sequences, at different depths, in three runs of 6 tokens; one has several tokens in a run.
-    const Runs together = {{{1, 0, 0}, {2, 0, 1}, {3, 1, 1}, {4, 0, 2}, {5, 1, 0}, {6, 2, 1}},
-                           {{7, 3, 1}, {8, 1, 2}, {9, 4, 1}, {10, 5, 1}, {11, 2, 0}, {12, 2, 2}},
-                           {{13, 3, 2}, {14, 4, 2}, {15, 3, 0}, {16, 6, 1}, {17, 4, 0}, {18, 5, 0}}};
-    const StepProgram p = attention_program(shape, 6, KvCacheType::f16, 3);
-    const std::vector<float> values = backend_values(p, together);
-    expect_near(values, p.run(*make_reference_backend(), together), 2e-5f);
-    const StepProgram alone = attention_program(shape, 1, KvCacheType::f16, 1);
-    const auto width = static_cast<size_t>(alone.step.logits.width);
-    for (int32_t sequence = 0; sequence < 3; sequence++) {
-      Runs steps;
-      std::vector<float> expected;
-      for (size_t i = 0; i < 18; i++) {
-        const Place& place = together[i / 6][i % 6];
-        if (place.sequence != sequence) continue;
-        steps.push_back({{place.token, place.pos, 0}});
-        expected.insert(expected.end(), values.begin() + static_cast<std::ptrdiff_t>(i * width),
-                        values.begin() + static_cast<std::ptrdiff_t>((i + 1) * width));
-      }
-      EXPECT_EQ(backend_values(alone, steps), expected) << "sequence " << sequence;
+    for (KvCacheType type : kv_cache_types_under_test()) {
+      SCOPED_TRACE(fmt::format("{}/{} heads of {}, {}", shape.num_heads, shape.num_kv_heads, shape.head_dim,
+                               kv_cache_type_name(type)));
+      expect_no_dependence_on_neighbours(shape, type);
     }
   }
 }
@@ -185,13 +193,13 @@ TEST(StepOps, AttentionOfScoresFarApart) {
   }
 }
 
-TEST(StepOps, ANanStaysWithItsSequence) {
+void expect_nan_to_stay(KvCacheType type) {
   StepProgram p(4);
   std::vector<float> rows = random_activations(4 * 30, 5);
   rows[30 * 1 + 12] = kNan;  // a key of token 1, which is position 1 of sequence 0
   const Slice qkv = p.step.buffer("qkv", 30);
   p.step.embed({.w = p.rows(rows, 30), .out = qkv});
-  p.cache_shape = {.layers = {{10, 10}}, .num_sequences = 2, .max_len = 8, .type = KvCacheType::f16};
+  p.cache_shape = {.layers = {{10, 10}}, .num_sequences = 2, .max_len = 8, .type = type};
   p.step.logits = p.step.buffer("out", 10);
   p.step.kv_append({.k = qkv.columns(10, 10), .v = qkv.columns(20, 10), .layer = 0});
   p.step.attention({.q = qkv.columns(0, 10),
@@ -204,6 +212,13 @@ TEST(StepOps, ANanStaysWithItsSequence) {
   const auto values = backend_values(p, {{{0, 0, 0}, {1, 1, 0}, {2, 0, 1}, {3, 1, 1}}});
   for (size_t m = 0; m < 4; m++)
     for (size_t i = 0; i < 10; i++) EXPECT_EQ(std::isnan(values[m * 10 + i]), m == 1) << m << ", " << i;
+}
+
+TEST(StepOps, ANanStaysWithItsSequence) {
+  for (KvCacheType type : kv_cache_types_under_test()) {
+    SCOPED_TRACE(kv_cache_type_name(type));
+    expect_nan_to_stay(type);
+  }
 }
 
 // ---- SwiGLU, which shows the exponential ----

@@ -58,10 +58,11 @@ TEST_F(SessionTest, TruncateForgets) {
 }
 
 // Windows of 5 positions, of which the caches keep 5 + 4.
-TEST(SessionWithWindows, GoesBackAsFarAsItsCachesReachOrStartsAgain) {
+void expect_to_go_back(KvCacheType type) {
   const Golden golden = read_golden(kModels / "mixtral-one-expert");
-  const EngineOptions options{.backend = {.num_threads = 1}, .max_len = 64, .prefill_block = 4, .kv_spare = 4};
-  Engine engine(golden.model, options);
+  Engine engine(
+      golden.model,
+      {.backend = {.num_threads = 1}, .kv_cache_type = type, .max_len = 64, .prefill_block = 4, .kv_spare = 4});
   const int64_t vocab_size = engine.model().config.vocab_size;
   std::vector<int32_t> tokens(30);
   for (size_t i = 0; i < tokens.size(); i++) tokens[i] = static_cast<int32_t>(i * 37 % static_cast<size_t>(vocab_size));
@@ -82,6 +83,13 @@ TEST(SessionWithWindows, GoesBackAsFarAsItsCachesReachOrStartsAgain) {
   session.truncate(5);
   EXPECT_EQ(session.length(), 5);
   expect_rest(5, 25);
+}
+
+TEST(SessionWithWindows, GoesBackAsFarAsItsCachesReachOrStartsAgain) {
+  for (const KvCacheType type : {KvCacheType::f16, KvCacheType::q8_0}) {
+    SCOPED_TRACE(kv_cache_type_name(type));
+    expect_to_go_back(type);
+  }
 }
 
 TEST_F(SessionTest, ItKnowsItsTokensAndKeepsAPrefix) {
@@ -163,6 +171,17 @@ TEST_F(SessionTest, TheCachesTypeIsAChoice) {
   const double reference_f16 = mean_kl(exact, logits("reference", KvCacheType::f16), 131);
   EXPECT_GT(reference_f16, 0);
   EXPECT_LT(reference_f16, 3e-5);
+  // Rounded to 8 bits alike, but where a value lies between two codes: 3.9e-5 apart, and 7.0e-4 from float32.
+  const auto q8_0 = logits("cpu", KvCacheType::q8_0);
+  EXPECT_LT(mean_kl(logits("reference", KvCacheType::q8_0), q8_0, 131), 2e-4);
+  EXPECT_LT(mean_kl(exact, q8_0, 131), 2e-3);
+  EXPECT_GT(mean_kl(exact, q8_0, 131), 1e-4);
+}
+
+TEST(Engine, ATypeOfCacheThatTheBackendHasNotIsRefused) {
+  if (std::ranges::count(backend_names(), "metal") == 0) GTEST_SKIP() << "not in this build";
+  const EngineOptions options{.backend = {.name = "metal"}, .kv_cache_type = KvCacheType::q8_0};
+  expect_parts(error_of([&] { Engine(kTalking, options); }), {"backend metal", "type q8_0", "f16 or f32"});
 }
 
 TEST(Engine, UnknownBackendsAreRefusedWithThoseThatThereAre) {

@@ -266,6 +266,31 @@ TEST(EncodeRow, WhatIsNotFiniteIsAnInputError) {
   EXPECT_THROW(encode(FormatId::nvfp4, {1.0f}, 0.0f), InputError);
 }
 
+TEST(EncodeQ8_0Group, GivesTheBestRowsBytes) {
+  for (const float spread : {1e-9f, 1e-6f, 1.0f, 1e6f}) {
+    for (const size_t K : {1, 5, 31, 32}) {
+      for (uint32_t seed = 0; seed < 20; seed++) {
+        const std::vector<float> group = random_row(K, seed, spread);
+        const Encoded expected = encode(FormatId::q8_0, group, 1.0f, ScaleSearch::best);
+        Encoded e{std::vector<uint8_t>(K, 0xEE), std::vector<uint8_t>(2, 0xEE)};
+        encode_q8_0_group(group, e.codes.data(), e.scales.data());
+        EXPECT_EQ(e.codes, expected.codes);
+        EXPECT_EQ(e.scales, expected.scales);
+      }
+    }
+  }
+}
+
+TEST(EncodeQ8_0Group, WhatItCannotHoldBecomesNan) {
+  for (const float value : {std::nanf(""), -std::nanf(""), INFINITY, -INFINITY, 8.4e6f, -3e38f}) {
+    std::vector<float> group = random_row(32, 3);
+    group[30] = value;
+    Encoded e{std::vector<uint8_t>(32, 0xEE), std::vector<uint8_t>(2, 0xEE)};
+    encode_q8_0_group(group, e.codes.data(), e.scales.data());
+    for (float x : decode(FormatId::q8_0, e, 32)) EXPECT_TRUE(std::isnan(x)) << value;
+  }
+}
+
 TEST(EncodeRow, WhatIsTooLargeForTheFormatIsAnInputError) {
   for (FormatId format : {FormatId::f16, FormatId::q8_0, FormatId::q4_0, FormatId::q4_1, FormatId::nvfp4,
                           FormatId::fp4_half_32, FormatId::fp4_half_64, FormatId::fp4_half_128})

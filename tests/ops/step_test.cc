@@ -112,8 +112,24 @@ TEST(KvCacheShape, BytesPerToken) {
   shape.layers[1].window = 3;
   EXPECT_EQ(shape.bytes_read(2), 4 * 2 * 22);
   EXPECT_EQ(shape.bytes_read(10), 4 * (10 * 10 + 3 * 12));
-  EXPECT_EQ(kv_cache_type_name(KvCacheType::f16), "f16");
-  EXPECT_EQ(kv_cache_type_name(KvCacheType::f32), "f32");
+}
+
+TEST(KvCacheShape, GroupsOfQ8BeginWithEachHead) {
+  EXPECT_EQ(kv_cache_row_bytes(KvCacheType::q8_0, 0), 0);
+  EXPECT_EQ(kv_cache_row_bytes(KvCacheType::q8_0, 1), 34);
+  EXPECT_EQ(kv_cache_row_bytes(KvCacheType::q8_0, 128), 4 * 34);
+  // 3 heads of 48 columns take two groups each; a latent of 512 + 64 takes 18 and has no values.
+  KvCacheShape shape{
+      .layers = {{3 * 48, 3 * 32, 7, 3}, {576, 0}}, .max_len = 100, .type = KvCacheType::q8_0, .spare = 0};
+  EXPECT_EQ(shape.bytes_per_token(), 3 * (2 + 1) * 34 + 18 * 34);
+  EXPECT_EQ(shape.bytes(), 7 * 3 * 3 * 34 + 100 * 18 * 34);
+  EXPECT_EQ(shape.bytes_read(10), 7 * 3 * 3 * 34 + 10 * 18 * 34);
+}
+
+TEST(KvCacheType, Names) {
+  std::vector<std::string_view> names;
+  for (KvCacheType type : kKvCacheTypes) names.push_back(kv_cache_type_name(type));
+  EXPECT_EQ(names, (std::vector<std::string_view>{"f32", "f16", "q8_0"}));
 }
 
 }  // namespace

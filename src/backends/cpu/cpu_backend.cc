@@ -21,7 +21,10 @@ class CpuBackend final : public Backend {
     return fmt::format("{} kernels, activations in {} bits, {} thread{}", cpu_kernels().name, activation_bits_,
                        pool_.num_threads(), pool_.num_threads() == 1 ? "" : "s");
   }
-  KvCacheType default_kv_cache_type() const override { return KvCacheType::f16; }
+  std::span<const KvCacheType> kv_cache_types() const override {
+    static constexpr std::array kTypes = {KvCacheType::f16, KvCacheType::f32, KvCacheType::q8_0};
+    return kTypes;
+  }
 
   PackPlan plan_pack(FormatId format, int64_t E, int64_t N, int64_t K) const override {
     return nibble::plan_pack(format, E, N, K);

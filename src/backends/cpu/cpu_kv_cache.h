@@ -1,7 +1,8 @@
 // The CPU's KV cache: for each layer a plane of keys and one of values, [num_sequences, heads, kept positions, width of a
-// head], so that what an attention reads of one head lies together.
+// head], so that what an attention reads of one head lies together. A head of type q8_0 is a list of KvBlocks.
 #pragma once
 
+#include <cassert>
 #include <vector>
 
 #include "base/memory.h"
@@ -19,15 +20,15 @@ struct KvPlane {
 
 class CpuKvCache final : public KvCache {
  public:
-  explicit CpuKvCache(const KvCacheShape& s) : KvCache(s), value_bytes_(kv_cache_value_bytes(s.type)) {
+  explicit CpuKvCache(const KvCacheShape& s) : KvCache(s) {
     for (const KvLayer& layer : s.layers) {
-      const int64_t positions = s.num_sequences * s.kept(layer);
-      k_.emplace_back(static_cast<size_t>(positions * layer.k_width * value_bytes_));
-      v_.emplace_back(static_cast<size_t>(positions * layer.v_width * value_bytes_));
+      const int64_t rows = s.num_sequences * s.kept(layer) * layer.num_heads;
+      k_.emplace_back(static_cast<size_t>(rows * kv_cache_row_bytes(s.type, layer.k_width / layer.num_heads)));
+      v_.emplace_back(static_cast<size_t>(rows * kv_cache_row_bytes(s.type, layer.v_width / layer.num_heads)));
     }
   }
 
-  // The rows that hold column `column` of the keys (or values), from that column on.
+  // The rows that hold column `column` of the keys (or values), from that column on; of q8_0 a head's first column.
   KvPlane k(int layer, int64_t sequence, int64_t column) const {
     return plane(k_, shape.layers[static_cast<size_t>(layer)].k_width, layer, sequence, column);
   }
@@ -39,14 +40,15 @@ class CpuKvCache final : public KvCache {
   KvPlane plane(const std::vector<Buffer>& planes, int64_t width, int l, int64_t sequence, int64_t column) const {
     const KvLayer& layer = shape.layers[static_cast<size_t>(l)];
     const int64_t num_rows = shape.kept(layer), head_width = width / layer.num_heads;
-    const int64_t head = sequence * layer.num_heads + column / head_width;
-    return {.data = planes[static_cast<size_t>(l)].data() +
-                    (head * num_rows * head_width + column % head_width) * value_bytes_,
-            .row_bytes = head_width * value_bytes_,
+    const int64_t head = sequence * layer.num_heads + column / head_width, within = column % head_width;
+    assert(within == 0 || shape.type != KvCacheType::q8_0);
+    const int64_t row_bytes = kv_cache_row_bytes(shape.type, head_width);
+    return {.data = planes[static_cast<size_t>(l)].data() + head * num_rows * row_bytes +
+                    kv_cache_row_bytes(shape.type, within),
+            .row_bytes = row_bytes,
             .num_rows = num_rows};
   }
 
-  int64_t value_bytes_;
   std::vector<Buffer> k_, v_;
 };
 

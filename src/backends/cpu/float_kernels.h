@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <string_view>
 
+#include "formats/q8_0.h"
 #include "ops/backend.h"
 
 namespace nibble {
@@ -16,6 +17,12 @@ namespace nibble {
 // give, and a chunk begins at a multiple of this: so neither the step's tokens nor its workers change the sums. Latents
 // of 576 halves fill 0.6 MB, and stay in a second-level cache between the two times that they are read.
 inline constexpr int64_t kAttendChunk = 512;
+
+// Q8_0 (formats/q8_0.h) as a row of a cache has it: 32 columns, the last ones maybe beyond the head's width.
+struct KvBlock {
+  uint8_t scale[Q8_0::group_scale_bytes];
+  uint8_t codes[Q8_0::group_size];
+};
 
 // Consecutive positions of one key or value head in a ring of num_rows rows, the first of them in row first_row.
 struct KvRun {

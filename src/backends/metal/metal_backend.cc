@@ -55,7 +55,10 @@ class MetalBackend final : public Backend {
 
   std::string_view name() const override { return "metal"; }
   std::string description() const override { return device_->description(); }
-  KvCacheType default_kv_cache_type() const override { return KvCacheType::f16; }
+  std::span<const KvCacheType> kv_cache_types() const override {
+    static constexpr std::array kTypes = {KvCacheType::f16, KvCacheType::f32};
+    return kTypes;
+  }
 
   PackPlan plan_pack(FormatId format, int64_t E, int64_t N, int64_t K) const override {
     return plan_metal_pack(format, E, N, K);

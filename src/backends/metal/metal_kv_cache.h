@@ -13,8 +13,8 @@ class MetalKvCache final : public KvCache {
  public:
   MetalKvCache(const KvCacheShape& s, MetalDevice& device) : KvCache(s) {
     const auto plane = [&](const KvLayer& layer, int64_t width) {
-      const int64_t values = s.num_sequences * s.kept(layer) * width;
-      return device.make_buffer(static_cast<size_t>(values * kv_cache_value_bytes(s.type)));
+      const int64_t rows = s.num_sequences * s.kept(layer);
+      return device.make_buffer(static_cast<size_t>(rows * kv_cache_row_bytes(s.type, width)));
     };
     for (const KvLayer& layer : s.layers) {
       k.push_back(plane(layer, layer.k_width));

@@ -6,7 +6,7 @@
 #include <set>
 
 #include "backends/reference/reference_ops.h"
-#include "formats/f16.h"
+#include "formats/encode.h"
 
 namespace nibble {
 
@@ -18,7 +18,7 @@ struct ReferenceWeight final : PackedWeight {
   CanonicalWeight weight;
 };
 
-// Keys and values as float32; with type f16 each is rounded to a half on the way in.
+// Keys and values as float32, rounded to what the cache's type holds on the way in.
 struct ReferenceCache final : KvCache {
   explicit ReferenceCache(const KvCacheShape& s) : KvCache(s) {
     for (const KvLayer& layer : s.layers) {
@@ -28,6 +28,16 @@ struct ReferenceCache final : KvCache {
   }
   std::vector<std::vector<float>> k, v;  // by layer: [num_sequences, kept, width]
 };
+
+void round_to_q8_0(std::span<float> values) {
+  constexpr size_t G = Q8_0::group_size;
+  for (size_t first = 0; first < values.size(); first += G) {
+    const std::span<float> group = values.subspan(first, std::min(G, values.size() - first));
+    uint8_t codes[G], scale[Q8_0::group_scale_bytes];
+    encode_q8_0_group(group, codes, scale);
+    for (size_t i = 0; i < group.size(); i++) group[i] = Q8_0::decode(codes, scale, static_cast<int64_t>(i));
+  }
+}
 
 class ReferenceStep final : public CompiledStep {
  public:
@@ -110,17 +120,20 @@ class ReferenceStep final : public CompiledStep {
   }
   void execute(const KvAppendOp& op) {
     const auto l = static_cast<size_t>(op.layer);
-    const int64_t kept = cache_->shape.kept(cache_->shape.layers[l]);
-    append(matrix(op.k), kept, cache_->k[l]);
-    if (op.v.width > 0) append(matrix(op.v), kept, cache_->v[l]);
+    append(matrix(op.k), cache_->shape.layers[l], cache_->k[l]);
+    if (op.v.width > 0) append(matrix(op.v), cache_->shape.layers[l], cache_->v[l]);
   }
-  void append(Matrix rows, int64_t kept, std::vector<float>& to) {
+  void append(Matrix rows, const KvLayer& layer, std::vector<float>& to) {
+    const int64_t kept = cache_->shape.kept(layer), num_heads = layer.num_heads;
     for (int64_t m = 0; m < rows.rows; m++) {
       const auto i = static_cast<size_t>(m);
       float* row = to.data() + (inputs_.sequence[i] * kept + inputs_.pos[i] % kept) * rows.width;
       std::copy_n(rows.row(m), rows.width, row);
       if (cache_->shape.type == KvCacheType::f16)
         std::transform(row, row + rows.width, row, [](float x) { return half_to_float(float_to_half(x)); });
+      if (cache_->shape.type == KvCacheType::q8_0)
+        for (int64_t h = 0; h < num_heads; h++)
+          round_to_q8_0({row + h * rows.width / num_heads, static_cast<size_t>(rows.width / num_heads)});
     }
   }
   // What the sequence of token m has cached in a layer, up to the token itself.
@@ -174,7 +187,7 @@ class ReferenceBackend final : public Backend {
  public:
   std::string_view name() const override { return "reference"; }
   std::string description() const override { return "plain loops, double sums, 1 thread"; }
-  KvCacheType default_kv_cache_type() const override { return KvCacheType::f32; }
+  std::span<const KvCacheType> kv_cache_types() const override { return kKvCacheTypes; }
 
   PackPlan plan_pack(FormatId format, int64_t E, int64_t N, int64_t K) const override {
     return {format, "as in the file", "plain loops", E * N * (code_bytes(format, K) + scale_bytes(format, K))};
