@@ -101,8 +101,9 @@ void StepRecorder::record(const RouteOp& op, const Dispatch& what) {
 }
 
 MetalScratch::MetalScratch(const Step& step, MetalDevice& device)
-    : tokens(make_floats(device, step.M)),
-      pos(make_floats(device, step.M)),
+    : num_ahead(step.M == 1 ? kMostAhead : 1),
+      tokens(make_floats(device, step.M)),
+      pos(make_floats(device, num_ahead * step.M)),
       sequence(make_floats(device, step.M)),
       nothing(make_floats(device, 1)) {
   for (const StepBuffer& buffer : step.buffers) {
@@ -110,12 +111,12 @@ MetalScratch::MetalScratch(const Step& step, MetalDevice& device)
     buffers.push_back(make_floats(device, step.num_rows(buffer.rows) * strides.back()));
   }
   for (const Rotation& rotation : step.rotations)
-    turns.push_back(make_floats(device, 2 * step.M * static_cast<int64_t>(rotation.inv_freq.size())));
+    turns.push_back(make_floats(device, num_ahead * 2 * step.M * static_cast<int64_t>(rotation.inv_freq.size())));
 }
 
 int64_t MetalScratch::bytes() const {
   size_t bytes = tokens->size() + pos->size() + sequence->size() + nothing->size();
-  for (const auto* list : {&buffers, &turns, &used})
+  for (const auto* list : {&buffers, &turns, &partials, &used})
     for (const auto& buffer : *list) bytes += buffer->size();
   return static_cast<int64_t>(bytes);
 }

@@ -15,11 +15,14 @@ namespace nibble {
 struct MetalScratch {
   MetalScratch(const Step& step, MetalDevice& device);
 
-  std::vector<int64_t> strides;                        // by StepBuffer, in floats
+  int64_t num_ahead;             // runs that one command buffer may have: kMostAhead for one token, else 1
+  std::vector<int64_t> strides;  // by StepBuffer, in floats
   std::vector<std::unique_ptr<MetalBuffer>> buffers;   // by StepBuffer
-  std::vector<std::unique_ptr<MetalBuffer>> turns;     // by Rotation: cosines, then sines, [M, pairs] each
-  std::unique_ptr<MetalBuffer> tokens, pos, sequence;  // [M]
+  std::vector<std::unique_ptr<MetalBuffer>> turns;     // by Rotation, [num_ahead]: cosines, then sines, [M, pairs] each
+  std::unique_ptr<MetalBuffer> tokens, pos, sequence;  // [M]; pos [num_ahead, M]
   std::unique_ptr<MetalBuffer> nothing;                // for parameters that a kernel does not read
+  std::vector<std::unique_ptr<MetalBuffer>> partials;  // of attention: the last is the largest, and is used from its
+                                                       // making on
   std::vector<std::unique_ptr<MetalBuffer>> used;      // experts that dispatches used, [M, top_k]
 
   int64_t bytes() const;
