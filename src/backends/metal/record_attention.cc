@@ -6,6 +6,13 @@ namespace nibble {
 
 using namespace metal_fusion;
 
+namespace {
+
+// Threadgroups that keep the largest of Apple's GPUs (80 cores) busy: with fewer, they share the positions.
+constexpr int64_t kWantedThreadgroups = 256;
+
+}  // namespace
+
 void StepRecorder::record(const Heads& heads, const Dispatch& what) {
   const KvAppendOp& append = heads.append;
   const bool has_values = append.v.width > 0;
@@ -73,52 +80,82 @@ std::pair<std::string, uint32_t> StepRecorder::attention_kernel(int64_t dim) con
   throw_input_error("backend metal: attention over heads of {} values; it has kernels for up to 1024", dim);
 }
 
-void StepRecorder::record(const AttentionOp& op, const Dispatch& what) {
-  const AttentionArguments a{.key_dim = u32(op.head_dim),
-                             .value_dim = u32(op.head_dim),
-                             .group_size = u32(op.num_heads / op.num_kv_heads),
-                             .q_stride = stride(op.q),
-                             .out_stride = stride(op.out),
-                             .k_width = u32(kv_layer(op.layer).k_width),
-                             .v_width = u32(kv_layer(op.layer).v_width),
-                             .num_rows = num_rows(op.layer),
-                             .window = u32(op.window),
-                             .scale = op.scale};
-  const auto [name, num_simdgroups] = attention_kernel(op.head_dim);
-  Kernel kernel{.name = name};
-  kernel.constants[kHasSinks] = bool{op.sinks};
+void StepRecorder::add_attention(const Dispatch& what, Kernel kernel, AttentionArguments a, int layer,
+                                 const AttentionOperands& of) {
+  const KvLayer& kv = kv_layer(layer);
+  const int64_t M = step_.M, heads = a.num_heads;
+  a.k_width = u32(kv.k_width);
+  a.v_width = u32(kv.v_width);
+  a.num_rows = num_rows(layer);
+  const bool has_values = kv.v_width > 0;
+  // A window may begin amid a part.
+  const int64_t positions =
+      a.window > 0 ? std::min<int64_t>(a.window + kAttendPart - 1, cache_shape_.max_len) : cache_shape_.max_len;
+  const int64_t most_parts = divide_up(positions, kAttendPart);
+  const int64_t num_splits = std::clamp<int64_t>(divide_up(kWantedThreadgroups, heads * M), 1, most_parts);
+  const bool splits = num_splits > 1;
+  a.num_splits = u32(num_splits);
+  a.most_parts = u32(most_parts);
+  const MetalBinding partials = splits ? bind_partials(M * heads * most_parts * (a.value_dim + 2)) : bind_nothing();
+  const Slice partials_slice{static_cast<int>(step_.buffers.size() + cache_shape_.layers.size()), 0, 1};
+
+  const auto [name, num_simdgroups] = attention_kernel(a.key_dim);
+  kernel.name = name;
+  kernel.constants[kHasSinks] = bool{of.sinks};
+  kernel.constants[kSplits] = splits;
   RecordedDispatch d = make(what, kernel, a);
-  d.buffers = {bind(op.q), bind_nothing()};
-  bind_cache(d, op.layer, true);
-  bind_cache(d, op.layer, false);
-  d.buffers.insert(d.buffers.end(), {bind_vector(op.sinks), bind_pos(), bind_sequence(), bind(op.out)});
-  add(std::move(d), {{op.q, cache_slice(op.layer)}, {op.out}}, {u32(op.num_heads), u32(step_.M)},
-      num_simdgroups * kLanes);
+  d.buffers = {bind(of.q), of.q_rope ? bind(*of.q_rope) : bind_nothing()};
+  bind_cache(d, layer, true);
+  bind_cache(d, layer, !has_values);
+  d.buffers.insert(d.buffers.end(), {bind_vector(of.sinks), bind_pos(), bind_sequence(), bind(of.out), partials});
+  OpSlices slices{{of.q, cache_slice(layer)}, {splits ? partials_slice : of.out}};
+  if (of.q_rope) slices.reads.push_back(*of.q_rope);
+  add(std::move(d), slices, {a.num_heads, u32(M), a.num_splits}, num_simdgroups * kLanes);
+  if (!splits) return;
+
+  Kernel merge{.name = "merge_attention"};
+  merge.constants[kHasSinks] = bool{of.sinks};
+  RecordedDispatch m = make(what, merge, a);
+  m.buffers = {partials, bind_vector(of.sinks), bind_pos(), bind(of.out)};
+  add(std::move(m), {{partials_slice}, {of.out}}, {a.num_heads, u32(M)}, kThreads);
+}
+
+MetalBinding StepRecorder::bind_partials(int64_t count) {
+  const size_t bytes = static_cast<size_t>(count) * sizeof(float);
+  if (scratch_.partials.empty() || scratch_.partials.back()->size() < bytes)
+    scratch_.partials.push_back(device_.make_buffer(bytes));
+  return {scratch_.partials.back().get(), 0};
+}
+
+void StepRecorder::record(const AttentionOp& op, const Dispatch& what) {
+  add_attention(what, {},
+                {.key_dim = u32(op.head_dim),
+                 .value_dim = u32(op.head_dim),
+                 .group_size = u32(op.num_heads / op.num_kv_heads),
+                 .q_stride = stride(op.q),
+                 .out_stride = stride(op.out),
+                 .window = u32(op.window),
+                 .scale = op.scale,
+                 .num_heads = u32(op.num_heads)},
+                op.layer, {.q = op.q, .q_rope = {}, .sinks = op.sinks, .out = op.out});
 }
 
 void StepRecorder::record(const LatentAttentionOp& op, const Dispatch& what) {
-  const int64_t q_head_dim = op.q.width / op.num_heads, width = op.latent_dim + op.rope_dim;
-  const AttentionArguments a{.key_dim = u32(width),
-                             .value_dim = u32(op.latent_dim),
-                             .group_size = u32(op.num_heads),
-                             .q_stride = stride(op.q_latent),
-                             .out_stride = stride(op.out),
-                             .q_rope_stride = stride(op.q),
-                             .q_rope_head_stride = u32(q_head_dim),
-                             .q_rope_first = u32(q_head_dim - op.rope_dim),
-                             .k_width = u32(kv_layer(op.layer).k_width),
-                             .num_rows = num_rows(op.layer),
-                             .scale = op.scale};
-  const auto [name, num_simdgroups] = attention_kernel(width);
-  Kernel kernel{.name = name};
+  const int64_t q_head_dim = op.q.width / op.num_heads;
+  Kernel kernel;
   kernel.constants[kIsLatent] = true;
-  RecordedDispatch d = make(what, kernel, a);
-  d.buffers = {bind(op.q_latent), bind(op.q)};
-  bind_cache(d, op.layer, true);
-  bind_cache(d, op.layer, true);
-  d.buffers.insert(d.buffers.end(), {bind_nothing(), bind_pos(), bind_sequence(), bind(op.out)});
-  add(std::move(d), {{op.q_latent, op.q, cache_slice(op.layer)}, {op.out}}, {u32(op.num_heads), u32(step_.M)},
-      num_simdgroups * kLanes);
+  add_attention(what, kernel,
+                {.key_dim = u32(op.latent_dim + op.rope_dim),
+                 .value_dim = u32(op.latent_dim),
+                 .group_size = u32(op.num_heads),
+                 .q_stride = stride(op.q_latent),
+                 .out_stride = stride(op.out),
+                 .q_rope_stride = stride(op.q),
+                 .q_rope_head_stride = u32(q_head_dim),
+                 .q_rope_first = u32(q_head_dim - op.rope_dim),
+                 .scale = op.scale,
+                 .num_heads = u32(op.num_heads)},
+                op.layer, {.q = op.q_latent, .q_rope = op.q, .sinks = {}, .out = op.out});
 }
 
 }  // namespace nibble

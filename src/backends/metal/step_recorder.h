@@ -49,6 +49,16 @@ class StepRecorder {
   void record(const KvAppendOp& op, const Dispatch& what);
   void record(const AttentionOp& op, const Dispatch& what);
   void record(const LatentAttentionOp& op, const Dispatch& what);
+  struct AttentionOperands {
+    Slice q;
+    std::optional<Slice> q_rope;  // of latents
+    WeightId sinks;
+    Slice out;
+  };
+  // What both kinds of attention have in common: the cache, and how threadgroups share the positions.
+  void add_attention(const Dispatch& what, Kernel kernel, AttentionArguments a, int layer, const AttentionOperands& of);
+  // Room for results of parts, [count] floats; the last dispatch that was given it has to be done with it.
+  MetalBinding bind_partials(int64_t count);
   // The kernel for heads of `dim` values, and how many simdgroups it has.
   std::pair<std::string, uint32_t> attention_kernel(int64_t dim) const;
 
