@@ -7,28 +7,13 @@
 
 #include <gtest/gtest.h>
 
-#ifdef __APPLE__
-#include "backends/metal/apple_device.h"
-#else
-#include "backends/metal/executor_device.h"
-#endif
+#include "backends/metal_devices.h"
 #include "backends/random_weights.h"
 
 namespace nibble {
 namespace {
 
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN(), kInfinity = std::numeric_limits<float>::infinity();
-
-std::vector<std::unique_ptr<MetalDevice>> devices() {
-  std::vector<std::unique_ptr<MetalDevice>> all;
-#ifdef __APPLE__
-  all.push_back(make_apple_device());
-#else
-  for (simt::LaneOrder order : simt::kLaneOrders)
-    all.push_back(make_executor_device({.num_threads = 2, .order = order}));
-#endif
-  return all;
-}
 
 // SamplingOptions' meaning (engine/sampler.h), without any of its haste.
 int32_t plain_choice(const std::vector<float>& logits, const TokenChoice& choice, double draw) {
@@ -85,7 +70,7 @@ Chosen choose(MetalDevice& device, const std::vector<float>& logits, const Token
 int64_t expect_choices(const std::vector<float>& logits, const TokenChoice& choice, const std::vector<double>& draws) {
   int64_t num_sure = 0;
   std::vector<int32_t> first;
-  for (const auto& device : devices()) {
+  for (const auto& device : devices_under_test()) {
     const Chosen chosen = choose(*device, logits, choice, draws);
     if (first.empty()) {
       first = chosen.tokens;
