@@ -26,6 +26,8 @@ enum : uint32_t {
   kThreads = 64,       // of a threadgroup where every thread has one value
   kMostParts = 3,      // matrices of one dispatch
   kTokenBlock = 4,     // tokens that one decoding of a matrix serves, where there are several
+  kTile = 64,          // tokens, and rows of a matrix, that a threadgroup multiplies where there are many tokens
+  kTileThreads = 128,
   kMostExperts = 1024,
   kAttendPart = 256,   // positions that attention takes in one go
   kMostAhead = 8,        // tokens that one command buffer decodes

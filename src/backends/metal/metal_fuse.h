@@ -43,6 +43,10 @@ struct ExpertGateUp {
   int part = 0;  // 0: both at once
 };
 
+// Whether so many tokens go through a matrix in tiles of 64 (tiles.h) rather than four by four (rows.h). By reason, not by
+// measurement: up to 8 the rows are decoded twice at most, and a tile would compute 56 of 64 tokens for nothing.
+inline bool takes_tiles(int64_t M) { return M > 8; }
+
 using Dispatch =
     std::variant<Linears, DenseGateUp, Heads, ExpertGateUp, EmbedOp, RmsNormOp, RopeOp, KvAppendOp, AttentionOp,
                  HeadLinearOp, LatentAttentionOp, SwigluOp, RouteOp, MoeDownOp, SelectLogitsOp>;

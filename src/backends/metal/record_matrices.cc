@@ -7,9 +7,18 @@ using namespace metal_fusion;
 
 namespace {
 
-int64_t row_threadgroups(int64_t N) {
-  constexpr int64_t kRowsOfThreadgroup = kRows * kRowSimdgroups;
-  return (N + kRowsOfThreadgroup - 1) / kRowsOfThreadgroup;
+constexpr int64_t kRowsOfThreadgroup = kRows * kRowSimdgroups;
+
+// How M tokens go through a matrix: the end of a kernel's stem, and what its threadgroups are.
+struct MatrixRoute {
+  std::string_view suffix;
+  int64_t rows, tokens;  // of a threadgroup
+  uint32_t threads;
+};
+MatrixRoute route_of(int64_t M) {
+  if (takes_tiles(M)) return {"_tiles", kTile, kTile, kTileThreads};
+  if (M > 1) return {"_block", kRowsOfThreadgroup, kTokenBlock, kRowSimdgroups * kLanes};
+  return {"", kRowsOfThreadgroup, 1, kRowSimdgroups * kLanes};
 }
 int64_t bytes_of_one(const MetalMatrix& w) { return w.bytes / w.E; }
 
@@ -19,6 +28,7 @@ void StepRecorder::record(const Linears& group, const Dispatch& what) {
   const Slice& x = group.norm ? group.norm->x : group.linears[0].x;
   const LinearOp& first = group.linears[0];
   const int64_t M = rows(x);
+  const MatrixRoute route = route_of(M);
   LinearArguments a{.M = u32(M), .K = u32(x.width), .x_stride = stride(x)};
   if (group.norm) {
     a.normed_stride = stride(group.norm->out);
@@ -38,12 +48,12 @@ void StepRecorder::record(const Linears& group, const Dispatch& what) {
     if (!is_there) continue;
     a.w[i] = matrix(op.w).arguments;
     a.out_stride[i] = stride(op.out);
-    threadgroups += row_threadgroups(matrix(op.w).N);
+    threadgroups += divide_up(matrix(op.w).N, route.rows);
     bytes += matrix(op.w).bytes;
     slices.writes.push_back(op.out);
     if (op.accumulate) slices.reads.push_back(op.out);
   }
-  Kernel kernel{.name = kernel_name(M == 1 ? "linear" : "linear_block", first.w)};
+  Kernel kernel{.name = kernel_name(fmt::format("linear{}", route.suffix), first.w)};
   kernel.constants[kHasNorm] = group.norm.has_value();
   kernel.constants[kStoresNorm] = group.stores_norm;
   kernel.constants[kAligned] = is_aligned(x);
@@ -54,7 +64,7 @@ void StepRecorder::record(const Linears& group, const Dispatch& what) {
   d.buffers = {bind(x), bind_vector(group.norm ? group.norm->weight : WeightId{}),
                group.stores_norm ? bind(group.norm->out) : bind_nothing()};
   for (const auto* list : {&matrices, &biases, &outs}) d.buffers.insert(d.buffers.end(), list->begin(), list->end());
-  add(std::move(d), slices, {u32(threadgroups), u32(divide_up(M, M == 1 ? 1 : kTokenBlock))}, kRowSimdgroups * kLanes);
+  add(std::move(d), slices, {u32(threadgroups), u32(divide_up(M, route.tokens))}, route.threads);
 }
 
 void StepRecorder::record(const DenseGateUp& pair, const Dispatch& what) {
@@ -83,27 +93,27 @@ void StepRecorder::record(const DenseGateUp& pair, const Dispatch& what) {
                bind_nothing(),
                bind_nothing(),
                bind(pair.swiglu.out)};
-  add(std::move(d), {{x}, {pair.swiglu.out}}, {u32(row_threadgroups(gate.N)), 1, u32(rows(x))},
+  add(std::move(d), {{x}, {pair.swiglu.out}}, {u32(divide_up(gate.N, kRowsOfThreadgroup)), 1, u32(rows(x))},
       kRowSimdgroups * kLanes);
 }
 
 void StepRecorder::record(const HeadLinearOp& op, const Dispatch& what) {
   const MetalMatrix& w = matrix(op.w);
   const int64_t M = rows(op.x), head_dim = op.x.width / op.num_heads;
+  const MatrixRoute route = route_of(M);
   const HeadLinearArguments a{.w = w.arguments,
                               .M = u32(M),
                               .K = u32(w.K),
                               .x_stride = stride(op.x),
                               .x_head_stride = u32(head_dim),
                               .out_stride = stride(op.out)};
-  Kernel kernel{.name = kernel_name(M == 1 ? "head_linear" : "head_linear_block", op.w)};
+  Kernel kernel{.name = kernel_name(fmt::format("head_linear{}", route.suffix), op.w)};
   kernel.constants[kAligned] = is_aligned(op.x) && head_dim % 4 == 0;
   RecordedDispatch d = make(what, kernel, a);
   d.info.weight_bytes = w.bytes;
   d.buffers = {bind(op.x), bind(op.w), bind(op.out)};
   add(std::move(d), {{op.x}, {op.out}},
-      {u32(row_threadgroups(w.N)), u32(divide_up(M, M == 1 ? 1 : kTokenBlock)), u32(op.num_heads)},
-      kRowSimdgroups * kLanes);
+      {u32(divide_up(w.N, route.rows)), u32(divide_up(M, route.tokens)), u32(op.num_heads)}, route.threads);
 }
 
 // ---- experts ----
@@ -148,7 +158,7 @@ void StepRecorder::record(const ExpertGateUp& part, const Dispatch& what) {
                bind(op.out)};
   OpSlices slices{{op.x, op.experts}, {op.out}};
   if (part.part == 2) slices.reads.push_back(op.out);
-  add(std::move(d), slices, {u32(row_threadgroups(gate.N)), u32(top_k), u32(M)}, kRowSimdgroups * kLanes);
+  add(std::move(d), slices, {u32(divide_up(gate.N, kRowsOfThreadgroup)), u32(top_k), u32(M)}, kRowSimdgroups * kLanes);
 }
 
 void StepRecorder::record(const MoeDownOp& op, const Dispatch& what) {
@@ -169,7 +179,7 @@ void StepRecorder::record(const MoeDownOp& op, const Dispatch& what) {
   d.buffers = {bind(op.x),       bind(op.down),           bind_vector(op.bias),
                bind(op.experts), bind(op.expert_weights), bind_used(M * top_k, bytes_of_one(w)),
                bind(op.out)};
-  add(std::move(d), op_slices(op), {u32(row_threadgroups(w.N)), u32(M)}, kRowSimdgroups * kLanes);
+  add(std::move(d), op_slices(op), {u32(divide_up(w.N, kRowsOfThreadgroup)), u32(M)}, kRowSimdgroups * kLanes);
 }
 
 }  // namespace nibble
