@@ -28,8 +28,9 @@ enum : uint32_t {
   kTokenBlock = 4,     // tokens that one decoding of a matrix serves, where there are several
   kTile = 64,          // tokens, and rows of a matrix, that a threadgroup multiplies where there are many tokens
   kTileThreads = 128,
+  kSortThreads = 256,  // of the threadgroup that sorts pairs of a token and an expert
   kMostExperts = 1024,
-  kAttendPart = 256,   // positions that attention takes in one go
+  kAttendPart = 256,     // positions that attention takes in one go
   kMostAhead = 8,        // tokens that one command buffer decodes
   kSlice = 1024,         // logits of which a threadgroup takes the best
   kCandidates = 128,     // tokens among which one is drawn
@@ -156,6 +157,16 @@ struct MoeDownArguments {
   uint32_t K, x_stride, out_stride, experts_stride, weights_stride, top_k;
 };
 static_assert(sizeof(MoeDownArguments) == 56, "the same for host and shader");
+
+struct SortPairsArguments {
+  uint32_t M, top_k, num_experts, experts_stride, most_tiles;
+};
+static_assert(sizeof(SortPairsArguments) == 20, "the same for host and shader");
+
+struct SumExpertsArguments {
+  uint32_t N, top_k, weights_stride, out_stride;
+};
+static_assert(sizeof(SumExpertsArguments) == 16, "the same for host and shader");
 
 struct ChooseArguments {  // of the next token
   uint32_t N, num_slices, top_k;

@@ -44,8 +44,12 @@ struct ExpertGateUp {
 };
 
 // Whether so many tokens go through a matrix in tiles of 64 (tiles.h) rather than four by four (rows.h). By reason, not by
-// measurement: up to 8 the rows are decoded twice at most, and a tile would compute 56 of 64 tokens for nothing.
-inline bool takes_tiles(int64_t M) { return M > 8; }
+// measurement: a tile computes 64 tokens whatever their number is, and from here on more than half of it is for something.
+inline bool takes_tiles(int64_t M) { return M > 32; }
+
+// The same for experts, whose rows each pair of a token and an expert reads anew without tiles: from a quarter on, if all
+// are chosen equally often.
+inline bool takes_expert_tiles(int64_t num_pairs, int64_t num_experts) { return num_pairs > 16 * num_experts; }
 
 using Dispatch =
     std::variant<Linears, DenseGateUp, Heads, ExpertGateUp, EmbedOp, RmsNormOp, RopeOp, KvAppendOp, AttentionOp,

@@ -8,6 +8,4 @@ static inline uint ordered(float x) {
   const uint bits = as_type<uint>(x == 0.0f ? 0.0f : x);
   return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
-static inline float from_ordered(uint key) {
-  return as_type<float>(key & 0x80000000u ? key ^ 0x80000000u : ~key);
-}
+static inline float from_ordered(uint key) { return as_type<float>(key & 0x80000000u ? key ^ 0x80000000u : ~key); }

@@ -96,8 +96,10 @@ void StepRecorder::add_attention(const Dispatch& what, Kernel kernel, AttentionA
   const bool splits = num_splits > 1;
   a.num_splits = u32(num_splits);
   a.most_parts = u32(most_parts);
-  const MetalBinding partials = splits ? bind_partials(M * heads * most_parts * (a.value_dim + 2)) : bind_nothing();
-  const Slice partials_slice{static_cast<int>(step_.buffers.size() + cache_shape_.layers.size()), 0, 1};
+  const int64_t part_values = splits ? M * heads * most_parts * (a.value_dim + 2) : 0;
+  const MetalBinding partials =
+      splits ? bind_shared(kAttentionParts, part_values * int64_t{sizeof(float)}) : bind_nothing();
+  const Slice partials_slice = shared_slice(kAttentionParts);
 
   const auto [name, num_simdgroups] = attention_kernel(a.key_dim);
   kernel.name = name;
@@ -118,13 +120,6 @@ void StepRecorder::add_attention(const Dispatch& what, Kernel kernel, AttentionA
   RecordedDispatch m = make(what, merge, a);
   m.buffers = {partials, bind_vector(of.sinks), bind_pos(), bind(of.out)};
   add(std::move(m), {{partials_slice}, {of.out}}, {a.num_heads, u32(M)}, kThreads);
-}
-
-MetalBinding StepRecorder::bind_partials(int64_t count) {
-  const size_t bytes = static_cast<size_t>(count) * sizeof(float);
-  if (scratch_.partials.empty() || scratch_.partials.back()->size() < bytes)
-    scratch_.partials.push_back(device_.make_buffer(bytes));
-  return {scratch_.partials.back().get(), 0};
 }
 
 void StepRecorder::record(const AttentionOp& op, const Dispatch& what) {

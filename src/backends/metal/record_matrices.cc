@@ -119,10 +119,19 @@ void StepRecorder::record(const HeadLinearOp& op, const Dispatch& what) {
 // ---- experts ----
 
 MetalBinding StepRecorder::bind_used(int64_t count, int64_t bytes_of_one) {
-  scratch_.used.push_back(device_.make_buffer(static_cast<size_t>(count) * sizeof(float)));
-  recorded_.used_experts.push_back({recorded_.dispatches.size(), bytes_of_one, scratch_.used.back().get(), count});
+  scratch_.used.push_back(device_.make_buffer(static_cast<size_t>(count) * sizeof(uint32_t)));
+  note_used(scratch_.used.back().get(), count, bytes_of_one);
   return {scratch_.used.back().get(), 0};
 }
+
+void StepRecorder::note_used(const MetalBuffer* experts, int64_t count, int64_t bytes_of_one) {
+  recorded_.used_experts.push_back({recorded_.dispatches.size(), bytes_of_one, experts, count});
+}
+int64_t StepRecorder::bytes_of_expert(const ExpertGateUp& part) const {
+  return (part.part == 2 ? 0 : bytes_of_one(matrix(part.op.gate))) +
+         (part.part == 1 ? 0 : bytes_of_one(matrix(part.op.up)));
+}
+
 void StepRecorder::record(const ExpertGateUp& part, const Dispatch& what) {
   const MoeGateUpOp& op = part.op;
   const MetalMatrix &gate = matrix(op.gate), &up = matrix(op.up);
@@ -144,8 +153,9 @@ void StepRecorder::record(const ExpertGateUp& part, const Dispatch& what) {
   kernel.constants[kClamped] = op.activation == ExpertActivation::clamped;
   kernel.constants[kOnlyGate] = part.part == 1;
   kernel.constants[kOnlyUp] = part.part == 2;
+  if (takes_expert_tiles(M * top_k, gate.E)) return record_tiles(part, a, std::move(kernel), what);
   RecordedDispatch d = make(what, kernel, a);
-  const int64_t one = (part.part == 2 ? 0 : bytes_of_one(gate)) + (part.part == 1 ? 0 : bytes_of_one(up));
+  const int64_t one = bytes_of_expert(part);
   d.info.weight_bytes = one * std::min(M * top_k, gate.E);
   d.buffers = {bind(op.x),
                bind_nothing(),
@@ -174,12 +184,79 @@ void StepRecorder::record(const MoeDownOp& op, const Dispatch& what) {
   Kernel kernel{.name = kernel_name("moe_down", op.down)};
   kernel.constants[kAligned] = is_aligned(op.x) && w.K % 4 == 0;
   kernel.constants[kHasBias] = bool{op.bias};
+  if (takes_expert_tiles(M * top_k, w.E)) return record_tiles(op, a, std::move(kernel), what);
   RecordedDispatch d = make(what, kernel, a);
   d.info.weight_bytes = bytes_of_one(w) * std::min(M * top_k, w.E);
   d.buffers = {bind(op.x),       bind(op.down),           bind_vector(op.bias),
                bind(op.experts), bind(op.expert_weights), bind_used(M * top_k, bytes_of_one(w)),
                bind(op.out)};
   add(std::move(d), op_slices(op), {u32(divide_up(w.N, kRowsOfThreadgroup)), u32(M)}, kRowSimdgroups * kLanes);
+}
+
+// ---- experts of many tokens ----
+
+const StepRecorder::SortedPairs& StepRecorder::sort_pairs(const Slice& experts, int64_t num_experts,
+                                                          const Dispatch& what) {
+  if (sorted_ && sorted_->experts == experts) return *sorted_;
+  const int64_t M = rows(experts), top_k = experts.width, num_pairs = M * top_k;
+  // A tile of each expert may be short.
+  const int64_t most_tiles = num_pairs / kTile + std::min(num_pairs, num_experts);
+  scratch_.used.push_back(device_.make_buffer(static_cast<size_t>(num_pairs) * sizeof(uint32_t)));
+  const SortedPairs sorted{.experts = experts,
+                           .most_tiles = most_tiles,
+                           .pairs = bind_shared(kPairs, num_pairs * int64_t{sizeof(uint32_t)}),
+                           .tiles = bind_shared(kTiles, most_tiles * int64_t{4 * sizeof(uint32_t)}),
+                           .used = scratch_.used.back().get()};
+  RecordedDispatch d = make(what, {"sort_pairs"},
+                            SortPairsArguments{.M = u32(M),
+                                               .top_k = u32(top_k),
+                                               .num_experts = u32(num_experts),
+                                               .experts_stride = stride(experts),
+                                               .most_tiles = u32(most_tiles)});
+  d.plan.matrices.clear();
+  d.buffers = {bind(experts), {sorted.used, 0}, sorted.pairs, sorted.tiles};
+  add(std::move(d), {{experts}, {shared_slice(kPairs)}}, {1}, kSortThreads);
+  return sorted_.emplace(sorted);
+}
+
+void StepRecorder::record_tiles(const ExpertGateUp& part, const GateUpArguments& a, Kernel kernel,
+                                const Dispatch& what) {
+  const MoeGateUpOp& op = part.op;
+  const MetalMatrix& gate = matrix(op.gate);
+  const SortedPairs& sorted = sort_pairs(op.experts, gate.E, what);
+  const int64_t num_pairs = rows(op.x) * op.experts.width;
+  kernel.name = kernel_name("gate_up_tiles", part.part == 2 ? op.up : op.gate);
+  RecordedDispatch d = make(what, kernel, a);
+  d.info.weight_bytes = bytes_of_expert(part) * std::min(num_pairs, gate.E);
+  d.buffers = {bind(op.x),   bind(op.gate), bind(op.up), bind_vector(op.gate_bias), bind_vector(op.up_bias),
+               sorted.pairs, sorted.tiles,  bind(op.out)};
+  note_used(sorted.used, num_pairs, bytes_of_expert(part));
+  OpSlices slices{{op.x, shared_slice(kPairs)}, {op.out}};
+  if (part.part == 2) slices.reads.push_back(op.out);
+  add(std::move(d), slices, {u32(divide_up(gate.N, kTile)), u32(sorted.most_tiles)}, kTileThreads);
+}
+
+void StepRecorder::record_tiles(const MoeDownOp& op, const MoeDownArguments& a, Kernel kernel, const Dispatch& what) {
+  const MetalMatrix& w = matrix(op.down);
+  const SortedPairs& sorted = sort_pairs(op.experts, w.E, what);
+  const int64_t M = rows(op.x), top_k = op.experts.width;
+  const MetalBinding products = bind_shared(kPairProducts, M * top_k * w.N * int64_t{sizeof(float)});
+  kernel.name = kernel_name("moe_down_tiles", op.down);
+  RecordedDispatch d = make(what, kernel, a);
+  d.info.weight_bytes = bytes_of_one(w) * std::min(M * top_k, w.E);
+  d.buffers = {bind(op.x), bind(op.down), bind_vector(op.bias), sorted.pairs, sorted.tiles, products};
+  note_used(sorted.used, M * top_k, bytes_of_one(w));
+  add(std::move(d), {{op.x, shared_slice(kPairs)}, {shared_slice(kPairProducts)}},
+      {u32(divide_up(w.N, kTile)), u32(sorted.most_tiles)}, kTileThreads);
+
+  RecordedDispatch sum = make(what, {"sum_experts"},
+                              SumExpertsArguments{.N = u32(w.N),
+                                                  .top_k = u32(top_k),
+                                                  .weights_stride = stride(op.expert_weights),
+                                                  .out_stride = stride(op.out)});
+  sum.plan.matrices.clear();
+  sum.buffers = {products, bind(op.expert_weights), bind(op.out)};
+  add_elementwise(std::move(sum), {{shared_slice(kPairProducts), op.expert_weights, op.out}, {op.out}}, w.N, M);
 }
 
 }  // namespace nibble

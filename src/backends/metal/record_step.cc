@@ -35,7 +35,15 @@ void StepRecorder::add(RecordedDispatch d, const OpSlices& slices, MetalSize thr
   if (d.needs_barrier) running_ = {};
   running_.reads.insert(running_.reads.end(), slices.reads.begin(), slices.reads.end());
   running_.writes.insert(running_.writes.end(), slices.writes.begin(), slices.writes.end());
+  if (sorted_ && overlap(slices.writes, {sorted_->experts})) sorted_.reset();
   recorded_.dispatches.push_back(std::move(d));
+}
+
+MetalBinding StepRecorder::bind_shared(SharedBuffer which, int64_t bytes) {
+  auto& list = scratch_.shared[which];
+  if (list.empty() || static_cast<int64_t>(list.back()->size()) < bytes)
+    list.push_back(device_.make_buffer(static_cast<size_t>(bytes)));
+  return {list.back().get(), 0};
 }
 
 void StepRecorder::record(const EmbedOp& op, const Dispatch& what) {
@@ -116,8 +124,10 @@ MetalScratch::MetalScratch(const Step& step, MetalDevice& device)
 
 int64_t MetalScratch::bytes() const {
   size_t bytes = tokens->size() + pos->size() + sequence->size() + nothing->size();
-  for (const auto* list : {&buffers, &turns, &partials, &used})
+  for (const auto* list : {&buffers, &turns, &used})
     for (const auto& buffer : *list) bytes += buffer->size();
+  for (const auto& list : shared)
+    for (const auto& buffer : list) bytes += buffer->size();
   return static_cast<int64_t>(bytes);
 }
 

@@ -42,6 +42,21 @@ class StepRecorder {
   void record(const MoeDownOp& op, const Dispatch& what);
   // A buffer for the experts that a dispatch uses, of which `bytes_of_one` are read each.
   MetalBinding bind_used(int64_t count, int64_t bytes_of_one);
+  // The next dispatch uses those experts.
+  void note_used(const MetalBuffer* experts, int64_t count, int64_t bytes_of_one);
+  int64_t bytes_of_expert(const metal_fusion::ExpertGateUp& part) const;
+  void record_tiles(const metal_fusion::ExpertGateUp& part, const GateUpArguments& a, Kernel kernel,
+                    const Dispatch& what);
+  void record_tiles(const MoeDownOp& op, const MoeDownArguments& a, Kernel kernel, const Dispatch& what);
+  // The pairs of a token and an expert, sorted by expert and cut into tiles; a dispatch that does it comes first if the
+  // last ones were others.
+  struct SortedPairs {
+    Slice experts;
+    int64_t most_tiles;
+    MetalBinding pairs, tiles;
+    const MetalBuffer* used;
+  };
+  const SortedPairs& sort_pairs(const Slice& experts, int64_t num_experts, const Dispatch& what);
 
   // ---- heads and the cache: record_attention.cc ----
 
@@ -57,8 +72,6 @@ class StepRecorder {
   };
   // What both kinds of attention have in common: the cache, and how threadgroups share the positions.
   void add_attention(const Dispatch& what, Kernel kernel, AttentionArguments a, int layer, const AttentionOperands& of);
-  // Room for results of parts, [count] floats; the last dispatch that was given it has to be done with it.
-  MetalBinding bind_partials(int64_t count);
   // The kernel for heads of `dim` values, and how many simdgroups it has.
   std::pair<std::string, uint32_t> attention_kernel(int64_t dim) const;
 
@@ -114,8 +127,14 @@ class StepRecorder {
   }
   const KvLayer& kv_layer(int layer) const { return cache_shape_.layers[static_cast<size_t>(layer)]; }
   uint32_t num_rows(int layer) const { return u32(cache_shape_.kept(kv_layer(layer))); }
-  // The cache of a layer counts as a buffer behind those of the step.
+  // At least so many bytes; what it held belongs to dispatches that were recorded before.
+  MetalBinding bind_shared(SharedBuffer which, int64_t bytes);
+
+  // The cache of a layer counts as a buffer behind those of the step, and shared buffers behind those.
   Slice cache_slice(int layer) const { return {static_cast<int>(step_.buffers.size()) + layer, 0, 1}; }
+  Slice shared_slice(SharedBuffer which) const {
+    return {static_cast<int>(step_.buffers.size() + cache_shape_.layers.size()) + which, 0, 1};
+  }
 
   template <class Arguments>
   RecordedDispatch make(const Dispatch& what, const Kernel& kernel, const Arguments& arguments) {
@@ -144,7 +163,8 @@ class StepRecorder {
   MetalKernels& kernels_;
   MetalScratch& scratch_;
   RecordedStep recorded_;
-  OpSlices running_;  // what has been read and written since the last barrier
+  OpSlices running_;                   // what has been read and written since the last barrier
+  std::optional<SortedPairs> sorted_;  // what the shared buffers have
 };
 
 }  // namespace nibble

@@ -37,8 +37,7 @@ static inline float multiply_tile(threadgroup float* memory, thread const Matrix
     threadgroup_barrier(mem_flags::mem_threadgroup);
     if (thread_id < kTile) {
       const ulong row = min(n + thread_id, w.N - 1);
-      const Weights weights =
-          Format::load(w.codes + row * w.code_row_bytes, w.scales + row * w.scale_row_bytes, chunk);
+      const Weights weights = Format::load(w.codes + row * w.code_row_bytes, w.scales + row * w.scale_row_bytes, chunk);
       for (uint k = 0; k < kChunk; k++)
         rows[k * kTileStrideW + thread_id] = weights.v[k / 4][k % 4] * weights.scale[k / 16];
     } else {
@@ -54,8 +53,10 @@ static inline float multiply_tile(threadgroup float* memory, thread const Matrix
     threadgroup_barrier(mem_flags::mem_threadgroup);
     for (uint k = 0; k < kChunk; k += 8) {
       simdgroup_float8x8 left[4], right[4];
-      for (uint i = 0; i < 4; i++) simdgroup_load(left[i], tokens + (quarter_token + i * 8) * kTileStrideX + k, kTileStrideX);
-      for (uint j = 0; j < 4; j++) simdgroup_load(right[j], rows + k * kTileStrideW + quarter_row + j * 8, kTileStrideW);
+      for (uint i = 0; i < 4; i++)
+        simdgroup_load(left[i], tokens + (quarter_token + i * 8) * kTileStrideX + k, kTileStrideX);
+      for (uint j = 0; j < 4; j++)
+        simdgroup_load(right[j], rows + k * kTileStrideW + quarter_row + j * 8, kTileStrideW);
       for (uint i = 0; i < 4; i++)
         for (uint j = 0; j < 4; j++) simdgroup_multiply_accumulate(sums[i][j], left[i], right[j], sums[i][j]);
     }
