@@ -6,6 +6,7 @@
 
 #include "backends/attention_program.h"
 #include "backends/metal/arguments.h"
+#include "backends/packed_program.h"
 
 namespace nibble {
 namespace {
@@ -33,10 +34,22 @@ StepProgram latent_program(int64_t M, int64_t max_len) {
 
 // 64 tokens of 4 heads are threadgroups enough without sharing, one token's are not: both give the same bits.
 void expect_same(const std::function<StepProgram(int64_t M)>& program) {
-  const StepProgram many = program(64);
-  const auto values = backend_values(many, steps_of(64, kPositions));
-  expect_near(values, many.run(*make_reference_backend(), steps_of(64, kPositions)), 2e-5f);
-  EXPECT_EQ(backend_values(program(1), steps_of(1, kPositions)), values);
+  const Runs prompt = steps_of(64, kPositions), tokens = steps_of(1, kPositions);
+  const std::vector<float> expected = program(64).run(*make_reference_backend(), prompt);
+  for (const auto& backend : backends_under_test()) {
+    PackedProgram many(program(64), *backend), one(program(1), *backend);
+    std::vector<float> values;
+    for (const auto& places : prompt) {
+      const std::vector<float> block = many.run(places);
+      values.insert(values.end(), block.begin(), block.end());
+    }
+    expect_near(values, expected, 2e-5f);
+    const size_t width = one.num_values;
+    for (size_t pos = kPositions - 5; pos < kPositions; pos++) {  // once more
+      const auto row = values.begin() + static_cast<std::ptrdiff_t>(pos * width);
+      EXPECT_EQ(one.run(tokens[pos], *many.cache), std::vector<float>(row, row + static_cast<std::ptrdiff_t>(width)));
+    }
+  }
 }
 
 TEST(MetalAttention, ThreadgroupsThatShareAContextChangeNothing) {
@@ -47,6 +60,21 @@ TEST(MetalAttention, ThreadgroupsThatShareAContextChangeNothing) {
 
 TEST(MetalAttention, ThreadgroupsThatShareLatentsChangeNothing) {
   expect_same([](int64_t M) { return latent_program(M, kPositions); });
+}
+
+TEST(MetalAttention, ItIsSharedWhereHeadsAreFewAndPositionsMany) {
+  const auto last_phase = [](int64_t M, int64_t max_len, int64_t window) {
+    const auto backend = std::move(backends_under_test()[0]);
+    const PackedProgram program(attention_program({4, 1, 20, window}, M, max_len, KvCacheType::f16), *backend);
+    return program.phase_names().back();
+  };
+  const std::string alone = "attention (attention_f16_128)", shared = "attention (merge_attention)";
+  EXPECT_EQ(last_phase(1, kAttendPart, 0), alone);
+  EXPECT_EQ(last_phase(1, kAttendPart + 1, 0), shared);
+  EXPECT_EQ(last_phase(63, 4096, 0), shared);
+  EXPECT_EQ(last_phase(64, 4096, 0), alone);
+  EXPECT_EQ(last_phase(1, 4096, 1), alone);
+  EXPECT_EQ(last_phase(1, 4096, 2), shared);  // which may be on both sides of a part's end
 }
 
 // Few positions at the ends of parts; the caches between them are as they were made, all zeros.

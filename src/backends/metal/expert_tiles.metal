@@ -69,7 +69,8 @@ kernel void gate_up_tiles(
     uint2 threadgroup_id [[threadgroup_position_in_grid]],
     uint thread_id [[thread_index_in_threadgroup]],
     uint simdgroup [[simdgroup_index_in_threadgroup]]) {
-  threadgroup float memory[kTileFloats];
+  threadgroup float4 aligned_memory[kTileFloats / 4];
+  threadgroup float* memory = reinterpret_cast<threadgroup float*>(aligned_memory);
   const uint e = tiles[threadgroup_id.y].x, first = tiles[threadgroup_id.y].y, count = tiles[threadgroup_id.y].z;
   if (count == 0) return;
   const Matrix gate = matrix_of(gate_bytes, a.gate, e), up = matrix_of(up_bytes, a.up, e);
@@ -112,7 +113,8 @@ kernel void moe_down_tiles(
     uint2 threadgroup_id [[threadgroup_position_in_grid]],
     uint thread_id [[thread_index_in_threadgroup]],
     uint simdgroup [[simdgroup_index_in_threadgroup]]) {
-  threadgroup float memory[kTileFloats];
+  threadgroup float4 aligned_memory[kTileFloats / 4];
+  threadgroup float* memory = reinterpret_cast<threadgroup float*>(aligned_memory);
   const uint e = tiles[threadgroup_id.y].x, first = tiles[threadgroup_id.y].y, count = tiles[threadgroup_id.y].z;
   if (count == 0) return;
   const Matrix w = matrix_of(w_bytes, a.w, e);

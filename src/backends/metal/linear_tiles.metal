@@ -30,7 +30,8 @@ kernel void linear_tiles(
     uint2 num_threadgroups [[threadgroups_per_grid]],
     uint thread_id [[thread_index_in_threadgroup]],
     uint simdgroup [[simdgroup_index_in_threadgroup]]) {
-  threadgroup float memory[kTileFloats];
+  threadgroup float4 aligned_memory[kTileFloats / 4];
+  threadgroup float* memory = reinterpret_cast<threadgroup float*>(aligned_memory);
   threadgroup float factors[kTile];  // of the norm
   const uint part = threadgroup_id.x >= a.first_threadgroup[2] ? 2 : threadgroup_id.x >= a.first_threadgroup[1] ? 1 : 0;
   const Matrix w = matrix_of(part == 0 ? w0 : part == 1 ? w1 : w2, a.w[part], 0);
@@ -69,7 +70,8 @@ kernel void head_linear_tiles(
     uint3 threadgroup_id [[threadgroup_position_in_grid]],
     uint thread_id [[thread_index_in_threadgroup]],
     uint simdgroup [[simdgroup_index_in_threadgroup]]) {
-  threadgroup float memory[kTileFloats];
+  threadgroup float4 aligned_memory[kTileFloats / 4];
+  threadgroup float* memory = reinterpret_cast<threadgroup float*>(aligned_memory);
   const uint head = threadgroup_id.z, first_n = threadgroup_id.x * kTile, first_m = threadgroup_id.y * kTile;
   const Matrix w = matrix_of(w_bytes, a.w, head);
   device const float* row =

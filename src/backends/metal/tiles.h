@@ -18,7 +18,7 @@ constexpr constant uint kTileStrideX = kChunk + 4, kTileStrideW = kTile + 4;  //
 constexpr constant uint kTileFloats = kTile * kTileStrideX + kChunk * kTileStrideW;  // which is more than kTile²
 constexpr constant uint kTileValues = kTile * kTile / kTileThreads;                  // of a thread, at the end
 
-// memory[i * kTile + j] = x[i] · w[n + j], without the row's factor; a row past the end is the last one again. Thread
+// memory[i * kTile + j], aligned to 16 bytes, = x[i] · w[n + j], without the row's factor; a row past the end is the last one again. Thread
 // kTile + i gives x[i], and its row's sum of squares is returned to it; others give what they like. All threads come here,
 // and nobody reads `memory` any more.
 template <typename Format>
