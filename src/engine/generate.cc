@@ -4,6 +4,8 @@
 #include <chrono>
 #include <optional>
 
+#include "engine/token_stream.h"
+
 namespace nibble {
 
 namespace {
@@ -74,12 +76,14 @@ GenerateResult generate(Session& session, std::span<const int32_t> prompt, const
   Sampler sampler(options.sampling, static_cast<int64_t>(logits.size()));
   for (int32_t token : session.tokens()) sampler.accept(token);
   start = Clock::now();
+  TokenStream stream(session, sampler);
+  std::optional<int32_t> next;
   while (static_cast<int64_t>(result.tokens.size()) < options.max_new_tokens) {
     if (options.stop != nullptr && *options.stop) {
       result.finish_reason = FinishReason::interrupted;
       break;
     }
-    const int32_t token = sampler.sample(logits);
+    const int32_t token = next ? *next : sampler.sample(logits);
     if (std::ranges::find(options.stop_tokens, token) != options.stop_tokens.end()) {
       result.finish_reason = FinishReason::stop;
       break;
@@ -91,11 +95,11 @@ GenerateResult generate(Session& session, std::span<const int32_t> prompt, const
       result.finish_reason = FinishReason::stop;
       break;
     }
-    if (static_cast<int64_t>(result.tokens.size()) == options.max_new_tokens || session.length() == session.max_len())
-      break;
-    logits = session.decode(token);
+    const int64_t num_wanted = options.max_new_tokens - static_cast<int64_t>(result.tokens.size());
+    if (num_wanted == 0 || stream.length() == session.max_len()) break;
+    next = stream.next(token, num_wanted);
     result.decode_steps++;
-    result.bytes_per_token += static_cast<double>(session.bytes_per_token());
+    result.bytes_per_token += static_cast<double>(session.bytes_per_token(stream.length()));
   }
   result.decode_seconds = seconds_since(start);
   if (result.decode_steps > 0) result.bytes_per_token /= static_cast<double>(result.decode_steps);

@@ -26,9 +26,26 @@ Sampler::Sampler(const SamplingOptions& options, int64_t vocab_size)
       probabilities_(static_cast<size_t>(vocab_size)) {
   check_sampling_options(options);
   candidates_.reserve(static_cast<size_t>(vocab_size));
+  draws_.reserve(64);
 }
 
 void Sampler::accept(int32_t token) { seen_[static_cast<size_t>(token)] = true; }
+
+// 53 random bits make the same double on every standard library, which std::uniform_real_distribution does not.
+double Sampler::draw() { return static_cast<double>(random_() >> 11) * 0x1p-53; }
+
+std::optional<TokenChoice> Sampler::choice() const {
+  if (options_.repetition_penalty != 1.0f) return {};
+  return TokenChoice{
+      .temperature = options_.temperature, .top_k = options_.top_k, .top_p = options_.top_p, .min_p = options_.min_p};
+}
+
+std::span<const double> Sampler::draws(int64_t count) {
+  while (static_cast<int64_t>(draws_.size()) < count) draws_.push_back(draw());
+  return {draws_.data(), static_cast<size_t>(count)};
+}
+
+void Sampler::use_draws(int64_t count) { draws_.erase(draws_.begin(), draws_.begin() + count); }
 
 int32_t Sampler::sample(std::span<const float> logits) {
   candidates_.clear();
@@ -63,8 +80,8 @@ int32_t Sampler::sample(std::span<const float> logits) {
                                                 probabilities_[num_kept] >= options_.min_p * probabilities_[0])))
     kept += probabilities_[num_kept++];
 
-  // 53 random bits make the same double on every standard library, which std::uniform_real_distribution does not.
-  double at = static_cast<double>(random_() >> 11) * 0x1p-53 * kept;
+  double at = draws(1)[0] * kept;
+  use_draws(1);
   for (size_t i = 0; i + 1 < num_kept; i++) {
     at -= probabilities_[i];
     if (at < 0) return candidates_[i].token;

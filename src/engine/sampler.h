@@ -7,6 +7,8 @@
 #include <span>
 #include <vector>
 
+#include "ops/token_choice.h"
+
 namespace nibble {
 
 // In the order in which they are applied. The defaults change nothing; temperature 0 takes the best token.
@@ -32,14 +34,24 @@ class Sampler {
   // Tells the penalty that a token is now part of the text.
   void accept(int32_t token);
 
+  // For a device that chooses tokens (CompiledStep::run_ahead): what sample does, or nothing if only the host knows it
+  // (a repetition penalty); and the random numbers of the next `count` choices, valid until the next call of sample or
+  // draws. Choices that the device has made use theirs up.
+  std::optional<TokenChoice> choice() const;
+  std::span<const double> draws(int64_t count);
+  void use_draws(int64_t count);
+
  private:
   struct Candidate {
     float logit;
     int32_t token;
   };
 
+  double draw();  // in [0, 1)
+
   SamplingOptions options_;
   std::mt19937_64 random_;
+  std::vector<double> draws_;  // made for a device and not yet used
   std::vector<bool> seen_;
   std::vector<Candidate> candidates_;
   std::vector<double> probabilities_;

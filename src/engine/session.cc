@@ -88,6 +88,24 @@ std::span<const float> Session::decode(int32_t token) {
   return logits_;
 }
 
+int64_t Session::max_ahead() const {
+  // What is chosen in vain can be forgotten again: no more than the cache has to spare.
+  return std::min({decode_step_->max_ahead(), max_len() - length_, cache_->shape.spare});
+}
+
+int64_t Session::decode_ahead(int32_t token, const TokenChoice& choice, std::span<const double> draws,
+                              std::span<int32_t> tokens) {
+  const auto pos = static_cast<int32_t>(length_), sequence = int32_t{0};
+  const int64_t num_chosen =
+      decode_step_->run_ahead({{&token, 1}, {&pos, 1}, {&sequence, 1}}, *cache_, choice, draws, tokens);
+  longest_ = std::max(longest_, length_ + static_cast<int64_t>(tokens.size()));
+  for (int64_t i = 0; i < num_chosen; i++) {
+    tokens_[static_cast<size_t>(length_++)] = token;
+    token = tokens[static_cast<size_t>(i)];
+  }
+  return num_chosen;
+}
+
 void Session::truncate(int64_t length) {
   length_ = std::min(length_, length);
   if (!cache_->shape.can_resume(longest_, length_)) length_ = 0;
@@ -100,6 +118,8 @@ int64_t Session::keep_prefix(std::span<const int32_t> prompt) {
   return length_;
 }
 
-int64_t Session::bytes_per_token() const { return decode_step_->weight_bytes() + cache_->shape.bytes_read(length_); }
+int64_t Session::bytes_per_token(int64_t length) const {
+  return decode_step_->weight_bytes() + cache_->shape.bytes_read(length);
+}
 
 }  // namespace nibble

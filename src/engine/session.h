@@ -31,6 +31,13 @@ class Session {
   // One step. `token` is within the vocabulary and length() below max_len(). Allocates nothing.
   std::span<const float> decode(int32_t token);
 
+  // Up to draws.size() steps without the host between them, if the backend has such (CompiledStep::run_ahead): puts `token`
+  // and those that are chosen after it into the cache, all but the last, which are as many as it returns.
+  int64_t decode_ahead(int32_t token, const TokenChoice& choice, std::span<const double> draws,
+                       std::span<int32_t> tokens);
+  // How many steps that can be now; 0: decode is the only way.
+  int64_t max_ahead() const;
+
   // The tokens at the positions used so far.
   std::span<const int32_t> tokens() const { return {tokens_.data(), static_cast<size_t>(length_)}; }
 
@@ -42,8 +49,9 @@ class Session {
   // for; forgets the rest, as truncate does. Returns the tokens kept: prompt.subspan of that is what to put through.
   int64_t keep_prefix(std::span<const int32_t> prompt);
 
-  // Bytes that a decode step at the present length reads: packed weights and cached keys and values.
-  int64_t bytes_per_token() const;
+  // Bytes that a decode step at the present, or some other length reads: packed weights and cached keys and values.
+  int64_t bytes_per_token() const { return bytes_per_token(length_); }
+  int64_t bytes_per_token(int64_t length) const;
 
   CompiledStep& decode_step() { return *decode_step_; }
 

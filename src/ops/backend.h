@@ -13,6 +13,7 @@
 
 #include "ops/packed_weight.h"
 #include "ops/step.h"
+#include "ops/token_choice.h"
 #include "weights/weight.h"
 
 namespace nibble {
@@ -120,6 +121,20 @@ class CompiledStep {
 
   // Runs the step. Writes the logits, [rows, vocabulary], and the cache. Allocates nothing and throws nothing.
   virtual void run(const StepInputs& inputs, KvCache& cache, std::span<float> logits) = 0;
+
+  // Optional, for a step of one token: up to max_ahead() runs (0: it has none of this) without the host between them. The
+  // first is that of `inputs`; each other one has the next position, and the token chosen from the logits of the one
+  // before it. draws[i], in [0, 1), is the random number of choice i, which is written to tokens[i]; both have an element
+  // for each run.
+  //
+  // Returns how many of the tokens, the first ones, are what the host's Sampler takes of the same logits and numbers. That
+  // is fewer than all where rounding could make a difference, and none where the backend knows no such choice: what
+  // comes after is no result, and what the cache has of those positions is to be written again.
+  virtual int64_t max_ahead() const { return 0; }
+  virtual int64_t run_ahead(const StepInputs& /*inputs*/, KvCache&, const TokenChoice&,
+                            std::span<const double> /*draws*/, std::span<int32_t> /*tokens*/) {
+    return 0;
+  }
 
   // Bytes of packed weights that one run reads, as if no two tokens chose the same expert; and that the last run did
   // read, an expert once for all tokens that chose it. And of the buffers that it keeps.

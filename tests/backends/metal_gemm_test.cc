@@ -1,13 +1,15 @@
-// The Metal kernels of dispatch_gemm_fp4, run on the executor, against the slow twin; and the choice among them.
+// dispatch_gemm_fp4 on a Metal device, against the slow twin; and the choice among its kernels.
 #include <cmath>
+#include <cstring>
+#include <functional>
+#include <optional>
 
 #include <gtest/gtest.h>
 
 #include "backends/gemm_cases.h"
-#include "backends/metal/gemm_fp4_plan.h"
+#include "backends/metal/gemm_fp4.h"
+#include "backends/metal_devices.h"
 #include "base/error.h"
-#include "base/worker_pool.h"
-#include "simt/metal/kernels.h"
 
 namespace nibble {
 namespace {
@@ -18,45 +20,59 @@ constexpr bool kIsSlow = true;
 constexpr bool kIsSlow = false;
 #endif
 
-template <class T>
-simt::BoundBuffer bound(const T* data, size_t count) {
-  return {const_cast<T*>(data), count * sizeof(T)};
-}
-
-// C of the plan, half or float, and nothing but C written.
-template <class T>
-std::vector<T> run(const MetalGemmPlan& plan, const GemmOperands& operands, simt::LaneOrder order) {
-  static WorkerPool pool(2);
-  std::vector<T> C(static_cast<size_t>(operands.M * operands.N));
-  std::vector<float> partials(plan.partial_bytes / sizeof(float));
-  for (int i = 0; i < plan.num_dispatches; i++) {
-    const MetalGemmDispatch& d = plan.dispatches[i];
-    const bool is_last = i + 1 == plan.num_dispatches;
-    simt::Arguments a;
-    const metal_arguments::GemmFp4Arguments& g = plan.arguments;
-    if (is_last && i > 0) {
-      a.buffers[0] = bound(partials.data(), partials.size());
-      a.buffers[1] = bound(C.data(), C.size());
-      a.buffers[2] = bound(&g, 1);
-    } else {
-      a.buffers[0] = bound(operands.A.data(), operands.A.size());
-      a.buffers[1] = bound(operands.B.data(), operands.B.size());
-      a.buffers[2] = bound(operands.scales.data(), operands.scales.size());
-      a.buffers[3] = is_last ? bound(C.data(), C.size()) : bound(partials.data(), partials.size());
-      a.buffers[4] = bound(&g, 1);
-    }
-    if (d.kernel == MetalGemmKernel::decode_gemv_fp4_wide) {
-      const uint32_t* sizes[] = {&g.M, &g.N, &g.K, &g.group_size};
-      for (size_t j = 0; j < 4; j++) a.buffers[4 + j] = bound(sizes[j], 1);
-    }
-    simt::dispatch(simt::make_pipeline(metal_gemm_kernel_name(d.kernel)), a,
-                   {.threadgroups = {d.threadgroups[0], d.threadgroups[1], d.threadgroups[2]},
-                    .threads = {d.threads},
-                    .workers = &pool,
-                    .order = order});
+// A device with operands in its memory; C is half or float.
+class DeviceGemm {
+ public:
+  DeviceGemm(MetalDevice& device, const GemmOperands& operands) : device_(device), kernels_(device) {
+    gemm.M = operands.M;
+    gemm.N = operands.N;
+    gemm.K = operands.K;
+    gemm.group_size = operands.group_size;
+    gemm.A = put(operands.A);
+    gemm.B = put(operands.B);
+    gemm.scales = put(operands.scales);
   }
-  return C;
-}
+  template <class T>
+  std::vector<T> run(const std::function<MetalGemmPlan(bool is_float)>& plan) {
+    make_c<T>();
+    run_gemm_fp4_plan(device_, kernels_, gemm, plan(gemm.is_float));
+    return c<T>();
+  }
+  // On the route that the device's own choice is, or on another.
+  template <class T>
+  std::vector<T> run(std::optional<GemmRoute> route = {}) {
+    make_c<T>();
+    if (route)
+      gemm_fp4_on_route(device_, kernels_, gemm, *route);
+    else
+      gemm_fp4(device_, kernels_, gemm);
+    return c<T>();
+  }
+
+  MetalGemmFp4 gemm;
+
+ private:
+  template <class T>
+  MetalBinding put(const std::vector<T>& values) {
+    buffers_.push_back(device_.make_buffer(values.size() * sizeof(T)));
+    if (!values.empty()) std::memcpy(buffers_.back()->data(), values.data(), values.size() * sizeof(T));
+    return {buffers_.back().get(), 0};
+  }
+  template <class T>
+  void make_c() {
+    gemm.is_float = sizeof(T) == 4;
+    gemm.C = put(std::vector<T>(static_cast<size_t>(gemm.M * gemm.N)));
+  }
+  template <class T>
+  std::vector<T> c() const {
+    const T* values = gemm.C.buffer->as<T>();
+    return {values, values + gemm.M * gemm.N};
+  }
+
+  MetalDevice& device_;
+  MetalKernels kernels_;
+  std::vector<std::unique_ptr<MetalBuffer>> buffers_;
+};
 
 MetalGemmPlan one_dispatch(const GemmShape& shape) {
   MetalGemmPlan plan = plan_gemm_fp4_metal(GemmRoute::marlin_gemm_fp4, 1, shape.N, shape.K, shape.group_size, false);
@@ -100,8 +116,9 @@ TEST(MetalGemmFp4, TheWideKernelGivesTheProduct) {
         const GemmShape shape{N, K, group_size};
         const GemmOperands operands(shape, 1, seed++);
         const std::vector<GemmElement> wanted = slow_twin(operands);
-        for (simt::LaneOrder order : simt::kLaneOrders)
-          expect_near(run<Half>(one_dispatch(shape), operands, order), wanted, text("wide", 1, shape));
+        for (const auto& device : devices_under_test())
+          expect_near(DeviceGemm(*device, operands).run<Half>([&](bool) { return one_dispatch(shape); }), wanted,
+                      text("wide", 1, shape));
       }
     }
   }
@@ -119,9 +136,10 @@ TEST(MetalGemmFp4, EveryCodeTimesEveryScale) {
     operands.B[all.size() + n] = 0xFEDCBA98;
     operands.scales[n].bits = all[n];
   }
+  const auto device = std::move(devices_under_test()[0]);
   for (uint32_t code = 0; code < 16; code++) {
     for (uint32_t k = 0; k < 16; k++) operands.A[k].bits = float_to_half(k == code ? 1.0f : 0.0f);
-    const std::vector<Half> C = run<Half>(one_dispatch(shape), operands, simt::LaneOrder::ascending);
+    const std::vector<Half> C = DeviceGemm(*device, operands).run<Half>([&](bool) { return one_dispatch(shape); });
     for (size_t n = 0; n < all.size(); n++) {
       const float wanted = e2m1_to_float(code) * half_to_float(all[n]);
       ASSERT_EQ(half_to_float(C[n].bits), half_to_float(float_to_half(wanted)))
@@ -141,18 +159,63 @@ TEST(MetalGemmFp4, EveryRouteGivesTheProduct) {
       const std::vector<GemmElement> wanted = slow_twin(operands);
       for (GemmRoute route :
            {GemmRoute::decode_gemv_fp4_wide, GemmRoute::batched_gemv_fp4, GemmRoute::marlin_gemm_fp4}) {
-        const auto plan = [&](bool is_float) {
-          return plan_gemm_fp4_metal(route, M, shape.N, shape.K, shape.group_size, is_float);
-        };
-        const std::vector<float> first = run<float>(plan(true), operands, simt::LaneOrder::ascending);
+        std::vector<float> first;
+        std::vector<Half> halves;
+        for (const auto& device : devices_under_test()) {
+          DeviceGemm gemm(*device, operands);
+          const std::vector<float> C = gemm.run<float>(route);
+          if (first.empty()) first = C;
+          EXPECT_EQ(C, first);
+          if (halves.empty()) halves = gemm.run<Half>(route);
+        }
         expect_near(first, wanted, text(gemm_route_name(route), M, shape));
-        EXPECT_EQ(run<float>(plan(true), operands, simt::LaneOrder::descending), first);
-        EXPECT_EQ(run<float>(plan(true), operands, simt::LaneOrder::shuffled), first);
-        const std::vector<Half> halves = run<Half>(plan(false), operands, simt::LaneOrder::shuffled);
         for (size_t i = 0; i < first.size(); i++) ASSERT_EQ(halves[i].bits, float_to_half(first[i]));
       }
     }
   }
+}
+
+TEST(MetalGemmFp4, GoesTheWayOfItsChoice) {
+  for (const GemmShape& shape : {GemmShape{65, 136, 64}, {3, 8, 128}, {0, 64, 32}, {5, 0, 32}}) {
+    for (int64_t M : {0, 1, 8, 9}) {
+      const GemmOperands operands(shape, M, static_cast<uint32_t>(M + 1));
+      for (const auto& device : devices_under_test()) {
+        DeviceGemm gemm(*device, operands);
+        const std::vector<float> C = gemm.run<float>();
+        expect_near(C, slow_twin(operands), text("chosen", M, shape));
+        EXPECT_EQ(C, gemm.run<float>(choose_gemm_fp4_metal(M, shape.N, shape.K)));
+      }
+    }
+  }
+}
+
+TEST(MetalGemmFp4, WhatDoesNotFitIsAnError) {
+  const auto device = std::move(devices_under_test()[0]);
+  MetalKernels kernels(*device);
+  const GemmOperands operands({64, 64, 32}, 2, 1);
+  const auto message = [&](const std::function<void(MetalGemmFp4&)>& change) -> std::string {
+    DeviceGemm gemm(*device, operands);
+    gemm.run<float>();
+    change(gemm.gemm);
+    try {
+      gemm_fp4(*device, kernels, gemm.gemm);
+    } catch (const InputError& error) {
+      return error.what();
+    }
+    return "";
+  };
+  EXPECT_EQ(message([](MetalGemmFp4&) {}), "");
+  EXPECT_EQ(message([](MetalGemmFp4& g) { g.M = -1; }), "gemm_fp4: M is -1, 0 or more expected");
+  EXPECT_EQ(message([](MetalGemmFp4& g) { g.K = 60; }), "gemm_fp4: K is 60, a multiple of 8 expected");
+  EXPECT_EQ(message([](MetalGemmFp4& g) { g.group_size = 16; }), "gemm_fp4: group_size is 16, 32, 64 or 128 expected");
+  EXPECT_EQ(message([](MetalGemmFp4& g) { g.M = 3; }),
+            "gemm_fp4: A begins at byte 0 of 256, 384 bytes from there on expected");
+  EXPECT_EQ(message([](MetalGemmFp4& g) { g.B.first_byte = 4; }),
+            "gemm_fp4: B begins at byte 4, a multiple of 16 expected");
+  EXPECT_EQ(message([](MetalGemmFp4& g) { g.scales.buffer = nullptr; }),
+            "gemm_fp4: scales has no buffer, 256 bytes expected");
+  EXPECT_EQ(message([](MetalGemmFp4& g) { g.C.first_byte = 512; }),
+            "gemm_fp4: C begins at byte 512 of 512, 512 bytes from there on expected");
 }
 
 TEST(MetalGemmPlan, RoutesByTokens) {

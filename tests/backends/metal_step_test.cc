@@ -1,33 +1,11 @@
 // What a step on Metal says of itself.
 #include <gtest/gtest.h>
 
+#include "backends/packed_program.h"
 #include "backends/step_comparison.h"
 
 namespace nibble {
 namespace {
-
-// A step with its packed weights, of which the bytes are asked.
-struct PackedProgram {
-  PackedProgram(const StepProgram& p, Backend& backend) : packed(p.pack(backend)) {
-    for (const auto& weight : packed) pointers.push_back(weight.get());
-    step = backend.compile(p.step, pointers, p.cache_shape);
-    cache = backend.make_kv_cache(p.cache_shape);
-  }
-  void run(const std::vector<Place>& places, size_t num_logits) {
-    std::vector<int32_t> tokens, pos, sequence;
-    for (const Place& place : places) {
-      tokens.push_back(place.token);
-      pos.push_back(place.pos);
-      sequence.push_back(place.sequence);
-    }
-    std::vector<float> logits(num_logits);
-    step->run({tokens, pos, sequence}, *cache, logits);
-  }
-  std::vector<std::unique_ptr<PackedWeight>> packed;
-  std::vector<const PackedWeight*> pointers;
-  std::unique_ptr<CompiledStep> step;
-  std::unique_ptr<KvCache> cache;
-};
 
 TEST(MetalStep, PhasesBytesAndProfiling) {
   StepProgram p(1);
@@ -49,15 +27,15 @@ TEST(MetalStep, PhasesBytesAndProfiling) {
   EXPECT_EQ(program.step->phases()[1].name, "rms_norm + linear (linear_mxfp4)");
   EXPECT_EQ(program.step->phases()[1].weight_bytes, bytes);
 
-  program.run({{3}}, 37);
+  program.run({{3}});
   EXPECT_EQ(program.step->phases()[1].seconds, 0);
   program.step->set_profiling(true);
-  program.run({{3}}, 37);
+  program.run({{3}});
   const Phase phase = program.step->phases()[1];
   EXPECT_GT(phase.seconds, 0);
   EXPECT_EQ(phase.read_bytes, bytes);
   program.step->set_profiling(false);
-  program.run({{3}}, 37);
+  program.run({{3}});
   EXPECT_EQ(program.step->phases()[1].seconds, phase.seconds);
 }
 
@@ -77,7 +55,7 @@ TEST(MetalStep, AnExpertThatSeveralTokensChoseCountsOnce) {
   int64_t one = 0;
   for (WeightId w : {gate, up, down}) one += program.packed[static_cast<size_t>(w.index)]->bytes / 5;
   EXPECT_EQ(program.step->weight_bytes(), 5 * one);  // as if no two tokens chose the same
-  program.run({{0}, {1, 1}, {2, 2}, {3, 3}}, 4 * 32);
+  program.run({{0}, {1, 1}, {2, 2}, {3, 3}});
   EXPECT_EQ(program.step->last_weight_bytes(), 3 * one);
   const auto phases = program.step->phases();
   EXPECT_EQ(phases[phases.size() - 2].name, "moe_gate_up (gate_up_nvfp4)");

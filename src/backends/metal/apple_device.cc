@@ -132,9 +132,11 @@ class AppleDevice final : public MetalDevice {
   }
   void dispatch(const MetalDispatch& d) override {
     encoder_->setComputePipelineState(static_cast<const AppleKernel*>(d.kernel)->pipeline.get());
-    encoder_->setBytes(d.arguments.data(), d.arguments.size(), 0);
+    const size_t first = d.arguments.empty() ? 0 : 1;
+    if (first == 1) encoder_->setBytes(d.arguments.data(), d.arguments.size(), 0);
     for (size_t i = 0; i < d.buffers.size(); i++)
-      encoder_->setBuffer(static_cast<const AppleBuffer*>(d.buffers[i].buffer)->get(), d.buffers[i].first_byte, i + 1);
+      encoder_->setBuffer(static_cast<const AppleBuffer*>(d.buffers[i].buffer)->get(), d.buffers[i].first_byte,
+                          i + first);
     encoder_->dispatchThreadgroups({d.threadgroups.x, d.threadgroups.y, d.threadgroups.z}, {d.threads, 1, 1});
   }
   void barrier() override { encoder_->memoryBarrier(MTL::BarrierScopeBuffers); }

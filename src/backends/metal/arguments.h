@@ -26,7 +26,15 @@ enum : uint32_t {
   kThreads = 64,       // of a threadgroup where every thread has one value
   kMostParts = 3,      // matrices of one dispatch
   kTokenBlock = 4,     // tokens that one decoding of a matrix serves, where there are several
+  kTile = 64,          // tokens, and rows of a matrix, that a threadgroup multiplies where there are many tokens
+  kTileThreads = 128,
+  kSortThreads = 256,  // of the threadgroup that sorts pairs of a token and an expert
   kMostExperts = 1024,
+  kAttendPart = 256,     // positions that attention takes in one go
+  kMostAhead = 8,        // tokens that one command buffer decodes
+  kSlice = 1024,         // logits of which a threadgroup takes the best
+  kCandidates = 128,     // tokens among which one is drawn
+  kChooseThreads = 256,  // of a threadgroup that looks for the best
 };
 
 // ---- what is known when a kernel is made ----
@@ -47,6 +55,7 @@ enum FunctionConstant : uint32_t {
   kIsLatent,
   kIsInterleaved,
   kIsSigmoid,
+  kSplits,  // threadgroups share the positions of a head
   kNumFunctionConstants,
 };
 
@@ -119,8 +128,9 @@ struct AttentionArguments {
   uint32_t q_rope_stride, q_rope_head_stride, q_rope_first;  // of latent attention: where a head's rotated part is
   uint32_t k_width, v_width, num_rows, window;
   float scale;
+  uint32_t num_heads, num_splits, most_parts;  // threadgroups that share the parts of a head; parts that there may be
 };
-static_assert(sizeof(AttentionArguments) == 52, "the same for host and shader");
+static_assert(sizeof(AttentionArguments) == 64, "the same for host and shader");
 
 struct SwigluArguments {
   uint32_t width, gate_stride, up_stride, out_stride;
@@ -147,6 +157,27 @@ struct MoeDownArguments {
   uint32_t K, x_stride, out_stride, experts_stride, weights_stride, top_k;
 };
 static_assert(sizeof(MoeDownArguments) == 56, "the same for host and shader");
+
+struct SortPairsArguments {
+  uint32_t M, top_k, num_experts, experts_stride, most_tiles;
+};
+static_assert(sizeof(SortPairsArguments) == 20, "the same for host and shader");
+
+struct SumExpertsArguments {
+  uint32_t N, top_k, weights_stride, out_stride;
+};
+static_assert(sizeof(SumExpertsArguments) == 16, "the same for host and shader");
+
+struct ChooseArguments {  // of the next token
+  uint32_t N, num_slices, top_k;
+  float temperature, top_p, min_p;
+};
+static_assert(sizeof(ChooseArguments) == 24, "the same for host and shader");
+
+struct MergeArguments {
+  uint32_t num_lists;  // of kCandidates each
+};
+static_assert(sizeof(MergeArguments) == 4, "the same for host and shader");
 
 struct CopyRowsArguments {
   uint32_t width, x_stride, out_stride, first_row;

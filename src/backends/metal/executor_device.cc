@@ -63,10 +63,11 @@ class ExecutorDevice final : public MetalDevice {
  private:
   void run(const MetalDispatch& d) {
     simt::Arguments arguments;
-    arguments.buffers[0] = {const_cast<uint8_t*>(d.arguments.data()), d.arguments.size()};
+    const size_t first = d.arguments.empty() ? 0 : 1;
+    if (first == 1) arguments.buffers[0] = {const_cast<uint8_t*>(d.arguments.data()), d.arguments.size()};
     for (size_t i = 0; i < d.buffers.size(); i++)
-      arguments.buffers[i + 1] = {d.buffers[i].buffer->data() + d.buffers[i].first_byte,
-                                  d.buffers[i].buffer->size() - d.buffers[i].first_byte};
+      arguments.buffers[i + first] = {d.buffers[i].buffer->data() + d.buffers[i].first_byte,
+                                      d.buffers[i].buffer->size() - d.buffers[i].first_byte};
     simt::dispatch(static_cast<const ExecutorKernel*>(d.kernel)->pipeline, arguments,
                    {.threadgroups = {d.threadgroups.x, d.threadgroups.y, d.threadgroups.z},
                     .threads = {d.threads, 1, 1},

@@ -6,24 +6,17 @@
 //         order of the token's choice.
 #include <metal_stdlib>
 
+#include "backends/metal/expert_activation.h"
 #include "backends/metal/rows.h"
 
 using namespace metal;
 using namespace nibble;
 
 constant bool has_norm [[function_constant(kHasNorm)]];
-constant bool clamped [[function_constant(kClamped)]];
 constant bool only_gate [[function_constant(kOnlyGate)]];
 constant bool only_up [[function_constant(kOnlyUp)]];
 constant bool has_experts [[function_constant(kHasExperts)]];
 constant bool has_down_bias [[function_constant(kHasBias)]];
-
-static inline float activate(float gate, float up, constant GateUpArguments& a) {
-  if (!clamped) return gate / (1.0f + exp(-gate)) * up;
-  gate = min(gate, a.limit);
-  up = clamp(up, -a.limit, a.limit);
-  return gate / (1.0f + exp(-a.alpha * gate)) * (up + 1.0f);
-}
 
 template <typename Format>
 kernel void gate_up(

@@ -51,7 +51,8 @@ struct MetalBinding {
   size_t first_byte = 0;
 };
 
-// One kernel over a grid. Parameter 0 is the arguments, the next ones are the buffers, in their order.
+// One kernel over a grid. Parameter 0 is the arguments, the next ones are the buffers, in their order; without arguments
+// the buffers are all parameters.
 struct MetalDispatch {
   const MetalKernel* kernel = nullptr;
   std::span<const uint8_t> arguments;

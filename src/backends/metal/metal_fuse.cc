@@ -40,11 +40,13 @@ bool add_linears(const Step& step, size_t& i, const FormatOf& format, std::vecto
   if (linears.empty()) throw std::logic_error("a recorded linear's out overlaps its x");
   size_t next = i + linears.size() + (norm != nullptr ? 1 : 0);
 
+  const int64_t M = step.num_rows(step.buffers[static_cast<size_t>(first->x.buffer)].rows);
   const SwigluOp* swiglu = op_at<SwigluOp>(step, next);
-  const bool is_pair =
-      swiglu != nullptr && linears.size() == 2 && swiglu->gate == linears[0].out && swiglu->up == linears[1].out &&
-      !swiglu->out.overlaps(first->x) && format(linears[0].w) == format(linears[1].w) && !linears[0].accumulate &&
-      !linears[1].accumulate && is_dead(step, next + 1, swiglu->gate) && is_dead(step, next + 1, swiglu->up);
+  const bool is_pair = swiglu != nullptr && !takes_tiles(M) && linears.size() == 2 && swiglu->gate == linears[0].out &&
+                       swiglu->up == linears[1].out && !swiglu->out.overlaps(first->x) &&
+                       format(linears[0].w) == format(linears[1].w) && !linears[0].accumulate &&
+                       !linears[1].accumulate && is_dead(step, next + 1, swiglu->gate) &&
+                       is_dead(step, next + 1, swiglu->up);
   if (norm != nullptr) {
     // All threadgroups read the norm's x while some have written their results.
     const bool is_kept = !is_dead(step, next, norm->out);

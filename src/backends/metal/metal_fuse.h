@@ -43,6 +43,14 @@ struct ExpertGateUp {
   int part = 0;  // 0: both at once
 };
 
+// Whether so many tokens go through a matrix in tiles of 64 (tiles.h) rather than four by four (rows.h). By reason, not by
+// measurement: a tile computes 64 tokens whatever their number is, and from here on more than half of it is for something.
+inline bool takes_tiles(int64_t M) { return M > 32; }
+
+// The same for experts, whose rows each pair of a token and an expert reads anew without tiles: from a quarter on, if all
+// are chosen equally often.
+inline bool takes_expert_tiles(int64_t num_pairs, int64_t num_experts) { return num_pairs > 16 * num_experts; }
+
 using Dispatch =
     std::variant<Linears, DenseGateUp, Heads, ExpertGateUp, EmbedOp, RmsNormOp, RopeOp, KvAppendOp, AttentionOp,
                  HeadLinearOp, LatentAttentionOp, SwigluOp, RouteOp, MoeDownOp, SelectLogitsOp>;

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <optional>
 
+#include "backends/metal/choose_token.h"
 #include "backends/metal/metal_kv_cache.h"
 #include "backends/metal/metal_matrix.h"
 #include "backends/metal/record_step.h"
@@ -20,25 +22,20 @@ class MetalStep final : public CompiledStep {
             MetalDevice& device, MetalKernels& kernels)
       : step_(step),
         device_(device),
+        kernels_(kernels),
         scratch_(step_, device),
         recorded_(record_step(step_, weights, cache_shape, device, kernels, scratch_)) {}
 
   void run(const StepInputs& inputs, KvCache& cache, std::span<float> logits) override {
-    auto& metal_cache = static_cast<MetalKvCache&>(cache);
-    std::ranges::copy(inputs.tokens, scratch_.tokens->as<int32_t>());
-    std::ranges::copy(inputs.pos, scratch_.pos->as<int32_t>());
-    std::ranges::copy(inputs.sequence, scratch_.sequence->as<int32_t>());
-    for (size_t r = 0; r < scratch_.turns.size(); r++) fill_turns(r, inputs.pos);
-    for (RecordedDispatch& d : recorded_.dispatches)
-      for (const CachePlane& plane : d.planes)
-        d.buffers[plane.binding] = {(plane.is_k ? metal_cache.k : metal_cache.v)[plane.layer].get(), 0};
+    write_inputs(inputs, cache);
+    for (size_t r = 0; r < scratch_.turns.size(); r++) fill_turns(r, inputs.pos, 0);
     if (profiling_) {
       run_one_by_one();
     } else {
       device_.begin();
       for (const RecordedDispatch& d : recorded_.dispatches) {
         if (d.needs_barrier) device_.barrier();
-        encode(d);
+        encode(d, d.buffers);
       }
       device_.finish();
     }
@@ -47,6 +44,29 @@ class MetalStep final : public CompiledStep {
     for (int64_t m = 0; m < num_rows; m++)
       std::copy_n(scratch_.buffers[b]->as<float>() + m * scratch_.strides[b] + step_.logits.first, step_.logits.width,
                   logits.data() + m * step_.logits.width);
+  }
+
+  int64_t max_ahead() const override { return scratch_.num_ahead > 1 && !profiling_ ? scratch_.num_ahead : 0; }
+  int64_t run_ahead(const StepInputs& inputs, KvCache& cache, const TokenChoice& choice, std::span<const double> draws,
+                    std::span<int32_t> tokens) override {
+    if (max_ahead() == 0 || !TokenChooser::knows(choice, step_.logits.width)) return 0;
+    if (!chooser_)
+      chooser_.emplace(logits_at(), step_.logits.width, MetalBinding{scratch_.tokens.get(), 0}, device_, kernels_);
+    write_inputs(inputs, cache);
+    chooser_->prepare(choice, draws);
+    bind_ahead(inputs.pos[0], tokens.size());
+    device_.begin();
+    auto buffers = ahead_buffers_.begin();
+    for (size_t i = 0; i < tokens.size(); i++) {
+      for (const RecordedDispatch& d : recorded_.dispatches) {
+        if (d.needs_barrier || &d == recorded_.dispatches.data()) device_.barrier();
+        encode(d, {buffers, d.buffers.size()});
+        buffers += static_cast<std::ptrdiff_t>(d.buffers.size());
+      }
+      chooser_->encode(i);
+    }
+    device_.finish();
+    return chooser_->read(tokens);
   }
 
   int64_t weight_bytes() const override {
@@ -60,7 +80,7 @@ class MetalStep final : public CompiledStep {
       bytes += bytes_read(used) - recorded_.dispatches[used.dispatch].info.weight_bytes;
     return bytes;
   }
-  int64_t scratch_bytes() const override { return scratch_.bytes(); }
+  int64_t scratch_bytes() const override { return scratch_.bytes() + (chooser_ ? chooser_->bytes() : 0); }
   std::vector<Phase> phases() const override {
     std::vector<Phase> infos;
     for (const RecordedDispatch& d : recorded_.dispatches) infos.push_back(d.info);
@@ -71,19 +91,50 @@ class MetalStep final : public CompiledStep {
  private:
   // ---- a run ----
 
-  void encode(const RecordedDispatch& d) {
+  // The same for each of the runs of a command buffer.
+  void write_inputs(const StepInputs& inputs, KvCache& cache) {
+    auto& metal_cache = static_cast<MetalKvCache&>(cache);
+    std::ranges::copy(inputs.tokens, scratch_.tokens->as<int32_t>());
+    std::ranges::copy(inputs.pos, scratch_.pos->as<int32_t>());
+    std::ranges::copy(inputs.sequence, scratch_.sequence->as<int32_t>());
+    for (RecordedDispatch& d : recorded_.dispatches)
+      for (const CachePlane& plane : d.planes)
+        d.buffers[plane.binding] = {(plane.is_k ? metal_cache.k : metal_cache.v)[plane.layer].get(), 0};
+  }
+  void encode(const RecordedDispatch& d, std::span<const MetalBinding> buffers) {
     device_.dispatch({.kernel = d.kernel,
                       .arguments = d.arguments,
-                      .buffers = d.buffers,
+                      .buffers = buffers,
                       .threadgroups = d.threadgroups,
                       .threads = d.threads});
+  }
+  MetalBinding logits_at() const {
+    return {scratch_.buffers[static_cast<size_t>(step_.logits.buffer)].get(),
+            static_cast<size_t>(step_.logits.first) * sizeof(float)};
+  }
+  // The buffers of `count` runs of one token, from position `pos` on: each has its own position and angles, and all else in
+  // common.
+  void bind_ahead(int32_t pos, size_t count) {
+    ahead_buffers_.clear();
+    for (size_t i = 0; i < count; i++) {
+      const int32_t own = scratch_.pos->as<int32_t>()[i] = pos + static_cast<int32_t>(i);
+      for (size_t r = 0; r < scratch_.turns.size(); r++) fill_turns(r, {&own, 1}, i);
+      for (const RecordedDispatch& d : recorded_.dispatches) {
+        for (MetalBinding b : d.buffers) {
+          if (b.buffer == scratch_.pos.get()) b.first_byte += i * sizeof(int32_t);
+          for (size_t r = 0; r < scratch_.turns.size(); r++)
+            if (b.buffer == scratch_.turns[r].get()) b.first_byte += i * turns_of_run(r) * sizeof(float);
+          ahead_buffers_.push_back(b);
+        }
+      }
+    }
   }
   // A command buffer for each dispatch: their times include what it costs to begin and to end one.
   void run_one_by_one() {
     for (RecordedDispatch& d : recorded_.dispatches) {
       const auto start = Clock::now();
       device_.begin();
-      encode(d);
+      encode(d, d.buffers);
       device_.finish();
       d.info.seconds += std::chrono::duration<double>(Clock::now() - start).count();
       d.info.read_bytes += d.info.weight_bytes;
@@ -93,11 +144,13 @@ class MetalStep final : public CompiledStep {
       info.read_bytes += bytes_read(used) - info.weight_bytes;
     }
   }
-  // The cosine and sine of each token's angles, [M, pairs] each. On the host, in double: angles may be large.
-  void fill_turns(size_t r, std::span<const int32_t> pos) {
+  size_t turns_of_run(size_t r) const { return 2 * static_cast<size_t>(step_.M) * step_.rotations[r].inv_freq.size(); }
+  // The cosine and sine of each token's angles, [M, pairs] each, for the given run of a command buffer. On the host, in
+  // double: angles may be large.
+  void fill_turns(size_t r, std::span<const int32_t> pos, size_t run) {
     const Rotation& rotation = step_.rotations[r];
     const size_t pairs = rotation.inv_freq.size();
-    float* cosine = scratch_.turns[r]->as<float>();
+    float* cosine = scratch_.turns[r]->as<float>() + run * turns_of_run(r);
     float* sine = cosine + static_cast<size_t>(step_.M) * pairs;
     for (size_t m = 0; m < pos.size(); m++) {
       for (size_t i = 0; i < pairs; i++) {
@@ -116,8 +169,11 @@ class MetalStep final : public CompiledStep {
 
   const Step step_;
   MetalDevice& device_;
+  MetalKernels& kernels_;
   MetalScratch scratch_;
   RecordedStep recorded_;
+  std::optional<TokenChooser> chooser_;      // from the first run ahead on
+  std::vector<MetalBinding> ahead_buffers_;  // of each dispatch of each run
   bool profiling_ = false;
 };
 

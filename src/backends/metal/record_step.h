@@ -1,6 +1,7 @@
 // From the dispatches of a fused step to what a device takes: kernels, arguments, buffers, grids, and where barriers stand.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <span>
 #include <vector>
@@ -11,16 +12,28 @@
 
 namespace nibble {
 
+// What a dispatch leaves for the next one and no op knows of; all layers use the same.
+enum SharedBuffer : uint8_t {
+  kAttentionParts,  // [M, heads, parts, 2 + values]: attention.metal
+  kPairs,           // [M * top_k]: expert_tiles.metal
+  kTiles,           // of those
+  kPairProducts,    // [M * top_k, N]
+  kNumSharedBuffers,
+};
+
 // The buffers that a compiled step keeps.
 struct MetalScratch {
   MetalScratch(const Step& step, MetalDevice& device);
 
-  std::vector<int64_t> strides;                        // by StepBuffer, in floats
+  int64_t num_ahead;             // runs that one command buffer may have: kMostAhead for one token, else 1
+  std::vector<int64_t> strides;  // by StepBuffer, in floats
   std::vector<std::unique_ptr<MetalBuffer>> buffers;   // by StepBuffer
-  std::vector<std::unique_ptr<MetalBuffer>> turns;     // by Rotation: cosines, then sines, [M, pairs] each
-  std::unique_ptr<MetalBuffer> tokens, pos, sequence;  // [M]
+  std::vector<std::unique_ptr<MetalBuffer>> turns;     // by Rotation, [num_ahead]: cosines, then sines, [M, pairs] each
+  std::unique_ptr<MetalBuffer> tokens, pos, sequence;  // [M]; pos [num_ahead, M]
   std::unique_ptr<MetalBuffer> nothing;                // for parameters that a kernel does not read
-  std::vector<std::unique_ptr<MetalBuffer>> used;      // experts that dispatches used, [M, top_k]
+  // By SharedBuffer, as many as sizes were asked for: the last is the largest, and is used from its making on.
+  std::array<std::vector<std::unique_ptr<MetalBuffer>>, kNumSharedBuffers> shared;
+  std::vector<std::unique_ptr<MetalBuffer>> used;  // experts that dispatches used, [M, top_k]
 
   int64_t bytes() const;
 };

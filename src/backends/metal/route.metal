@@ -5,17 +5,14 @@
 #include <metal_stdlib>
 
 #include "backends/metal/arguments.h"
+#include "backends/metal/ordered_floats.h"
 
 using namespace metal;
 using namespace nibble;
 
 constant bool is_sigmoid [[function_constant(kIsSigmoid)]];
 
-static inline uint key_of(float x) {
-  if (isnan(x)) x = -INFINITY;
-  const uint bits = as_type<uint>(x == 0.0f ? 0.0f : x);
-  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-}
+static inline uint key_of(float x) { return ordered(isnan(x) ? -INFINITY : x); }
 
 // Takes the best of `count` keys out: all lanes get its number.
 static inline uint take_best(threadgroup uint* keys, uint count, uint lane) {
