@@ -9,14 +9,14 @@ namespace nibble {
 Batch::Batch(Engine& engine)
     : engine_(engine),
       cache_(engine.backend().make_kv_cache(engine.kv_cache_shape())),
+      steps_(static_cast<size_t>(engine.kv_cache_shape().num_sequences) +
+             4),  // one for each number of them, and prompts
       lengths_(static_cast<size_t>(engine.kv_cache_shape().num_sequences)),
       longest_(lengths_.size()) {}
 
 CompiledStep& Batch::step(int64_t M, LogitsFor logits_for) {
   if (M == 1) logits_for = LogitsFor::all_tokens;  // the last token's are those of all
-  auto& step = steps_[{M, logits_for}];
-  if (!step) step = engine_.compile(engine_.model().forward(M, logits_for));
-  return *step;
+  return steps_.get(engine_, M, logits_for);
 }
 
 std::span<const float> Batch::extend(std::span<const int32_t> tokens, std::span<const int32_t> sequences,

@@ -2,12 +2,12 @@
 // are read once for all of them, and a sequence's logits do not depend, to the bit, on its neighbours.
 #pragma once
 
-#include <map>
 #include <memory>
 #include <span>
 #include <vector>
 
 #include "engine/engine.h"
+#include "engine/step_cache.h"
 
 namespace nibble {
 
@@ -43,7 +43,7 @@ class Batch {
  private:
   Engine& engine_;
   std::unique_ptr<KvCache> cache_;
-  std::map<std::pair<int64_t, LogitsFor>, std::unique_ptr<CompiledStep>> steps_;
+  StepCache steps_;
   const CompiledStep* last_step_ = nullptr;
   std::vector<int64_t> lengths_;
   std::vector<int64_t> longest_;  // a length at its most since it was 0

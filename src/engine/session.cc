@@ -29,9 +29,7 @@ Session::Session(Engine& engine)
 
 CompiledStep& Session::step(int64_t M, LogitsFor logits_for) {
   if (M == 1) return *decode_step_;  // the logits of the last token are those of all
-  auto& step = steps_[{M, logits_for}];
-  if (!step) step = engine_.compile(engine_.model().forward(M, logits_for));
-  return *step;
+  return steps_.get(engine_, M, logits_for);
 }
 
 void Session::check(std::span<const int32_t> tokens) const {

@@ -2,12 +2,12 @@
 #pragma once
 
 #include <atomic>
-#include <map>
 #include <memory>
 #include <span>
 #include <vector>
 
 #include "engine/engine.h"
+#include "engine/step_cache.h"
 
 namespace nibble {
 
@@ -63,7 +63,7 @@ class Session {
   Engine& engine_;
   std::unique_ptr<KvCache> cache_;
   std::unique_ptr<CompiledStep> decode_step_;
-  std::map<std::pair<int64_t, LogitsFor>, std::unique_ptr<CompiledStep>> steps_;
+  StepCache steps_{4};  // a whole block of a prompt, and ends of prompts
   std::vector<int32_t> pos_, sequence_;
   std::vector<float> logits_;
   std::vector<int32_t> tokens_;  // [max_len]

@@ -249,5 +249,16 @@ TEST(Engine, TheMemoryPlanIsWhatIsTaken) {
   EXPECT_EQ(plan.total(), plan.weights_bytes + plan.kv_cache_bytes + plan.scratch_bytes + plan.loading_bytes);
 }
 
+TEST_F(SessionTest, StepsThatWereUsedLastAreKept) {
+  StepCache steps(2);
+  CompiledStep* two = &steps.get(engine, 2, LogitsFor::last_token);
+  CompiledStep* three = &steps.get(engine, 3, LogitsFor::last_token);
+  EXPECT_NE(two, three);
+  EXPECT_EQ(&steps.get(engine, 2, LogitsFor::last_token), two);
+  steps.get(engine, 2, LogitsFor::all_tokens);  // instead of three
+  EXPECT_EQ(steps.size(), 2u);
+  EXPECT_EQ(&steps.get(engine, 2, LogitsFor::last_token), two);
+}
+
 }  // namespace
 }  // namespace nibble
