@@ -209,7 +209,7 @@ def run_peer(program, options):
 
 
 def run(options):
-    engines = {f"nibble, {bits} bits": lambda bits=bits: run_nibble(options.nibble, options, bits) for bits in (15, 8)}
+    engines = {f"nibble, {bits} bits": lambda bits=bits: run_nibble(options.nibble, options, bits) for bits in options.activations}
     for peer in options.peer:
         name, _, program = peer.partition("=")
         engines[name] = lambda program=program: run_peer(program, options)
@@ -222,17 +222,15 @@ def run(options):
     def median(name, key):
         return statistics.median(result[key] for result in results[name])
 
-    first = next(iter(engines))
+    first = next(iter(engines))  # nibble with the first number of bits
     roof = median(first, "roof")
     print(f"{options.file}: {options.rounds} rounds, {options.threads} threads, {median(first, 'bytes') / 1e9:.2f} GB a "
           f"token, roof {roof:.1f} GB/s")
-    print(f"{'engine':20} {'decode':>9} {'of roof':>8} {'prefill':>9}   nibble's over it: decode, prefill (15, 8 bits)")
+    print(f"{'engine':20} {'decode':>9} {'of roof':>8} {'prefill':>9}   times the engine's: {first} decode, prefill")
     for name in engines:
         decode, prefill = median(name, "decode"), median(name, "prefill")
-        share = decode * median(first, "bytes") / 1e9 / roof
-        eight = median("nibble, 8 bits", "prefill") / prefill
-        print(f"{name:20} {decode:9.2f} {share:8.0%} {prefill:9.1f}   {median(first, 'decode') / decode:.2f}, "
-              f"{median(first, 'prefill') / prefill:.2f}, {eight:.2f}")
+        print(f"{name:20} {decode:9.2f} {decode * median(first, 'bytes') / 1e9 / roof:8.0%} {prefill:9.1f}   "
+              f"{median(first, 'decode') / decode:.2f}, {median(first, 'prefill') / prefill:.2f}")
 
 
 def main():
@@ -249,6 +247,7 @@ def main():
     command.add_argument("--nibble", default="build/release/apps/nibble")
     command.add_argument("--peer", action="append", default=[], metavar="NAME=LLAMA-BENCH")
     command.add_argument("--peer-option", action="append", default=[], help="for every llama-bench, for instance -rtr")
+    command.add_argument("--activations", type=int, nargs="+", choices=(15, 8), default=[15, 8], help="nibble's bits")
     command.add_argument("--threads", type=int, default=2)
     command.add_argument("--tokens", type=int, default=32, help="decoded in a run")
     command.add_argument("--prompt", type=int, default=512)
