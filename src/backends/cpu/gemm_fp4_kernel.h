@@ -73,15 +73,16 @@ void walk_columns(const GemmRows& rows, int64_t num_blocks, const ActivationGrou
     const Lines lines{rows.lines + b * kLineBytes, rows.line_stride};
     const GroupScales<Isa, GemmLayout> scales[1] = {
         GroupScales<Isa, GemmLayout>::load(rows.scales + b * kLineBytes / 2)};
-    const auto add = [&](const auto& group) {
-      const std::remove_cvref_t<decltype(group)> groups[1] = {group};
-      add_groups_to_all<Isa, GemmLayout, 2>(groups, scales, x, is_single ? 1 : num_tokens,
-                                            sums + b * num_tokens * kBlockRows, 0);
-    };
+    float* to = sums + b * num_tokens * kBlockRows;
     if constexpr (is_single) {
-      add(Isa::template decode_once<GemmLayout>(lines));
+      const decltype(Isa::template decode_once<GemmLayout>(lines)) groups[1] = {
+          Isa::template decode_once<GemmLayout>(lines)};
+      typename Isa::Floats y[1] = {Isa::load(to)};
+      add_groups<Isa, GemmLayout, 2>(groups, scales, x[0], y);
+      Isa::store(to, y[0]);
     } else {
-      add(Isa::template decode<GemmLayout>(lines));
+      const decltype(Isa::template decode<GemmLayout>(lines)) groups[1] = {Isa::template decode<GemmLayout>(lines)};
+      add_groups_to_all<Isa, GemmLayout, 2>(groups, scales, x, num_tokens, to, 0);
     }
   }
 }
