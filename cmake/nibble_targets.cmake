@@ -11,21 +11,27 @@ if(NIBBLE_SANITIZE)
   target_link_options(nibble_flags INTERFACE -fsanitize=${NIBBLE_SANITIZE})
 endif()
 
-# What only parses options, prints or tests is not worth the optimiser's time: a third of a build's.
+# What only parses options, prints or tests is not worth the optimiser's time: a third of a build's, and with sanitizers
+# half of it.
 set(nibble_light_options $<$<CONFIG:Release>:-O1>)
+if(NIBBLE_SANITIZE)
+  list(APPEND nibble_light_options -O0)
+endif()
 
-# nibble_precompile(TARGET header...): the first target with a list of headers reads them, later ones with that list share
-# the result.
+# nibble_precompile(TARGET header...): the first target with a list of headers reads them, later ones with that list and the
+# same options share the result.
 function(nibble_precompile target)
   if(NOT NIBBLE_PRECOMPILE_HEADERS)
     return()
   endif()
-  get_property(owner GLOBAL PROPERTY "nibble_precompiled_${ARGN}")
+  get_target_property(options ${target} COMPILE_OPTIONS)
+  set(key "nibble_precompiled_${options}_${ARGN}")
+  get_property(owner GLOBAL PROPERTY "${key}")
   if(owner)
     target_precompile_headers(${target} REUSE_FROM ${owner})
   else()
     target_precompile_headers(${target} PRIVATE ${ARGN})
-    set_property(GLOBAL PROPERTY "nibble_precompiled_${ARGN}" ${target})
+    set_property(GLOBAL PROPERTY "${key}" ${target})
   endif()
 endfunction()
 
@@ -53,14 +59,19 @@ function(nibble_library name)
   set_property(GLOBAL APPEND PROPERTY nibble_libraries nibble_${name})
 endfunction()
 
-# nibble_test(NAME DEPENDS folder... SOURCES file...): one GoogleTest program, one CTest entry.
+# nibble_test(NAME [COMPUTES] DEPENDS folder... SOURCES file...): one GoogleTest program, one CTest entry. COMPUTES: its own
+# code has enough to do to be optimised in every build.
 function(nibble_test name)
-  cmake_parse_arguments(ARG "" "" "DEPENDS;LIBRARIES;SOURCES" ${ARGN})
+  cmake_parse_arguments(ARG "COMPUTES" "" "DEPENDS;LIBRARIES;SOURCES" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
   list(TRANSFORM ARG_DEPENDS PREPEND nibble_)
   target_link_libraries(${name} PRIVATE ${ARG_DEPENDS} ${ARG_LIBRARIES} GTest::gtest_main nibble_flags)
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests)
-  target_compile_options(${name} PRIVATE ${nibble_light_options})
+  if(ARG_COMPUTES)
+    target_compile_options(${name} PRIVATE -O1)
+  else()
+    target_compile_options(${name} PRIVATE ${nibble_light_options})
+  endif()
   target_compile_definitions(${name} PRIVATE NIBBLE_TEST_DATA="${PROJECT_SOURCE_DIR}/tests/data"
                                              NIBBLE_FIXTURES="${PROJECT_SOURCE_DIR}/../shared/fixtures")
   nibble_precompile(${name} <algorithm> <string> <vector> <fmt/format.h> <gtest/gtest.h> <nlohmann/json.hpp>)

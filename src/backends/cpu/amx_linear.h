@@ -2,8 +2,8 @@
 // same sums as the AVX-512 kernels', to the bit.
 //
 // Cost    a block's codes are decoded once for 64 tokens, some k at a time, into a panel that stays in the first-level
-//         cache. The integer sums of a tile leave it after every group, since each group has scales of its own: the
-//         vector instructions that scale them (5 for 16 products of 32 k) and not the tiles are the limit.
+//         cache. The integer sums of a tile leave it after every group, since each group has scales of its own, and take 5
+//         vector instructions for 16 products of 32 k.
 // Order   two sets of tiles: one is multiplied while the other is stored, and what was stored before that is scaled.
 //
 // Included after the rules of linear_kernel.h. Tiles is a struct, of functions that work on tiles of this thread:
