@@ -47,12 +47,16 @@ Attended CpuAttention::partial(int64_t m, int64_t slot, int64_t head) const {
   return {at + head, at + shape.num_heads + head, at + 2 * shape.num_heads + head * shape.v_dim};
 }
 
-void CpuAttention::attend_chunk(const CpuKvCache& cache, const AttentionQuery& query, int64_t chunk, int64_t kv_head,
+// Those of a chunk.
+Range CpuAttention::positions(int64_t chunk, int64_t pos) const {
+  const int64_t first_seen = shape.window > 0 ? std::max<int64_t>(pos + 1 - shape.window, 0) : 0;
+  return {std::max(chunk * kAttendChunk, first_seen), std::min((chunk + 1) * kAttendChunk, pos + 1)};
+}
+
+void CpuAttention::attend_chunk(const CpuKvCache& cache, const AttentionQuery& query, ChunkOfHead at, ChunkOfHead next,
                                 Range heads, int worker, float* largest, float* total, float* out) const {
   const AttentionShape& s = shape;
-  const int64_t first_seen = s.window > 0 ? std::max<int64_t>(query.pos + 1 - s.window, 0) : 0;
-  const int64_t first = std::max(chunk * kAttendChunk, first_seen);
-  const int64_t last = std::min((chunk + 1) * kAttendChunk, query.pos + 1);
+  const auto [first, last] = positions(at.chunk, query.pos);
   const int64_t num_heads = heads.last - heads.first;
   float* scores = own(worker);
   const float* q = query.q[0].data + heads.first * query.q[0].stride;
@@ -67,24 +71,29 @@ void CpuAttention::attend_chunk(const CpuKvCache& cache, const AttentionQuery& q
     q = joined;
     q_stride = s.head_dim;
   }
-  const auto run = [&](const KvPlane& plane) {
-    return KvRun{plane.data, plane.row_bytes, plane.num_rows, first % plane.num_rows};
+  const auto run = [](const KvPlane& plane, int64_t position) {
+    return KvRun{plane.data, plane.row_bytes, plane.num_rows, position % plane.num_rows};
   };
-  const KvRun k = run(cache.k(query.layer, query.sequence, kv_head * s.head_dim));
-  kernels_.attend_chunk({.q = q,
-                         .q_stride = q_stride,
-                         .num_heads = static_cast<int>(num_heads),
-                         .k = k,
-                         .v = query.values_are_keys ? k : run(cache.v(query.layer, query.sequence, kv_head * s.v_dim)),
-                         .type = cache.shape.type,
-                         .len = last - first,
-                         .head_dim = s.head_dim,
-                         .v_dim = s.v_dim,
-                         .scale = query.scale,
-                         .scores = scores,
-                         .largest = largest,
-                         .total = total,
-                         .out = out});
+  const auto keys = [&](int64_t kv_head) { return cache.k(query.layer, query.sequence, kv_head * s.head_dim); };
+  const KvRun k = run(keys(at.kv_head), first);
+  const Range after = next == at ? Range{0, 0} : positions(next.chunk, query.pos);
+  kernels_.attend_chunk(
+      {.q = q,
+       .q_stride = q_stride,
+       .num_heads = static_cast<int>(num_heads),
+       .k = k,
+       .v = query.values_are_keys ? k : run(cache.v(query.layer, query.sequence, at.kv_head * s.v_dim), first),
+       .type = cache.shape.type,
+       .len = last - first,
+       .head_dim = s.head_dim,
+       .v_dim = s.v_dim,
+       .scale = query.scale,
+       .next_k = run(keys(next.kv_head), after.first),
+       .next_len = after.last - after.first,
+       .scores = scores,
+       .largest = largest,
+       .total = total,
+       .out = out});
 }
 
 void CpuAttention::attend(const CpuKvCache& cache, const AttentionQuery& query, Range kv_heads, int worker) const {
@@ -99,7 +108,11 @@ void CpuAttention::attend(const CpuKvCache& cache, const AttentionQuery& query, 
     const Range own_heads{kv_head * heads, (kv_head + 1) * heads};
     for (int64_t chunk = first; chunk < last; chunk++) {
       float* list = chunk == first ? all : more;
-      attend_chunk(cache, query, chunk, kv_head, own_heads, worker, list, list + heads, list + 2 * heads);
+      const ChunkOfHead at{chunk, kv_head};
+      const ChunkOfHead next = chunk + 1 < last              ? ChunkOfHead{chunk + 1, kv_head}
+                               : kv_head + 1 < kv_heads.last ? ChunkOfHead{first, kv_head + 1}
+                                                             : at;
+      attend_chunk(cache, query, at, next, own_heads, worker, list, list + heads, list + 2 * heads);
       if (chunk == first) continue;
       for (int64_t h = 0; h < heads; h++) kernels_.merge_attended(of_head(all, h), of_head(more, h), shape.v_dim);
     }
@@ -118,12 +131,16 @@ void CpuAttention::attend_share(const CpuKvCache& cache, const AttentionQuery& q
   const auto [first_chunk, last_chunk] = chunks(query.pos);
   // A worker's shares follow each other in the cache, so that hardly a chunk is read by two of them.
   const auto [first, last] = worker_range((last_chunk - first_chunk) * shares_of_chunk, 1, worker, num_workers_);
+  const auto of_share = [&](int64_t i) {
+    return ChunkOfHead{first_chunk + i / shares_of_chunk, i % shares_of_chunk / shares_of_kv};
+  };
   for (int64_t i = first; i < last; i++) {
-    const int64_t slot = i / shares_of_chunk, kv_head = i % shares_of_chunk / shares_of_kv;
-    const int64_t first_head = kv_head * heads + i % shares_of_kv * kHeadsOfShare;
-    const Range own_heads{first_head, std::min(first_head + kHeadsOfShare, (kv_head + 1) * heads)};
-    const Attended to = partial(m, slot, first_head);
-    attend_chunk(cache, query, first_chunk + slot, kv_head, own_heads, worker, to.largest, to.total, to.out);
+    const ChunkOfHead at = of_share(i);
+    const int64_t first_head = at.kv_head * heads + i % shares_of_kv * kHeadsOfShare;
+    const Range own_heads{first_head, std::min(first_head + kHeadsOfShare, (at.kv_head + 1) * heads)};
+    const Attended to = partial(m, at.chunk - first_chunk, first_head);
+    attend_chunk(cache, query, at, of_share(std::min(i + 1, last - 1)), own_heads, worker, to.largest, to.total,
+                 to.out);
   }
 }
 

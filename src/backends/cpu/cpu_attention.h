@@ -56,9 +56,16 @@ class CpuAttention {
   int64_t scratch_bytes() const;
 
  private:
+  struct ChunkOfHead {
+    int64_t chunk, kv_head;
+    bool operator==(const ChunkOfHead&) const = default;
+  };
+
   Range chunks(int64_t pos) const;
+  Range positions(int64_t chunk, int64_t pos) const;
   float* own(int worker) const { return own_[static_cast<size_t>(worker)].as<float>(); }
-  void attend_chunk(const CpuKvCache& cache, const AttentionQuery& query, int64_t chunk, int64_t kv_head, Range heads,
+  // `next` is what this worker attends to then: its keys are asked for in time. It is `at` where nothing new follows.
+  void attend_chunk(const CpuKvCache& cache, const AttentionQuery& query, ChunkOfHead at, ChunkOfHead next, Range heads,
                     int worker, float* largest, float* total, float* out) const;
   Attended partial(int64_t m, int64_t slot, int64_t head) const;
 

@@ -11,8 +11,9 @@ extern const FloatKernels kAvx2FloatKernels, kAvx512FloatKernels;
 
 const FloatKernels& float_kernels() {
 #if defined(__x86_64__)
-  if (cpu_kernels().name == kAvx512FloatKernels.name) return kAvx512FloatKernels;
-  if (cpu_kernels().name != kGenericFloatKernels.name) return kAvx2FloatKernels;  // all others have AVX2
+  const std::string_view name = cpu_kernels().name;
+  if (name == kAvx512FloatKernels.name || name == "amx") return kAvx512FloatKernels;  // amx: avx512 with tiles
+  if (name != kGenericFloatKernels.name) return kAvx2FloatKernels;                    // all others have AVX2
 #endif
   return kGenericFloatKernels;
 }

@@ -45,6 +45,8 @@ struct AttendTask {
   KvCacheType type;
   int64_t len, head_dim, v_dim;
   float scale;
+  KvRun next_k;                  // the keys of the call that follows, which are asked for in time
+  int64_t next_len;              // 0: none
   float* scores;                 // [num_heads, kAttendChunk], scratch
   float *largest, *total, *out;  // of each head, as in Attended: [num_heads], [num_heads], [num_heads, v_dim]
 };
