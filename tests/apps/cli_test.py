@@ -177,6 +177,29 @@ class Bench(Case):
         self.assertEqual(phases["rms_norm + 3 linears (gemv)"]["count"], 2)
         self.assertTrue(all(p["us"] > 0 for p in bench["phases"]))
 
+    def test_chart(self):
+        path = self.folder / "chart.svg"
+        bench = self.report("bench", f"{FOLDER}/", "--prompt", 1, "--depth", "0,3", "--new-tokens", 2, "--runs", 1, "--plot", path)
+        texts, bars = self.chart(path)
+        self.assertEqual(texts[0], "Decoding llama-bf16")
+        for text in "depth 0", "depth 3", "Time of a step", "measured roof 100 %", "2 × rms_norm + 3 linears (gemv)":
+            self.assertIn(text, "|".join(texts))
+        readers = [p for p in bench["phases"] if p["roof_share"] is not None]
+        self.assertEqual([p["weight_bytes"] > 0 for p in bench["phases"]],
+                         [p["roof_share"] is not None for p in bench["phases"]])
+        self.assertEqual(len(bars), 2 * 2 + len(bench["phases"]) + len(readers))
+        times = [float(bar.get("width")) for bar in bars[4:4 + len(bench["phases"])]]
+        longest = max(p["us"] for p in bench["phases"])
+        for width, phase in zip(times, bench["phases"]):
+            self.assertAlmostEqual(width, max(max(times) * phase["us"] / longest, 1), delta=0.1)
+
+    def test_charts_that_cannot_be_written(self):
+        missing = self.folder / "missing"
+        self.refuse("bench", FOLDER, "--plot", self.folder / "chart.png", says=["chart.png", ".svg"])
+        self.refuse("bench", FOLDER, "--plot", missing / "chart.svg", says=[missing, "cannot be created"])
+        self.refuse("bench", FOLDER, "--depth", 1000, "--plot", self.folder / "chart.svg", says=["positions"])
+        self.assertEqual(list(self.folder.iterdir()), [])
+
     def test_several_sequences(self):
         one, three = (self.report("bench", FOLDER, "--prompt", 8, "--depth", 30, "--new-tokens", 4, "--runs", 1,
                                   "--batch", batch) for batch in (1, 3))
