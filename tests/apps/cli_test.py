@@ -238,6 +238,16 @@ class Logits(Case):
             self.succeed("logits", SILENT, "--tokens", tokens, "--out", files[-1], *arguments)
         self.assertEqual(len({f.read_bytes() for f in files}), 1)
 
+    def test_numa_nodes_change_nothing(self):
+        for model in SILENT, MODELS / "glm4_moe_lite-ct-nvfp4":
+            tokens, files = listed(golden(model)["prompt_tokens"]), []
+            for nodes in 1, 2:
+                files.append(self.folder / f"{nodes}.npy")
+                result = self.succeed("logits", model, "--tokens", tokens, "--out", files[-1], "--threads", 3,
+                                      HWLOC_SYNTHETIC=f"numa:{nodes} core:1 pu:1")
+                self.assertEqual(b"3 threads on 2 NUMA nodes" in result.stderr, nodes == 2, result.stderr)
+            self.assertEqual(len({f.read_bytes() for f in files}), 1)
+
     def test_the_kv_cache_may_have_8_bits(self):
         logits = {}
         for name in "f16", "q8_0":

@@ -6,7 +6,6 @@
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/roof.h"
 #include "base/error.h"
-#include "base/worker_pool.h"
 
 namespace nibble {
 
@@ -14,12 +13,15 @@ namespace {
 
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(int num_threads, int activation_bits) : pool_(num_threads), activation_bits_(activation_bits) {}
+  CpuBackend(std::vector<WorkerTeam> teams, int activation_bits)
+      : pool_(std::move(teams)), activation_bits_(activation_bits) {}
 
   std::string_view name() const override { return "cpu"; }
   std::string description() const override {
-    return fmt::format("{} kernels, activations in {} bits, {} thread{}", cpu_kernels().name, activation_bits_,
-                       pool_.num_threads(), pool_.num_threads() == 1 ? "" : "s");
+    const size_t num_nodes = pool_.teams().size();
+    return fmt::format("{} kernels, activations in {} bits, {} thread{}{}", cpu_kernels().name, activation_bits_,
+                       pool_.num_threads(), pool_.num_threads() == 1 ? "" : "s",
+                       num_nodes == 1 ? "" : fmt::format(" on {} NUMA nodes", num_nodes));
   }
   std::span<const KvCacheType> kv_cache_types() const override {
     static constexpr std::array kTypes = {KvCacheType::f16, KvCacheType::f32, KvCacheType::q8_0};
@@ -55,10 +57,14 @@ class CpuBackend final : public Backend {
 
 }  // namespace
 
-std::unique_ptr<Backend> make_cpu_backend(int num_threads, int activation_bits) {
+std::unique_ptr<Backend> make_cpu_backend(std::vector<WorkerTeam> teams, int activation_bits) {
   if (activation_bits != kActivationBits && activation_bits != 8)
     throw_input_error("activations of {} bits: there are kernels for {} and 8", activation_bits, kActivationBits);
-  return std::make_unique<CpuBackend>(num_threads, activation_bits);
+  return std::make_unique<CpuBackend>(std::move(teams), activation_bits);
+}
+
+std::unique_ptr<Backend> make_cpu_backend(int num_threads, int activation_bits) {
+  return make_cpu_backend({{0, std::max(1, num_threads), {}}}, activation_bits);
 }
 
 }  // namespace nibble

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <functional>
 
 #include "backends/cpu/cpu_attention.h"
@@ -12,6 +11,7 @@
 #include "backends/cpu/fuse.h"
 #include "backends/cpu/linears.h"
 #include "backends/cpu/row_ops.h"
+#include "backends/cpu/row_shares.h"
 #include "base/memory.h"
 #include "ops/choose_gemm.h"
 
@@ -22,12 +22,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 using Matrix = FloatRows;
-
-// Rows [first_row, last_row) of linear `index` of a group, for one worker.
-struct RowShare {
-  size_t index;
-  int64_t first_row, last_row;
-};
 
 struct CompiledPhase {
   Phase info;
@@ -110,28 +104,11 @@ class CpuStep final : public CompiledStep {
 
   // ---- linears ----
 
-  // A contiguous share of all rows of the group for each worker, in whole blocks, even in bytes.
-  std::vector<std::vector<RowShare>> share_rows(const LinearGroup& group) const {
-    int64_t total = 0;
-    const size_t count = group.swiglu ? 1 : group.linears.size();  // rows of gate and up go together
-    for (size_t i = 0; i < count; i++) total += packed(group.linears[i].w).bytes;
-    std::vector<std::vector<RowShare>> shares(static_cast<size_t>(num_workers_));
-    int64_t before = 0;
-    for (size_t i = 0; i < count; i++) {
-      const PackedMatrix& w = packed(group.linears[i].w);
-      const auto block_at = [&](int worker) {  // the first block of this matrix that begins in the worker's share
-        const double at = static_cast<double>(total) * worker / num_workers_ - static_cast<double>(before);
-        const double block = std::round(at / static_cast<double>(w.bytes) * static_cast<double>(w.num_blocks));
-        return static_cast<int64_t>(std::clamp(block, 0.0, static_cast<double>(w.num_blocks)));
-      };
-      for (int worker = 0; worker < num_workers_; worker++) {
-        const int64_t first = std::min(block_at(worker) * kBlockRows, w.N);
-        const int64_t last = std::min(block_at(worker + 1) * kBlockRows, w.N);
-        if (first < last) shares[static_cast<size_t>(worker)].push_back({i, first, last});
-      }
-      before += w.bytes;
-    }
-    return shares;
+  std::vector<std::vector<RowShare>> shares_of(const LinearGroup& group) const {
+    std::vector<SharedMatrix> matrices;
+    for (const LinearOp& op : group.linears) matrices.push_back({packed(op.w).N, packed(op.w).bytes});
+    if (group.swiglu) matrices.resize(1);  // rows of gate and up go together
+    return share_rows(matrices, pool_.teams());
   }
 
   void compute_rows(const LinearGroup& group, const Activations& x, const RowShare& share, int worker) const {
@@ -190,7 +167,7 @@ class CpuStep final : public CompiledStep {
         fmt::format("{} ({})", ops, linear_kernel_name(choose_linear(matrix(group.x).rows, step_.linear_route)));
     int64_t bytes = 0;
     for (const LinearOp& op : group.linears) bytes += packed(op.w).bytes;
-    auto shares = share_rows(group);
+    auto shares = shares_of(group);
     const int64_t M = matrix(group.x).rows;
     if (M <= kRedundantTokens) {
       std::vector<Activations> own;
