@@ -235,6 +235,7 @@ void run(const Options& o) {
   Engine engine(std::move(files), {.backend = {.name = "cpu", .num_threads = o.threads},
                                    .max_len = o.max_new_tokens,
                                    .prefill_block = 1,
+                                   .measures_roof = true,
                                    .progress = progress_bar("making weights")});
   const double load_seconds = seconds_since(start);
   engine.backend().measure_read_gbps();  // makes its buffer

@@ -265,6 +265,7 @@ void bench(const BenchArguments& a) {
   if (a.shape.empty() == a.model.path.empty()) throw_input_error("bench needs a MODEL or a --shape, one of the two");
   const std::unique_ptr<OutputFile> plot = open_plot(a.plot);
   model.num_sequences = a.batch;
+  model.measures_roof = true;
   const auto engine =
       a.shape.empty() ? load_engine(model) : load_engine(model, random_model(a.shape, a.layers, random_formats(a)));
   Batch batch(*engine);

@@ -1,6 +1,7 @@
 #include "backends/cpu/cpu_backend.h"
 
 #include "backends/cpu/cpu_kv_cache.h"
+#include "backends/cpu/cpu_scratch.h"
 #include "backends/cpu/cpu_step.h"
 #include "backends/cpu/cpu_vector.h"
 #include "backends/cpu/kernels.h"
@@ -44,6 +45,11 @@ class CpuBackend final : public Backend {
                                         const KvCacheShape& cache_shape) override {
     return compile_cpu_step(step, weights, cache_shape, pool_, activation_bits_);
   }
+  int64_t plan_scratch_bytes(const Step& step, std::span<const WeightShape> weights,
+                             const KvCacheShape& cache_shape) const override {
+    return cpu_scratch_bytes(step, weights, cache_shape.max_len, pool_.num_threads());
+  }
+  int64_t roof_bytes() const override { return ReadRoof::kDefaultBytes; }
   double measure_read_gbps() override {
     if (!roof_) roof_ = std::make_unique<ReadRoof>(pool_);
     return roof_->measure_gbps(pool_);
