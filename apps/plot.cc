@@ -15,8 +15,8 @@ namespace nibble {
 
 namespace {
 
-// In pixels. Bars begin at kLeft, the longest of a panel or its limit ends at kRight; values stand behind the bars.
-constexpr int kWidth = 760, kMargin = 32, kLeft = 232, kRight = 640;
+// In pixels. Bars begin at bars_left, the longest of a panel or its limit ends at kRight; values stand behind the bars.
+constexpr int kWidth = 760, kMargin = 32, kRight = 640;
 constexpr int kBar = 24, kBarStep = 32, kPanelHead = 40, kPanelGap = 14;
 constexpr const char* kInk = "#1f2933";
 constexpr const char* kPale = "#66727f";
@@ -55,36 +55,46 @@ std::string text_at(double x, double y, const std::string& text, TextStyle style
                      style.ends_here ? " text-anchor=\"end\"" : "", escaped(text));
 }
 
-int panel_height(const BarChart& chart) { return kPanelHead + kBarStep * static_cast<int>(chart.series.size()); }
+int panel_height(const BarPanel& panel) { return kPanelHead + kBarStep * static_cast<int>(panel.bars.size()); }
 
-std::string panel_svg(const BarChart& chart, const BarPanel& panel, int top) {
+// Behind the longest name of a bar.
+int bars_left(const BarChart& chart) {
+  size_t longest = 0;
+  for (const BarPanel& panel : chart.panels)
+    for (const Bar& bar : panel.bars) longest = std::max(longest, bar.name.size());
+  return std::clamp(kMargin + 12 + 7 * static_cast<int>(longest), 232, 360);
+}
+
+std::string panel_svg(const BarPanel& panel, int left, int top) {
   std::string out = fmt::format(
       "<text x=\"{}\" y=\"{}\" font-size=\"15\" font-weight=\"600\" fill=\"{}\">{}"
       "<tspan font-size=\"12\" font-weight=\"400\" fill=\"{}\" dx=\"10\">{}</tspan></text>\n",
       kMargin, top + 18, kInk, escaped(panel.title), kPale, escaped(panel.note));
-  const double longest = std::max(*std::ranges::max_element(panel.values), panel.limit.value_or(0));
-  const auto length = [&](double value) { return longest > 0 ? value / longest * (kRight - kLeft) : 0; };
+  double longest = panel.limit.value_or(0);
+  for (const Bar& bar : panel.bars) longest = std::max(longest, bar.value);
+  const auto length = [&](double value) { return longest > 0 ? value / longest * (kRight - left) : 0; };
   const int first = top + kPanelHead - 6;
-  for (size_t i = 0; i < panel.values.size(); i++) {
+  for (size_t i = 0; i < panel.bars.size(); i++) {
+    const Bar& bar = panel.bars[i];
     const int y = first + static_cast<int>(i) * kBarStep;
-    const bool is_last = i + 1 == panel.values.size();
-    const double width = std::max(length(panel.values[i]), 1.0);  // too short a bar is still to be seen
-    out += text_at(kLeft - 12, y + 17, chart.series[i], {.ends_here = true});
-    out += fmt::format("<rect x=\"{}\" y=\"{}\" width=\"{:.1f}\" height=\"{}\" rx=\"2\" fill=\"{}\"/>\n", kLeft, y,
-                       width, kBar, is_last ? kAccent : kGreys[std::min(i, kGreys.size() - 1)]);
+    out += text_at(left - 12, y + 17, bar.name, {.ends_here = true});
+    const bool is_last = panel.last_stands_out && i + 1 == panel.bars.size();
+    const double width = std::max(length(bar.value), 1.0);  // too short a bar is still to be seen
+    out +=
+        fmt::format("<rect x=\"{}\" y=\"{}\" width=\"{:.1f}\" height=\"{}\" rx=\"2\" fill=\"{}\"/>\n", left, y, width,
+                    kBar, is_last || !panel.last_stands_out ? kAccent : kGreys[std::min(i, kGreys.size() - 1)]);
     // Nothing is written across the line of the limit.
     const bool crosses = panel.limit && width < length(*panel.limit) && width + 88 > length(*panel.limit);
-    const std::string value = number(panel.values[i]) + " " + panel.unit;
-    out += crosses
-               ? text_at(kLeft + width - 8, y + 17, value, {.colour = "#ffffff", .bold = is_last, .ends_here = true})
-               : text_at(kLeft + width + 8, y + 17, value, {.bold = is_last});
+    const std::string value = number(bar.value) + " " + panel.unit;
+    out += crosses ? text_at(left + width - 8, y + 17, value, {.colour = "#ffffff", .bold = is_last, .ends_here = true})
+                   : text_at(left + width + 8, y + 17, value, {.bold = is_last});
   }
   if (panel.limit) {
-    const double x = kLeft + length(*panel.limit);
+    const double x = left + length(*panel.limit);
     out += fmt::format(
         "<line x1=\"{0:.1f}\" x2=\"{0:.1f}\" y1=\"{1}\" y2=\"{2}\" stroke=\"#b3261e\" stroke-width=\"1.5\" "
         "stroke-dasharray=\"5 4\"/>\n",
-        x, first - 6, first + kBarStep * static_cast<int>(panel.values.size()) - 2);
+        x, first - 6, first + kBarStep * static_cast<int>(panel.bars.size()) - 2);
     out += text_at(x, first - 10, panel.limit_name + " " + number(*panel.limit) + " " + panel.unit,
                    {.size = 12, .colour = "#b3261e", .ends_here = true});
   }
@@ -154,13 +164,14 @@ std::string line_panel_svg(const LineChart& chart, const LinePanel& panel, doubl
 }  // namespace
 
 std::string bar_chart_svg(const BarChart& chart) {
-  const int head = head_height(chart.subtitles);
-  const int height = head + static_cast<int>(chart.panels.size()) * (panel_height(chart) + kPanelGap) + 8;
+  const int head = head_height(chart.subtitles), left = bars_left(chart);
+  int height = head + 8;
+  for (const BarPanel& panel : chart.panels) height += panel_height(panel) + kPanelGap;
   std::string out = head_svg(chart.title, chart.subtitles, height);
   int y = head;
   for (const BarPanel& panel : chart.panels) {
-    out += panel_svg(chart, panel, y);
-    y += panel_height(chart) + kPanelGap;
+    out += panel_svg(panel, left, y);
+    y += panel_height(panel) + kPanelGap;
   }
   return out + "</svg>\n";
 }

@@ -1,5 +1,5 @@
-// Charts as SVG, for figures of what was measured: bars, a panel for each quantity and a bar in it for each series, and
-// lines, a panel for each thing that was varied and a line in it for each series.
+// Charts as SVG, for figures of what was measured: bars, a panel for each quantity, and lines, a panel for each thing that
+// was varied and a line in it for each series.
 #pragma once
 
 #include <memory>
@@ -11,19 +11,24 @@
 
 namespace nibble {
 
+struct Bar {
+  std::string name;  // "depth 2048"
+  double value;      // finite, not negative
+};
+
 struct BarPanel {
-  std::string title;            // "Decode speed"
-  std::string unit;             // "tok/s"
-  std::string note;             // "more is better"
-  std::vector<double> values;   // one for each series, finite, not negative
-  std::optional<double> limit;  // drawn as a dashed line across the bars
+  std::string title;  // "Decode speed"
+  std::string unit;   // "tok/s"
+  std::string note;   // "more is better"
+  std::vector<Bar> bars;
+  bool last_stands_out = false;  // the others are grey
+  std::optional<double> limit;   // drawn as a dashed line across the bars
   std::string limit_name;
 };
 
 struct BarChart {
   std::string title;
   std::vector<std::string> subtitles;  // lines below the title
-  std::vector<std::string> series;     // four at most; the last one stands out
   std::vector<BarPanel> panels;
 };
 

@@ -9,6 +9,7 @@
 #include "commands.h"
 #include "engine/batch.h"
 #include "models/shapes.h"
+#include "plot.h"
 
 namespace nibble {
 
@@ -18,7 +19,7 @@ using Clock = std::chrono::steady_clock;
 
 struct BenchArguments {
   ModelArguments model;
-  std::string shape, experts = "nvfp4", rest = "fp4";
+  std::string shape, experts = "nvfp4", rest = "fp4", plot;
   int64_t layers = 0;
   std::vector<int64_t> prompts = {128}, depths = {0};
   int64_t new_tokens = 64, batch = 1;
@@ -133,57 +134,121 @@ std::vector<PhaseSum> sum_phases(const std::vector<Phase>& phases) {
   return sums;
 }
 
-void report(const BenchArguments& a, const Engine& engine, Backend& backend, const std::vector<PrefillResult>& prefills,
-            const std::vector<DecodeResult>& decodes, const std::vector<PhaseSum>& phases, int64_t profiled_steps) {
-  const auto us = [&](const PhaseSum& phase) { return phase.seconds / static_cast<double>(profiled_steps) * 1e6; };
-  const auto read = [&](const PhaseSum& phase) { return phase.read_bytes / profiled_steps; };
-  if (a.json) {
-    nlohmann::ordered_json json;
-    json["model"] = engine.checkpoint().path.string();
-    json["architecture"] = engine.model().config.architecture;
-    json["backend"] = backend.name();
-    json["backend_description"] = backend.description();
-    json["batch"] = a.batch;
-    json["decode_tok_s"] = decodes.front().tok_s;
-    json["prefill_tok_s"] = prefills.front().tok_s;
-    json["bytes_per_step"] = decodes.front().bytes_per_step;
-    json["bytes_per_token"] = decodes.front().bytes_per_token;
-    json["roof_gbps"] = decodes.front().roof_gbps;
-    json["roof_share"] = decodes.front().roof_share;
-    json["fits_last_level_cache"] = !cache_note(static_cast<double>(decodes.front().bytes_per_step)).empty();
-    for (const DecodeResult& r : decodes)
-      json["decode"].push_back({{"depth", r.depth},
-                                {"decode_tok_s", r.tok_s},
-                                {"bytes_per_step", r.bytes_per_step},
-                                {"bytes_per_token", r.bytes_per_token},
-                                {"read_gbps", r.read_gbps},
-                                {"roof_gbps", r.roof_gbps},
-                                {"roof_share", r.roof_share}});
-    for (const PrefillResult& r : prefills)
-      json["prefill"].push_back({{"prompt_tokens", r.prompt_tokens}, {"prefill_tok_s", r.tok_s}});
-    for (const PhaseSum& phase : phases)
-      json["phases"].push_back(
-          {{"name", phase.name}, {"count", phase.count}, {"us", us(phase)}, {"weight_bytes", read(phase)}});
-    print_json(json);
-    return;
+struct Report {
+  const BenchArguments& arguments;
+  const Engine& engine;
+  const Backend& backend;
+  std::vector<PrefillResult> prefills;
+  std::vector<DecodeResult> decodes;
+  std::vector<PhaseSum> phases;
+  int64_t profiled_steps;
+
+  // Of a step, on average.
+  double us(const PhaseSum& phase) const { return phase.seconds / static_cast<double>(profiled_steps) * 1e6; }
+  int64_t read_bytes(const PhaseSum& phase) const { return phase.read_bytes / profiled_steps; }
+  double gbps(const PhaseSum& phase) const {
+    return static_cast<double>(read_bytes(phase)) / std::max(us(phase), 1e-3) / 1e3;
   }
-  for (const PrefillResult& r : prefills)
+  // Of the mean roof; none if the phase reads no weights.
+  std::optional<double> roof_share(const PhaseSum& phase) const {
+    if (phase.read_bytes == 0) return {};
+    double roofs = 0;
+    for (const DecodeResult& r : decodes) roofs += r.roof_gbps;
+    return gbps(phase) * static_cast<double>(decodes.size()) / roofs;
+  }
+  std::string cache_note() const { return nibble::cache_note(static_cast<double>(decodes.front().bytes_per_step)); }
+};
+
+void print_report_json(const Report& report) {
+  nlohmann::ordered_json json;
+  const DecodeResult& first = report.decodes.front();
+  json["model"] = report.engine.checkpoint().path.string();
+  json["architecture"] = report.engine.model().config.architecture;
+  json["backend"] = report.backend.name();
+  json["backend_description"] = report.backend.description();
+  json["batch"] = report.arguments.batch;
+  json["decode_tok_s"] = first.tok_s;
+  json["prefill_tok_s"] = report.prefills.front().tok_s;
+  json["bytes_per_step"] = first.bytes_per_step;
+  json["bytes_per_token"] = first.bytes_per_token;
+  json["roof_gbps"] = first.roof_gbps;
+  json["roof_share"] = first.roof_share;
+  json["fits_last_level_cache"] = !report.cache_note().empty();
+  for (const DecodeResult& r : report.decodes)
+    json["decode"].push_back({{"depth", r.depth},
+                              {"decode_tok_s", r.tok_s},
+                              {"bytes_per_step", r.bytes_per_step},
+                              {"bytes_per_token", r.bytes_per_token},
+                              {"read_gbps", r.read_gbps},
+                              {"roof_gbps", r.roof_gbps},
+                              {"roof_share", r.roof_share}});
+  for (const PrefillResult& r : report.prefills)
+    json["prefill"].push_back({{"prompt_tokens", r.prompt_tokens}, {"prefill_tok_s", r.tok_s}});
+  for (const PhaseSum& phase : report.phases) {
+    const std::optional<double> share = report.roof_share(phase);
+    json["phases"].push_back({{"name", phase.name},
+                              {"count", phase.count},
+                              {"us", report.us(phase)},
+                              {"weight_bytes", report.read_bytes(phase)},
+                              {"roof_share", share ? nlohmann::ordered_json(*share) : nlohmann::ordered_json()}});
+  }
+  print_json(json);
+}
+
+void print_report(const Report& report) {
+  const int64_t batch = report.arguments.batch;
+  for (const PrefillResult& r : report.prefills)
     fmt::print("prefill {:>6} tokens   {:8.1f} tok/s\n", r.prompt_tokens, r.tok_s);
-  for (const DecodeResult& r : decodes) {
+  for (const DecodeResult& r : report.decodes) {
     fmt::print("decode at depth {:>6} {:8.1f} tok/s", r.depth, r.tok_s);
-    if (a.batch > 1)
-      fmt::print(" in all, {:.1f} for each of {} sequences", r.tok_s / static_cast<double>(a.batch), a.batch);
+    if (batch > 1) fmt::print(" in all, {:.1f} for each of {} sequences", r.tok_s / static_cast<double>(batch), batch);
     fmt::print("   {} a {}, {:.1f} GB/s, {:.0f} % of the roof ({:.1f} GB/s)\n",
-               bytes_text(static_cast<double>(r.bytes_per_step)), a.batch > 1 ? "step" : "token", r.read_gbps,
+               bytes_text(static_cast<double>(r.bytes_per_step)), batch > 1 ? "step" : "token", r.read_gbps,
                100 * r.roof_share, r.roof_gbps);
   }
-  if (const std::string note = cache_note(static_cast<double>(decodes.front().bytes_per_step)); !note.empty())
-    fmt::print("({})\n", note);
+  if (const std::string note = report.cache_note(); !note.empty()) fmt::print("({})\n", note);
   fmt::print("\n{:<40} {:>6} {:>10} {:>10} {:>8}\n", "phase of a step", "count", "µs", "bytes", "GB/s");
-  for (const PhaseSum& phase : phases)
-    fmt::print("{:<40} {:>6} {:>10.1f} {:>10} {:>8.1f}\n", phase.name, phase.count, us(phase),
-               bytes_text(static_cast<double>(read(phase))),
-               static_cast<double>(read(phase)) / std::max(us(phase), 1e-3) / 1e3);
+  for (const PhaseSum& phase : report.phases)
+    fmt::print("{:<40} {:>6} {:>10.1f} {:>10} {:>8.1f}\n", phase.name, phase.count, report.us(phase),
+               bytes_text(static_cast<double>(report.read_bytes(phase))), report.gbps(phase));
+}
+
+std::string report_svg(const Report& report) {
+  const int64_t batch = report.arguments.batch;
+  const std::filesystem::path path = (report.engine.checkpoint().path / "").parent_path();  // a folder may end with '/'
+  BarChart chart{.title = "Decoding " + path.filename().string(),
+                 .subtitles = {fmt::format("{} read for a step of {} token{}",
+                                           bytes_text(static_cast<double>(report.decodes.front().bytes_per_step)),
+                                           batch, batch == 1 ? "" : "s"),
+                               fmt::format("{}; {}", machine_and_date(), report.backend.description())}};
+  if (const std::string note = report.cache_note(); !note.empty()) chart.subtitles.push_back(note);
+  BarPanel speed{.title = "Decode speed", .unit = "tok/s", .note = "more is better"};
+  BarPanel share{.title = "Weights and cache read",
+                 .unit = "%",
+                 .note = "of the measured read bandwidth",
+                 .limit = 100,
+                 .limit_name = "measured roof"};
+  for (const DecodeResult& r : report.decodes) {
+    const std::string name = fmt::format("depth {}", r.depth);
+    speed.bars.push_back({name, r.tok_s});
+    share.bars.push_back({name, 100 * r.roof_share});
+  }
+  BarPanel times{.title = "Time of a step", .unit = "%", .note = "by kind of phase"};
+  BarPanel reads{.title = "Weights read",
+                 .unit = "%",
+                 .note = "by the phases that read any",
+                 .limit = 100,
+                 .limit_name = "measured roof"};
+  double seconds = 0;
+  for (const PhaseSum& phase : report.phases) seconds += phase.seconds;
+  for (const PhaseSum& phase : report.phases) {
+    const std::string name = phase.count > 1 ? fmt::format("{} × {}", phase.count, phase.name) : phase.name;
+    if (phase.seconds > 0) times.bars.push_back({name, 100 * phase.seconds / seconds});  // the reference counts none
+    if (const auto weights_share = report.roof_share(phase)) reads.bars.push_back({name, 100 * *weights_share});
+  }
+  for (BarPanel* panel : {&speed, &share, &times, &reads})
+    if (!panel->bars.empty()) chart.panels.push_back(std::move(*panel));
+  return bar_chart_svg(chart);
 }
 
 // `experts` names the FP4 that `rest` may be, too.
@@ -198,7 +263,9 @@ void bench(const BenchArguments& a) {
       std::max(*std::ranges::max_element(a.prompts), *std::ranges::max_element(a.depths) + a.new_tokens);
   model.ctx = std::max(model.ctx, longest);
   if (a.shape.empty() == a.model.path.empty()) throw_input_error("bench needs a MODEL or a --shape, one of the two");
+  const std::unique_ptr<OutputFile> plot = open_plot(a.plot);
   model.num_sequences = a.batch;
+  model.measures_roof = true;
   const auto engine =
       a.shape.empty() ? load_engine(model) : load_engine(model, random_model(a.shape, a.layers, random_formats(a)));
   Batch batch(*engine);
@@ -209,8 +276,15 @@ void bench(const BenchArguments& a) {
   for (int64_t length : a.prompts) prefills.push_back(bench_prefill(*engine, batch, length, a.runs));
   std::vector<DecodeResult> decodes;
   for (int64_t depth : a.depths) decodes.push_back(bench_decode(*engine, batch, depth, a.new_tokens, a.runs));
-  const int64_t profiled_steps = a.new_tokens * a.runs * static_cast<int64_t>(a.depths.size());
-  report(a, *engine, engine->backend(), prefills, decodes, sum_phases(batch.step(a.batch).phases()), profiled_steps);
+  const Report report{.arguments = a,
+                      .engine = *engine,
+                      .backend = engine->backend(),
+                      .prefills = std::move(prefills),
+                      .decodes = std::move(decodes),
+                      .phases = sum_phases(batch.step(a.batch).phases()),
+                      .profiled_steps = a.new_tokens * a.runs * static_cast<int64_t>(a.depths.size())};
+  (a.json ? print_report_json : print_report)(report);
+  if (plot) write_plot(*plot, report_svg(report));
 }
 
 }  // namespace
@@ -222,7 +296,7 @@ void add_bench_command(CLI::App& app) {
       "run,\n"
       "since it drifts; a share is a run's GB/s over the mean of the two.\n\n"
       "  nibble bench model.gguf --prompt 128,512 --depth 0,2048 --json\n"
-      "  nibble bench --shape llama-3.2-1b");
+      "  nibble bench --shape llama-3.2-1b --plot decode.svg");
   auto a = std::make_shared<BenchArguments>();
   add_model_arguments(*command, a->model)->required(false);
   std::string shapes;
@@ -255,6 +329,7 @@ void add_bench_command(CLI::App& app) {
       ->capture_default_str();
   command->add_option("--runs", a->runs, "Runs")->check(CLI::Range(1, 1000))->capture_default_str();
   command->add_flag("--json", a->json, "JSON instead of text");
+  command->add_option("--plot", a->plot, "Also draw a bar chart, FILE.svg");
   command->callback([a] { bench(*a); });
 }
 

@@ -111,17 +111,8 @@ int64_t step_weight_bytes(const Model& model, const std::vector<PlanRow>& rows) 
 // The phases of a decode step, if the backend tells; each matrix's kernel becomes that of the phases that read it.
 std::vector<PlannedPhase> plan_phases(const Model& model, const Backend& backend, const KvCacheShape& cache,
                                       std::vector<PlanRow>& rows) {
-  std::vector<WeightShape> shapes;
-  for (const WeightEntry& entry : model.weights.entries()) {
-    if (const auto* matrix = std::get_if<MatrixEntry>(&entry.what)) {
-      const MatrixInfo& info = matrix->info;
-      shapes.push_back({.format = info.format, .E = info.E, .N = info.N, .K = info.K, .is_vector = false});
-    } else {
-      const auto& vector = std::get<VectorRequest>(entry.what);
-      shapes.push_back({.format = FormatId::f32, .E = vector.E, .N = vector.size, .K = 1, .is_vector = true});
-    }
-  }
-  std::vector<PlannedPhase> phases = backend.plan_phases(model.forward(1, LogitsFor::all_tokens), shapes, cache);
+  std::vector<PlannedPhase> phases =
+      backend.plan_phases(model.forward(1, LogitsFor::all_tokens), weight_shapes(model.weights), cache);
   std::map<int, std::vector<std::string>> kernels;
   for (const PlannedPhase& phase : phases)
     for (WeightId id : phase.matrices)

@@ -115,6 +115,7 @@ void add_run_command(CLI::App& app) {
       "  nibble run tests/data/models/llama-bf16 --tokens 1,2,3 --json");
   auto a = std::make_shared<RunArguments>();
   add_model_arguments(*command, a->model);
+  a->model.measures_roof = true;
   CLI::Option* prompt = command->add_option("PROMPT", a->prompt, "The prompt. Default: what comes on stdin");
   command->add_option("--tokens", a->tokens, "Token ids instead of a prompt, as in 1,2,3")->excludes(prompt);
   command->add_flag("--raw", a->raw, "Take the prompt as it is, special tokens among it, without the chat template");

@@ -23,7 +23,7 @@ size_t mapped_bytes(size_t size) { return (size + Buffer::kSlack + kHugePage - 1
 
 }  // namespace
 
-Buffer::Buffer(size_t size) : size_(size) {
+Buffer::Buffer(size_t size, bool huge_pages) : size_(size) {
   if (!is_mapped(size)) {
     const size_t bytes = (size + kSlack + 63) / 64 * 64;
     data_ = static_cast<uint8_t*>(std::aligned_alloc(64, bytes));
@@ -34,7 +34,8 @@ Buffer::Buffer(size_t size) : size_(size) {
   void* address = mmap(nullptr, mapped_bytes(size), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (address == MAP_FAILED) throw_run_error("out of memory: {} bytes were asked for: {}", size, std::strerror(errno));
 #ifdef MADV_HUGEPAGE
-  madvise(address, mapped_bytes(size), MADV_HUGEPAGE);  // advice: without huge pages it is only slower
+  // Advice: if it is not taken, it is only slower.
+  madvise(address, mapped_bytes(size), huge_pages ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
 #endif
   data_ = static_cast<uint8_t*>(address);
 }

@@ -14,8 +14,9 @@ class Buffer {
   static constexpr size_t kSlack = 64;
 
   Buffer() = default;
-  // `size` zero bytes. Throws RunError with the size if the system has no more memory.
-  explicit Buffer(size_t size);
+  // `size` zero bytes, in huge pages if the buffer is large; `huge_pages` false: in small ones, which NUMA nodes can
+  // share. Throws RunError with the size if the system has no more memory.
+  explicit Buffer(size_t size, bool huge_pages = true);
   ~Buffer();
   Buffer(Buffer&& other) noexcept { swap(other); }
   Buffer& operator=(Buffer&& other) noexcept {

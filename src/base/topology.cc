@@ -10,6 +10,28 @@
 
 namespace nibble {
 
+namespace {
+
+using Bitmap = std::unique_ptr<hwloc_bitmap_s, decltype(&hwloc_bitmap_free)>;
+
+std::vector<std::vector<int>> read_node_processors(hwloc_topology_t topology) {
+  const Bitmap left(hwloc_bitmap_alloc(), hwloc_bitmap_free), own(hwloc_bitmap_alloc(), hwloc_bitmap_free);
+  if (hwloc_get_cpubind(topology, left.get(), HWLOC_CPUBIND_THREAD) != 0)
+    hwloc_bitmap_copy(left.get(), hwloc_topology_get_allowed_cpuset(topology));
+  std::vector<std::vector<int>> nodes;
+  for (hwloc_obj_t node = nullptr;
+       (node = hwloc_get_next_obj_by_type(topology, HWLOC_OBJ_NUMANODE, node)) != nullptr;) {
+    hwloc_bitmap_and(own.get(), left.get(), node->cpuset);
+    hwloc_bitmap_andnot(left.get(), left.get(), own.get());  // nodes of two kinds of memory may share processors
+    std::vector<int> processors;
+    for (int p = -1; (p = hwloc_bitmap_next(own.get(), p)) >= 0;) processors.push_back(p);
+    if (!processors.empty()) nodes.push_back(std::move(processors));
+  }
+  return nodes;
+}
+
+}  // namespace
+
 Topology read_topology() {
   hwloc_topology_t raw = nullptr;
   if (hwloc_topology_init(&raw) != 0) throw_run_error("the machine's topology cannot be read");
@@ -20,6 +42,7 @@ Topology read_topology() {
   t.num_cores = hwloc_get_nbobjs_by_type(raw, HWLOC_OBJ_CORE);
   t.num_processors = hwloc_get_nbobjs_by_type(raw, HWLOC_OBJ_PU);
   t.num_numa_nodes = hwloc_get_nbobjs_by_type(raw, HWLOC_OBJ_NUMANODE);
+  t.node_processors = read_node_processors(raw);
   const hwloc_obj_t machine = hwloc_get_root_obj(raw);
   // Not hwloc's total_memory, which was half of this on a virtual machine of 24 GiB.
   t.memory_bytes = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE);

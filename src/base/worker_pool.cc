@@ -3,6 +3,8 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <optional>
+#include <utility>
 
 namespace nibble {
 
@@ -35,10 +37,57 @@ void wait_while(const std::atomic<T>& value, T old, bool sleep) {
   }
 }
 
+// Binds the calling thread to processors until the end of its scope. Where the system refuses it is only slower.
+class BoundThread {
+ public:
+  explicit BoundThread(const std::vector<int>& processors) {
+#ifdef __linux__
+    cpu_set_t wanted;
+    CPU_ZERO(&wanted);
+    for (const int p : processors)
+      if (p < CPU_SETSIZE) CPU_SET(p, &wanted);
+    is_bound_ =
+        sched_getaffinity(0, sizeof before_, &before_) == 0 && sched_setaffinity(0, sizeof wanted, &wanted) == 0;
+#endif
+  }
+  ~BoundThread() {
+#ifdef __linux__
+    if (is_bound_) sched_setaffinity(0, sizeof before_, &before_);
+#endif
+  }
+  BoundThread(const BoundThread&) = delete;
+  BoundThread& operator=(const BoundThread&) = delete;
+
+ private:
+#ifdef __linux__
+  cpu_set_t before_;
+  bool is_bound_ = false;
+#endif
+};
+
 }  // namespace
 
-WorkerPool::WorkerPool(int num_threads) : num_threads_(std::max(1, num_threads)) {
-  for (int worker = 1; worker < num_threads_; worker++) threads_.emplace_back([this, worker] { loop(worker); });
+std::vector<WorkerTeam> teams_of_nodes(std::span<const std::vector<int>> node_processors, int num_workers) {
+  int64_t all = 0, before = 0;
+  for (const auto& processors : node_processors) all += static_cast<int64_t>(processors.size());
+  std::vector<WorkerTeam> teams;
+  int first = 0;
+  for (const auto& processors : node_processors) {
+    before += static_cast<int64_t>(processors.size());
+    const auto last = static_cast<int>((before * num_workers + all / 2) / all);
+    if (first < last) teams.push_back({first, last, processors});
+    first = last;
+  }
+  if (teams.empty()) teams.push_back({0, num_workers, {}});
+  return teams;
+}
+
+WorkerPool::WorkerPool(int num_threads) : WorkerPool({{0, std::max(1, num_threads), {}}}) {}
+
+WorkerPool::WorkerPool(std::vector<WorkerTeam> teams) : teams_(std::move(teams)), num_threads_(teams_.back().last) {
+  for (const WorkerTeam& team : teams_)
+    for (int worker = std::max(1, team.first); worker < team.last; worker++)
+      threads_.emplace_back([this, &team, worker] { loop(team, worker); });
 }
 
 WorkerPool::~WorkerPool() {
@@ -48,7 +97,9 @@ WorkerPool::~WorkerPool() {
   for (auto& thread : threads_) thread.join();
 }
 
-void WorkerPool::loop(int worker) {
+void WorkerPool::loop(const WorkerTeam& team, int worker) {
+  std::optional<BoundThread> bound;
+  if (teams_.size() > 1) bound.emplace(team.processors);
   for (uint32_t seen = 0;; seen++) {
     wait_while(generation_, seen, true);
     if (stop_.load(std::memory_order_relaxed)) return;
@@ -58,6 +109,8 @@ void WorkerPool::loop(int worker) {
 }
 
 void WorkerPool::run(const std::function<void(int)>& work) {
+  std::optional<BoundThread> bound;
+  if (teams_.size() > 1) bound.emplace(teams_.front().processors);
   if (num_threads_ > 1) {
     work_ = &work;
     running_.store(num_threads_ - 1, std::memory_order_relaxed);
@@ -82,6 +135,11 @@ Range worker_range(int64_t count, int64_t unit, int worker, int num_workers) {
   const int64_t units = (count + unit - 1) / unit;
   return {std::min(count, units * worker / num_workers * unit),
           std::min(count, units * (worker + 1) / num_workers * unit)};
+}
+
+Range team_range(int64_t count, int64_t unit, const WorkerTeam& team, int num_workers) {
+  return {worker_range(count, unit, team.first, num_workers).first,
+          worker_range(count, unit, team.last - 1, num_workers).last};
 }
 
 int default_num_threads() {

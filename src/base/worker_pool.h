@@ -5,20 +5,35 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <thread>
 #include <vector>
 
 namespace nibble {
 
+// Workers [first, last), which run on the processors of one NUMA node.
+struct WorkerTeam {
+  int first, last;
+  std::vector<int> processors;  // the system's numbers; not needed where there is one team
+};
+
+// At least 1 worker in teams over nodes (Topology::node_processors), in proportion to their processors. A node has none
+// if there are too few.
+std::vector<WorkerTeam> teams_of_nodes(std::span<const std::vector<int>> node_processors, int num_workers);
+
 class WorkerPool {
  public:
-  // `num_threads` workers in all, the calling thread among them; at least 1.
+  // `num_threads` workers in all, the calling thread among them; at least 1: one team.
   explicit WorkerPool(int num_threads);
+  // The workers of these teams, one after the other. Where there are several, each worker is bound to its team's
+  // processors; the calling thread as long as it runs.
+  explicit WorkerPool(std::vector<WorkerTeam> teams);
   ~WorkerPool();
   WorkerPool(const WorkerPool&) = delete;
   WorkerPool& operator=(const WorkerPool&) = delete;
 
   int num_threads() const { return num_threads_; }
+  std::span<const WorkerTeam> teams() const { return teams_; }
 
   // Calls work(worker) once for each worker 0 … num_threads-1, worker 0 on the calling thread, and returns when all are
   // done. `work` must not throw, and must not call run.
@@ -28,8 +43,9 @@ class WorkerPool {
   void barrier();
 
  private:
-  void loop(int worker);
+  void loop(const WorkerTeam& team, int worker);
 
+  const std::vector<WorkerTeam> teams_;
   const int num_threads_;
   const std::function<void(int)>* work_ = nullptr;
   alignas(64) std::atomic<uint32_t> generation_{0};  // one more for each run
@@ -45,6 +61,8 @@ struct Range {
   int64_t first, last;
 };
 Range worker_range(int64_t count, int64_t unit, int worker, int num_workers);
+// The ranges of a team's workers, together.
+Range team_range(int64_t count, int64_t unit, const WorkerTeam& team, int num_workers);
 
 // How many workers this process may run at once: the processors it is allowed to use.
 int default_num_threads();

@@ -10,6 +10,7 @@
 #endif
 #include "backends/reference/reference_backend.h"
 #include "base/error.h"
+#include "base/topology.h"
 #include "base/worker_pool.h"
 
 namespace nibble {
@@ -22,7 +23,8 @@ struct BackendEntry {
 };
 
 std::unique_ptr<Backend> make_cpu(int num_threads, int activation_bits) {
-  return activation_bits == 0 ? make_cpu_backend(num_threads) : make_cpu_backend(num_threads, activation_bits);
+  const std::vector<WorkerTeam> teams = teams_of_nodes(read_topology().node_processors, num_threads);
+  return activation_bits == 0 ? make_cpu_backend(teams) : make_cpu_backend(teams, activation_bits);
 }
 
 // For backends that multiply activations of one kind only.

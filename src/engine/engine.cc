@@ -35,7 +35,22 @@ ModelFiles random_model(Checkpoint shape, std::function<FormatId(const MatrixReq
   return files;
 }
 
-MemoryPlan plan_memory(const Model& model, const Backend& backend, const KvCacheShape& cache, int64_t prefill_block) {
+std::vector<WeightShape> weight_shapes(const WeightTable& table) {
+  std::vector<WeightShape> shapes;
+  for (const WeightEntry& entry : table.entries()) {
+    if (const auto* matrix = std::get_if<MatrixEntry>(&entry.what)) {
+      const MatrixInfo& info = matrix->info;
+      shapes.push_back({.format = info.format, .E = info.E, .N = info.N, .K = info.K, .is_vector = false});
+    } else {
+      const auto& vector = std::get<VectorRequest>(entry.what);
+      shapes.push_back({.format = FormatId::f32, .E = vector.E, .N = vector.size, .K = 1, .is_vector = true});
+    }
+  }
+  return shapes;
+}
+
+MemoryPlan plan_memory(const Model& model, const Backend& backend, const KvCacheShape& cache, int64_t prefill_block,
+                       bool measures_roof) {
   MemoryPlan plan;
   int64_t file_bytes = 0, largest = 0;
   for (const WeightEntry& entry : model.weights.entries()) {
@@ -50,19 +65,23 @@ MemoryPlan plan_memory(const Model& model, const Backend& backend, const KvCache
   }
   plan.loading_bytes = std::max(largest, std::min(file_bytes, kReadAheadBytes));
   plan.kv_cache_bytes = cache.bytes();
-  const Step step = model.forward(prefill_block, LogitsFor::last_token);
-  for (const StepBuffer& buffer : step.buffers)
-    plan.scratch_bytes += step.num_rows(buffer.rows) * buffer.width * static_cast<int64_t>(sizeof(float));
+  const std::vector<WeightShape> shapes = weight_shapes(model.weights);
+  for (const Step& step :
+       {model.forward(prefill_block, LogitsFor::last_token), model.forward(cache.num_sequences, LogitsFor::all_tokens)})
+    plan.scratch_bytes += backend.plan_scratch_bytes(step, shapes, cache);
+  if (measures_roof) plan.roof_bytes = backend.roof_bytes();
   return plan;
 }
 
 void check_memory(const MemoryPlan& plan, const KvCacheShape& cache, int64_t available_bytes, std::string_view name) {
   if (available_bytes == 0 || plan.total() <= available_bytes) return;
+  const std::string roof =
+      plan.roof_bytes > 0 ? fmt::format(", {} MB to measure the read bandwidth", plan.roof_bytes >> 20) : "";
   throw_input_error(
-      "{}: {} MB needed ({} MB of weights, {} MB of KV cache for {} positions), {} MB of memory available; "
-      "a smaller --ctx or a smaller model would fit",
+      "{}: {} MB needed ({} MB of weights, {} MB of KV cache for {} positions, {} MB of scratch{}), {} MB of memory "
+      "available; a smaller --ctx or a smaller model would fit",
       name, plan.total() >> 20, plan.weights_bytes >> 20, plan.kv_cache_bytes >> 20,
-      cache.max_len * cache.num_sequences, available_bytes >> 20);
+      cache.max_len * cache.num_sequences, plan.scratch_bytes >> 20, roof, available_bytes >> 20);
 }
 
 KvCacheShape Engine::kv_cache_shape() const {
@@ -75,7 +94,8 @@ KvCacheShape Engine::kv_cache_shape() const {
 
 Engine::Engine(ModelFiles files, const EngineOptions& options)
     : options_(options), files_(std::move(files)), backend_(make_backend(options.backend)) {
-  const MemoryPlan plan = plan_memory(model(), *backend_, kv_cache_shape(), options_.prefill_block);
+  const MemoryPlan plan =
+      plan_memory(model(), *backend_, kv_cache_shape(), options_.prefill_block, options_.measures_roof);
   check_memory(plan, kv_cache_shape(), static_cast<int64_t>(available_memory_bytes()), checkpoint().path.string());
 
   const size_t count = model().weights.entries().size();

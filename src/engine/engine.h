@@ -1,6 +1,7 @@
 // A model that is ready to run: an open checkpoint, its architecture, and its weights in a backend's memory.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -37,9 +38,10 @@ ModelFiles random_model(Checkpoint shape, std::function<FormatId(const MatrixReq
 struct MemoryPlan {
   int64_t weights_bytes = 0;  // packed
   int64_t kv_cache_bytes = 0;
-  int64_t scratch_bytes = 0;  // buffers of a step of `block` tokens
+  int64_t scratch_bytes = 0;  // of a step of a block of a prompt, and of a step that decodes
   int64_t loading_bytes = 0;  // of weights that are read and not yet packed
-  int64_t total() const { return weights_bytes + kv_cache_bytes + scratch_bytes + loading_bytes; }
+  int64_t roof_bytes = 0;     // to measure the read bandwidth, once all is loaded
+  int64_t total() const { return weights_bytes + kv_cache_bytes + scratch_bytes + std::max(loading_bytes, roof_bytes); }
 };
 
 struct EngineOptions {
@@ -49,13 +51,19 @@ struct EngineOptions {
   int64_t num_sequences = 1;                 // that there will be caches for
   int64_t prefill_block = 512;               // tokens of a prompt that go through together
   int64_t kv_spare = 1024;                   // KvCacheShape::spare, at least prefill_block
+  bool measures_roof = false;                // whether memory must be left for Backend::measure_read_gbps
   std::function<void(int64_t done_bytes, int64_t all_bytes)> progress;
 };
 
 // Throws InputError, with `name` and the numbers, if `plan` is more than `available_bytes` (0: unknown).
 void check_memory(const MemoryPlan& plan, const KvCacheShape& cache, int64_t available_bytes, std::string_view name);
 
-MemoryPlan plan_memory(const Model& model, const Backend& backend, const KvCacheShape& cache, int64_t prefill_block);
+// `cache`: of all sequences, of which a step decodes a token each.
+MemoryPlan plan_memory(const Model& model, const Backend& backend, const KvCacheShape& cache, int64_t prefill_block,
+                       bool measures_roof = false);
+
+// By WeightId, as Backend wants them to plan a step.
+std::vector<WeightShape> weight_shapes(const WeightTable& table);
 
 class Engine {
  public:

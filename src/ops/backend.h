@@ -165,6 +165,12 @@ class Backend {
     return {};
   }
 
+  // CompiledStep::scratch_bytes of a step that compile would make.
+  virtual int64_t plan_scratch_bytes(const Step& step, std::span<const WeightShape> /*weights*/,
+                                     const KvCacheShape&) const {
+    return step.buffer_bytes();
+  }
+
   virtual std::unique_ptr<PackedWeight> pack(const CanonicalWeight& weight) = 0;
   virtual std::unique_ptr<PackedWeight> pack_vector(std::span<const float> values) = 0;
   virtual std::unique_ptr<KvCache> make_kv_cache(const KvCacheShape& shape) = 0;
@@ -175,6 +181,8 @@ class Backend {
 
   // GB/s at which this backend's device reads memory, measured now: the roof of every decode step.
   virtual double measure_read_gbps() = 0;
+  // Memory that measuring takes, from the first time on.
+  virtual int64_t roof_bytes() const = 0;
 };
 
 // The type that was asked for, or else the backend's default. Throws InputError if the backend does not have it.

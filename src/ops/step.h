@@ -191,6 +191,12 @@ struct Step {
   Slice logits;  // the result, [logits rows, vocabulary]
 
   int64_t num_rows(Rows rows) const { return rows == Rows::tokens || logits_for == LogitsFor::all_tokens ? M : 1; }
+  int64_t num_rows(const Slice& slice) const { return num_rows(buffers[static_cast<size_t>(slice.buffer)].rows); }
+  int64_t buffer_bytes() const {  // of all buffers
+    int64_t floats = 0;
+    for (const StepBuffer& buffer : buffers) floats += num_rows(buffer.rows) * buffer.width;
+    return floats * int64_t{sizeof(float)};
+  }
 
   Slice buffer(std::string name, int64_t width, Rows rows = Rows::tokens) {
     buffers.push_back({std::move(name), width, rows});

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
+import xml.etree.ElementTree as ElementTree
 
 NIBBLE, DATA = pathlib.Path(sys.argv[1]).resolve(), pathlib.Path(sys.argv[2]).resolve()
 MODELS = DATA / "models"
@@ -67,6 +68,14 @@ class Case(unittest.TestCase):
         for part in says:
             self.assertIn(str(part), message)
         return message
+
+    def chart(self, path):
+        """All texts of an SVG, and the rectangles that are bars."""
+        namespace = "{http://www.w3.org/2000/svg}"
+        root = ElementTree.parse(path).getroot()
+        self.assertEqual(root.tag, namespace + "svg")
+        bars = [e for e in root.iter(namespace + "rect") if e.get("rx")]
+        return [e.text for e in root.iter(namespace + "text")], bars
 
     def copy(self, folder):
         copied = self.folder / folder.name

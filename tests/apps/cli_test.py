@@ -167,7 +167,9 @@ class Run(Case):
 
 class Bench(Case):
     def test_json(self):
-        bench = self.report("bench", FOLDER, "--prompt", "8,20", "--depth", "0,30", "--new-tokens", 4, "--runs", 2)
+        chart = self.folder / "chart.svg"
+        bench = self.report("bench", f"{FOLDER}/", "--prompt", "8,20", "--depth", "0,30", "--new-tokens", 4, "--runs", 2,
+                            "--plot", chart)
         for key in "decode_tok_s", "prefill_tok_s", "bytes_per_token", "roof_gbps", "roof_share":
             self.assertGreater(bench[key], 0)
         self.assertEqual([r["depth"] for r in bench["decode"]], [0, 30])
@@ -176,6 +178,26 @@ class Bench(Case):
         phases = {p["name"]: p for p in bench["phases"]}
         self.assertEqual(phases["rms_norm + 3 linears (gemv)"]["count"], 2)
         self.assertTrue(all(p["us"] > 0 for p in bench["phases"]))
+        readers = [p for p in bench["phases"] if p["weight_bytes"] > 0]
+        self.assertEqual(readers, [p for p in bench["phases"] if p["roof_share"] is not None])
+
+        texts, bars = self.chart(chart)
+        self.assertEqual(texts[0], "Decoding llama-bf16")
+        for text in "depth 0", "depth 30", "measured roof 100 %", "2 × rms_norm + 3 linears (gemv)":
+            self.assertIn(text, texts)
+        times = bars[4:-len(readers)]  # behind two bars for each depth
+        self.assertEqual(len(times), len(bench["phases"]))
+        longest = max(p["us"] for p in bench["phases"])
+        widest = max(float(bar.get("width")) for bar in times)
+        for bar, phase in zip(times, bench["phases"]):
+            self.assertAlmostEqual(float(bar.get("width")), max(widest * phase["us"] / longest, 1), delta=0.1)
+
+    def test_charts_that_cannot_be_written(self):
+        missing = self.folder / "missing"
+        self.refuse("bench", FOLDER, "--plot", self.folder / "chart.png", says=["chart.png", ".svg"])
+        self.refuse("bench", FOLDER, "--plot", missing / "chart.svg", says=[missing, "cannot be created"])
+        self.refuse("bench", FOLDER, "--depth", 1000, "--plot", self.folder / "chart.svg", says=["positions"])
+        self.assertEqual(list(self.folder.iterdir()), [])
 
     def test_several_sequences(self):
         one, three = (self.report("bench", FOLDER, "--prompt", 8, "--depth", 30, "--new-tokens", 4, "--runs", 1,
@@ -215,6 +237,16 @@ class Logits(Case):
             files.append(self.folder / f"{len(files)}.npy")
             self.succeed("logits", SILENT, "--tokens", tokens, "--out", files[-1], *arguments)
         self.assertEqual(len({f.read_bytes() for f in files}), 1)
+
+    def test_numa_nodes_change_nothing(self):
+        for model in SILENT, MODELS / "glm4_moe_lite-ct-nvfp4":
+            tokens, files = listed(golden(model)["prompt_tokens"]), []
+            for nodes in 1, 2:
+                files.append(self.folder / f"{nodes}.npy")
+                result = self.succeed("logits", model, "--tokens", tokens, "--out", files[-1], "--threads", 3,
+                                      HWLOC_SYNTHETIC=f"numa:{nodes} core:1 pu:1")
+                self.assertEqual(b"3 threads on 2 NUMA nodes" in result.stderr, nodes == 2, result.stderr)
+            self.assertEqual(len({f.read_bytes() for f in files}), 1)
 
     def test_the_kv_cache_may_have_8_bits(self):
         logits = {}

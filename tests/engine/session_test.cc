@@ -222,7 +222,18 @@ TEST(Engine, MemoryIsCheckedToTheByteAndNothingIsSaidWhereItIsUnknown) {
   check_memory(plan, cache, 0, "model");
   expect_parts(error_of([&] { check_memory(plan, cache, plan.total() - 1, "model"); }),
                {"model: 18225 MB needed", "17000 MB of weights", "600 MB of KV cache for 3000 positions",
-                "18224 MB of memory available", "--ctx"});
+                "20 MB of scratch)", "18224 MB of memory available", "--ctx"});
+}
+
+TEST(Engine, MemoryForTheRoofIsCheckedAndNamed) {
+  const MemoryPlan plan{.weights_bytes = int64_t{500} << 20,
+                        .kv_cache_bytes = 0,
+                        .scratch_bytes = 0,
+                        .loading_bytes = int64_t{300} << 20,
+                        .roof_bytes = int64_t{1024} << 20};
+  check_memory(plan, {.max_len = 1}, int64_t{1524} << 20, "model");
+  expect_parts(error_of([&] { check_memory(plan, {.max_len = 1}, (int64_t{1524} << 20) - 1, "model"); }),
+               {"model: 1524 MB needed", "1024 MB to measure the read bandwidth", "1523 MB of memory"});
 }
 
 TEST(Engine, ProgressCountsUpToAll) {
@@ -237,16 +248,54 @@ TEST(Engine, ProgressCountsUpToAll) {
 }
 
 TEST(Engine, TheMemoryPlanIsWhatIsTaken) {
-  Engine engine(kModels / "llama-gguf-q8_0" / "model.gguf",
-                {.backend = {.num_threads = 1}, .max_len = 100, .prefill_block = 6});
+  Engine engine(
+      kModels / "llama-gguf-q8_0" / "model.gguf",
+      {.backend = {.name = "reference"}, .kv_cache_type = KvCacheType::f16, .max_len = 100, .prefill_block = 6});
   const MemoryPlan plan = plan_memory(engine.model(), engine.backend(), engine.kv_cache_shape(), 6);
   EXPECT_EQ(plan.kv_cache_bytes, 100 * 2 * (32 + 32) * 2);
-  // x and normed [96], q and attended [96], k and v [32], gate, up and hidden [96], for 6 tokens; the last row's x and
-  // norm, and its logits.
-  EXPECT_EQ(plan.scratch_bytes, 4 * (6 * (4 * 96 + 2 * 32 + 3 * 96) + 2 * 96 + 131));
+  // x and normed [96], q and attended [96], k and v [32], gate, up and hidden [96], for 6 tokens and for the one of a
+  // decode step; the last row's x and norm, and its logits.
+  EXPECT_EQ(plan.scratch_bytes, 4 * (7 * (4 * 96 + 2 * 32 + 3 * 96) + 2 * (2 * 96 + 131)));
   EXPECT_GE(plan.loading_bytes, 2 * (2 * 96 * 96 + 2 * 32 * 96 + 3 * 96 * 96) / 32 * 34 + 131 * 96 / 32 * 34);
   EXPECT_GE(plan.weights_bytes, 2 * 2 * 96 * 96 + 131 * 96);
+  EXPECT_EQ(plan.roof_bytes, 0);
   EXPECT_EQ(plan.total(), plan.weights_bytes + plan.kv_cache_bytes + plan.scratch_bytes + plan.loading_bytes);
+
+  // Only one of the two is there at a time.
+  const MemoryPlan bench = plan_memory(engine.model(), engine.backend(), engine.kv_cache_shape(), 6, true);
+  EXPECT_EQ(bench.roof_bytes, int64_t{64} << 20);
+  EXPECT_EQ(bench.total(), plan.total() - plan.loading_bytes + bench.roof_bytes);
+}
+
+TEST(Engine, TheScratchMemoryOfAStepIsPlannedToTheByte) {
+  for (const std::string backend : {"cpu", "metal"}) {
+    if (std::ranges::count(backend_names(), backend) == 0) continue;
+    for (const char* model : {"llama-bf16", "glm4_moe_lite-ct-nvfp4", "gpt_oss-mxfp4"}) {
+      for (const int num_threads : {1, 3}) {  // 3 share the positions of one token
+        Engine engine(kModels / model, {.backend = {.name = backend, .num_threads = num_threads}, .max_len = 2000});
+        const std::vector<WeightShape> shapes = weight_shapes(engine.model().weights);
+        for (const int64_t M : {1, 3, 9}) {
+          const Step step = engine.model().forward(M, LogitsFor::last_token);
+          EXPECT_EQ(engine.backend().plan_scratch_bytes(step, shapes, engine.kv_cache_shape()),
+                    engine.compile(step)->scratch_bytes())
+              << backend << ", " << model << ", " << num_threads << " threads, " << M << " tokens";
+        }
+      }
+    }
+  }
+}
+
+// A layer's attention to many positions with more threads than key and value heads: the parts of each chunk of 512.
+TEST(Engine, ThePartsOfAnAttentionAreScratchMemory) {
+  Engine engine(kModels / "llama-bf16", {.backend = {.name = "cpu", .num_threads = 3}, .max_len = 128});
+  const auto scratch_bytes = [&](int64_t max_len) {
+    KvCacheShape cache = engine.kv_cache_shape();
+    cache.max_len = max_len;
+    return engine.backend().plan_scratch_bytes(engine.model().forward(1, LogitsFor::last_token),
+                                               weight_shapes(engine.model().weights), cache);
+  };
+  const DecoderConfig& c = engine.model().config;
+  EXPECT_EQ(scratch_bytes(100 * 512) - scratch_bytes(512), 99 * c.num_heads * (2 + c.head_dim) * 4);
 }
 
 TEST_F(SessionTest, StepsThatWereUsedLastAreKept) {

@@ -13,7 +13,45 @@ constexpr int64_t kHeadsOfShare = 4;
 // positions.
 constexpr int64_t kMostSplitTokens = 8;
 
+int64_t num_slots(const AttentionShape& s) {
+  const int64_t last_chunk = (s.max_len + kAttendChunk - 1) / kAttendChunk;
+  return s.window > 0 ? std::min((s.window + kAttendChunk - 2) / kAttendChunk + 1, last_chunk) : last_chunk;
+}
+
+int64_t own_bytes(const AttentionShape& s) {
+  return s.heads_per_kv() * (kAttendChunk + s.head_dim + 2 * (2 + s.v_dim)) * int64_t{sizeof(float)};
+}
+
+int64_t partials_bytes(const AttentionShape& s, int num_workers) {
+  if (!splits_positions(s, num_workers)) return 0;
+  return s.M * num_slots(s) * s.num_heads * (2 + s.v_dim) * int64_t{sizeof(float)};
+}
+
 }  // namespace
+
+AttentionShape attention_shape(const AttentionOp& op, int64_t M, int64_t max_len) {
+  return {.M = M,
+          .num_heads = op.num_heads,
+          .num_kv_heads = op.num_kv_heads,
+          .head_dim = op.head_dim,
+          .v_dim = op.head_dim,
+          .window = op.window,
+          .max_len = max_len};
+}
+
+AttentionShape attention_shape(const LatentAttentionOp& op, int64_t M, int64_t max_len) {
+  return {.M = M,
+          .num_heads = op.num_heads,
+          .num_kv_heads = 1,
+          .head_dim = op.latent_dim + op.rope_dim,
+          .v_dim = op.latent_dim,
+          .window = 0,
+          .max_len = max_len};
+}
+
+int64_t attention_bytes(const AttentionShape& shape, int num_workers) {
+  return num_workers * own_bytes(shape) + partials_bytes(shape, num_workers);
+}
 
 bool splits_positions(const AttentionShape& shape, int num_workers) {
   const int64_t items = shape.M * shape.num_kv_heads;
@@ -21,13 +59,12 @@ bool splits_positions(const AttentionShape& shape, int num_workers) {
 }
 
 CpuAttention::CpuAttention(const AttentionShape& s, int num_workers)
-    : shape(s), split(splits_positions(s, num_workers)), num_workers_(num_workers) {
-  const int64_t last_chunk = (s.max_len + kAttendChunk - 1) / kAttendChunk;
-  num_slots_ = s.window > 0 ? std::min((s.window + kAttendChunk - 2) / kAttendChunk + 1, last_chunk) : last_chunk;
-  const int64_t heads = s.heads_per_kv();
-  const auto floats = static_cast<size_t>(heads * (kAttendChunk + s.head_dim + 2 * (2 + s.v_dim)));
-  for (int worker = 0; worker < num_workers; worker++) own_.emplace_back(floats * sizeof(float));
-  if (split) partials_ = Buffer(static_cast<size_t>(s.M * num_slots_ * s.num_heads * (2 + s.v_dim)) * sizeof(float));
+    : shape(s),
+      split(splits_positions(s, num_workers)),
+      num_workers_(num_workers),
+      num_slots_(num_slots(s)),
+      partials_(static_cast<size_t>(partials_bytes(s, num_workers))) {
+  for (int worker = 0; worker < num_workers; worker++) own_.emplace_back(static_cast<size_t>(own_bytes(s)));
 }
 
 int64_t CpuAttention::scratch_bytes() const {

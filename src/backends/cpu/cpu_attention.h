@@ -6,6 +6,7 @@
 #include "backends/cpu/float_kernels.h"
 #include "base/memory.h"
 #include "base/worker_pool.h"
+#include "ops/step.h"
 
 namespace nibble {
 
@@ -22,6 +23,12 @@ struct AttentionShape {
 
 // Whether the workers share the positions of a token: where its key and value heads do not occupy them all.
 bool splits_positions(const AttentionShape& shape, int num_workers);
+
+AttentionShape attention_shape(const AttentionOp& op, int64_t M, int64_t max_len);
+AttentionShape attention_shape(const LatentAttentionOp& op, int64_t M, int64_t max_len);
+
+// Bytes that CpuAttention keeps.
+int64_t attention_bytes(const AttentionShape& shape, int num_workers);
 
 // What one token asks. A head's query is one piece of head_dim columns, or two (latent and rotated) that follow each other.
 struct AttentionQuery {

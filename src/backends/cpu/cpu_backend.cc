@@ -1,12 +1,12 @@
 #include "backends/cpu/cpu_backend.h"
 
 #include "backends/cpu/cpu_kv_cache.h"
+#include "backends/cpu/cpu_scratch.h"
 #include "backends/cpu/cpu_step.h"
 #include "backends/cpu/cpu_vector.h"
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/roof.h"
 #include "base/error.h"
-#include "base/worker_pool.h"
 
 namespace nibble {
 
@@ -14,12 +14,15 @@ namespace {
 
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(int num_threads, int activation_bits) : pool_(num_threads), activation_bits_(activation_bits) {}
+  CpuBackend(std::vector<WorkerTeam> teams, int activation_bits)
+      : pool_(std::move(teams)), activation_bits_(activation_bits) {}
 
   std::string_view name() const override { return "cpu"; }
   std::string description() const override {
-    return fmt::format("{} kernels, activations in {} bits, {} thread{}", cpu_kernels().name, activation_bits_,
-                       pool_.num_threads(), pool_.num_threads() == 1 ? "" : "s");
+    const size_t num_nodes = pool_.teams().size();
+    return fmt::format("{} kernels, activations in {} bits, {} thread{}{}", cpu_kernels().name, activation_bits_,
+                       pool_.num_threads(), pool_.num_threads() == 1 ? "" : "s",
+                       num_nodes == 1 ? "" : fmt::format(" on {} NUMA nodes", num_nodes));
   }
   std::span<const KvCacheType> kv_cache_types() const override {
     static constexpr std::array kTypes = {KvCacheType::f16, KvCacheType::f32, KvCacheType::q8_0};
@@ -42,6 +45,11 @@ class CpuBackend final : public Backend {
                                         const KvCacheShape& cache_shape) override {
     return compile_cpu_step(step, weights, cache_shape, pool_, activation_bits_);
   }
+  int64_t plan_scratch_bytes(const Step& step, std::span<const WeightShape> weights,
+                             const KvCacheShape& cache_shape) const override {
+    return cpu_scratch_bytes(step, weights, cache_shape.max_len, pool_.num_threads());
+  }
+  int64_t roof_bytes() const override { return ReadRoof::kDefaultBytes; }
   double measure_read_gbps() override {
     if (!roof_) roof_ = std::make_unique<ReadRoof>(pool_);
     return roof_->measure_gbps(pool_);
@@ -55,10 +63,14 @@ class CpuBackend final : public Backend {
 
 }  // namespace
 
-std::unique_ptr<Backend> make_cpu_backend(int num_threads, int activation_bits) {
+std::unique_ptr<Backend> make_cpu_backend(std::vector<WorkerTeam> teams, int activation_bits) {
   if (activation_bits != kActivationBits && activation_bits != 8)
     throw_input_error("activations of {} bits: there are kernels for {} and 8", activation_bits, kActivationBits);
-  return std::make_unique<CpuBackend>(num_threads, activation_bits);
+  return std::make_unique<CpuBackend>(std::move(teams), activation_bits);
+}
+
+std::unique_ptr<Backend> make_cpu_backend(int num_threads, int activation_bits) {
+  return make_cpu_backend({{0, std::max(1, num_threads), {}}}, activation_bits);
 }
 
 }  // namespace nibble

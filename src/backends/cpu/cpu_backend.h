@@ -3,14 +3,18 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include "backends/cpu/activations.h"
+#include "base/worker_pool.h"
 #include "ops/backend.h"
 
 namespace nibble {
 
-// `num_threads` workers, the calling thread among them. Integer kernels round activations to `activation_bits`, 15 or 8;
-// throws InputError for another number.
+// The workers of `teams`, the calling thread among them: each reads weights of its node's memory. Integer kernels round
+// activations to `activation_bits`, 15 or 8; throws InputError for another number.
+std::unique_ptr<Backend> make_cpu_backend(std::vector<WorkerTeam> teams, int activation_bits = kActivationBits);
+// The same with one team of `num_threads` workers.
 std::unique_ptr<Backend> make_cpu_backend(int num_threads, int activation_bits = kActivationBits);
 
 }  // namespace nibble

@@ -5,6 +5,8 @@
 #include <limits>
 #include <span>
 
+#include "backends/cpu/cpu_step.h"
+
 namespace nibble {
 
 namespace {
@@ -75,6 +77,26 @@ void route_token(const RouteOp& op, const float* logits, const float* correction
   const double divisor = op.normalise ? std::max(total, 1e-20) : 1.0;
   for (size_t j = 0; j < top_k; j++)
     expert_weights[j] = static_cast<float>(scores[static_cast<size_t>(experts[j])] / divisor * op.scale);
+}
+
+MoeShape moe_shape(const MoeGateUpOp& op, int64_t M, const WeightShape& w) {
+  return {.M = M, .top_k = op.experts.width, .E = w.E, .N = w.N, .K = w.K, .num_outputs = 2, .alone = M == 1};
+}
+
+MoeShape moe_shape(const MoeDownOp& op, int64_t M, const WeightShape& w) {
+  const int64_t top_k = op.experts.width;
+  return {.M = M,
+          .top_k = top_k,
+          .E = w.E,
+          .N = w.N,
+          .K = w.K,
+          .num_outputs = 1,
+          .alone = M == 1 && top_k <= kRedundantTokens};
+}
+
+int64_t moe_bytes(const MoeShape& s, int num_workers) {
+  const int64_t num_pairs = s.M * s.top_k, floats = s.num_outputs * s.N + (s.alone ? 0 : s.K);
+  return num_pairs * floats * int64_t{sizeof(float)} + (s.alone ? num_workers : 1) * activations_bytes(num_pairs, s.K);
 }
 
 MoeScratch::MoeScratch(const MoeShape& s, const Linears& l, int num_workers) : shape(s), linears(l) {

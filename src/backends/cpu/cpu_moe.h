@@ -13,7 +13,7 @@
 #include "backends/cpu/linears.h"
 #include "base/memory.h"
 #include "base/worker_pool.h"
-#include "ops/step.h"
+#include "ops/backend.h"
 
 namespace nibble {
 
@@ -28,6 +28,13 @@ struct MoeShape {
   bool alone;       // every worker rounds all activations for itself
   bool operator==(const MoeShape&) const = default;
 };
+
+// `w`: the shape of the gate matrix, or of the down matrix.
+MoeShape moe_shape(const MoeGateUpOp& op, int64_t M, const WeightShape& w);
+MoeShape moe_shape(const MoeDownOp& op, int64_t M, const WeightShape& w);
+
+// Bytes that MoeScratch keeps for floats.
+int64_t moe_bytes(const MoeShape& shape, int num_workers);
 
 // The pairs of a step, m * top_k + j for the j-th expert of token m, by expert; those of an expert in their order.
 struct PairOrder {

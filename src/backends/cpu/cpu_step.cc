@@ -2,16 +2,17 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <functional>
 
 #include "backends/cpu/cpu_attention.h"
 #include "backends/cpu/cpu_moe.h"
+#include "backends/cpu/cpu_scratch.h"
 #include "backends/cpu/cpu_step_memory.h"
 #include "backends/cpu/float_kernels.h"
 #include "backends/cpu/fuse.h"
 #include "backends/cpu/linears.h"
 #include "backends/cpu/row_ops.h"
+#include "backends/cpu/row_shares.h"
 #include "base/memory.h"
 #include "ops/choose_gemm.h"
 
@@ -22,12 +23,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 using Matrix = FloatRows;
-
-// Rows [first_row, last_row) of linear `index` of a group, for one worker.
-struct RowShare {
-  size_t index;
-  int64_t first_row, last_row;
-};
 
 struct CompiledPhase {
   Phase info;
@@ -46,7 +41,12 @@ class CpuStep final : public CompiledStep {
         memory_(step_, weights),
         rows_(memory_, num_workers_),
         linears_(step.linear_route, activation_bits, weights, num_workers_) {
-    for (const OpGroup& group : fuse(step_)) {
+    const std::vector<OpGroup> groups = fuse(step_);
+    const CpuScratchPlan plan = plan_cpu_scratch(step_, groups, shape_of(), max_len_);
+    common_activations_ = Buffer(static_cast<size_t>(plan.common_activations));
+    for (int worker = 0; worker < num_workers_; worker++)
+      own_activations_.emplace_back(static_cast<size_t>(plan.own_activations));
+    for (const OpGroup& group : groups) {
       const std::string name = group_name(group);
       std::visit([&](const auto& g) { compile(g, name); }, group);
     }
@@ -72,7 +72,8 @@ class CpuStep final : public CompiledStep {
   }
   int64_t scratch_bytes() const override {
     size_t bytes = memory_.bytes() + rows_.scratch_bytes();
-    for (const Buffer& buffer : worker_buffers_) bytes += buffer.size();
+    bytes += common_activations_.size();
+    for (const Buffer& buffer : own_activations_) bytes += buffer.size();
     for (const auto& a : attentions_) bytes += static_cast<size_t>(a->scratch_bytes());
     for (const auto& scratch : moe_scratch_) bytes += scratch->bytes();
     bytes += linears_.scratch_bytes();
@@ -110,28 +111,11 @@ class CpuStep final : public CompiledStep {
 
   // ---- linears ----
 
-  // A contiguous share of all rows of the group for each worker, in whole blocks, even in bytes.
-  std::vector<std::vector<RowShare>> share_rows(const LinearGroup& group) const {
-    int64_t total = 0;
-    const size_t count = group.swiglu ? 1 : group.linears.size();  // rows of gate and up go together
-    for (size_t i = 0; i < count; i++) total += packed(group.linears[i].w).bytes;
-    std::vector<std::vector<RowShare>> shares(static_cast<size_t>(num_workers_));
-    int64_t before = 0;
-    for (size_t i = 0; i < count; i++) {
-      const PackedMatrix& w = packed(group.linears[i].w);
-      const auto block_at = [&](int worker) {  // the first block of this matrix that begins in the worker's share
-        const double at = static_cast<double>(total) * worker / num_workers_ - static_cast<double>(before);
-        const double block = std::round(at / static_cast<double>(w.bytes) * static_cast<double>(w.num_blocks));
-        return static_cast<int64_t>(std::clamp(block, 0.0, static_cast<double>(w.num_blocks)));
-      };
-      for (int worker = 0; worker < num_workers_; worker++) {
-        const int64_t first = std::min(block_at(worker) * kBlockRows, w.N);
-        const int64_t last = std::min(block_at(worker + 1) * kBlockRows, w.N);
-        if (first < last) shares[static_cast<size_t>(worker)].push_back({i, first, last});
-      }
-      before += w.bytes;
-    }
-    return shares;
+  std::vector<std::vector<RowShare>> shares_of(const LinearGroup& group) const {
+    std::vector<SharedMatrix> matrices;
+    for (const LinearOp& op : group.linears) matrices.push_back({packed(op.w).N, packed(op.w).bytes});
+    if (group.swiglu) matrices.resize(1);  // rows of gate and up go together
+    return share_rows(matrices, pool_.teams());
   }
 
   void compute_rows(const LinearGroup& group, const Activations& x, const RowShare& share, int worker) const {
@@ -169,19 +153,16 @@ class CpuStep final : public CompiledStep {
     kernels_.prepare(x, first * groups, last * groups);
   }
 
-  // Activations over the slice, or over a buffer of their own if a norm fills them.
-  Activations make_activations(const LinearGroup& group) {
+  // Activations over the slice, or over `memory` if a norm fills them; rounded in `memory`.
+  Activations make_activations(const LinearGroup& group, const Buffer& memory) const {
     const Matrix rows = matrix(group.x);
     Activations x{
         .M = rows.rows, .K = rows.width, .x = rows.data, .x_stride = rows.stride, .bits = linears_.activation_bits};
-    const size_t norm_bytes =
-        group.norm ? static_cast<size_t>((x.M * x.K * static_cast<int64_t>(sizeof(float)) + 63) / 64 * 64) : 0;
-    const Buffer& buffer = worker_buffers_.emplace_back(norm_bytes + static_cast<size_t>(activations_bytes(x.M, x.K)));
     if (group.norm) {
-      x.x = buffer.as<float>();
+      x.x = memory.as<float>();
       x.x_stride = x.K;
     }
-    x.groups = reinterpret_cast<ActivationGroup*>(buffer.data() + norm_bytes);
+    x.groups = reinterpret_cast<ActivationGroup*>(memory.data() + normed_bytes(group, x.M));
     return x;
   }
 
@@ -190,11 +171,11 @@ class CpuStep final : public CompiledStep {
         fmt::format("{} ({})", ops, linear_kernel_name(choose_linear(matrix(group.x).rows, step_.linear_route)));
     int64_t bytes = 0;
     for (const LinearOp& op : group.linears) bytes += packed(op.w).bytes;
-    auto shares = share_rows(group);
+    auto shares = shares_of(group);
     const int64_t M = matrix(group.x).rows;
     if (M <= kRedundantTokens) {
       std::vector<Activations> own;
-      for (int worker = 0; worker < num_workers_; worker++) own.push_back(make_activations(group));
+      for (const Buffer& memory : own_activations_) own.push_back(make_activations(group, memory));
       add_phase(name, bytes, [this, group, shares = std::move(shares), own = std::move(own), M](int worker) {
         const auto w = static_cast<size_t>(worker);
         prepare_tokens(group, own[w], 0, M);
@@ -202,7 +183,7 @@ class CpuStep final : public CompiledStep {
       });
       return;
     }
-    const Activations x = make_activations(group);
+    const Activations x = make_activations(group, common_activations_);
     add_phase(group.norm ? "rms_norm + round" : "round", 0, [this, group, x, M](int worker) {
       const Range tokens = worker_range(M, 1, worker, num_workers_);
       prepare_tokens(group, x, tokens.first, tokens.last);
@@ -245,29 +226,10 @@ class CpuStep final : public CompiledStep {
       if (a->shape == shape) return *a;
     return *attentions_.emplace_back(std::make_unique<CpuAttention>(shape, num_workers_));
   }
-  const CpuAttention& attention(const AttentionOp& a) {
-    return attention({.M = step_.M,
-                      .num_heads = a.num_heads,
-                      .num_kv_heads = a.num_kv_heads,
-                      .head_dim = a.head_dim,
-                      .v_dim = a.head_dim,
-                      .window = a.window,
-                      .max_len = max_len_});
-  }
-  const CpuAttention& attention(const LatentAttentionOp& a) {
-    return attention({.M = step_.M,
-                      .num_heads = a.num_heads,
-                      .num_kv_heads = 1,
-                      .head_dim = a.latent_dim + a.rope_dim,
-                      .v_dim = a.latent_dim,
-                      .window = 0,
-                      .max_len = max_len_});
-  }
-
   // Attention over what is in the cache: each worker some of the tokens' key and value heads, or some of the positions.
   template <class Op>
   void add_attention(const Op& op, const std::string& name) {
-    const CpuAttention& a = attention(op);
+    const CpuAttention& a = attention(attention_shape(op, step_.M, max_len_));
     if (!a.split) {
       add_phase(name, 0, [this, op, &a](int worker) {
         const int64_t kv_heads = a.shape.num_kv_heads;
@@ -287,7 +249,7 @@ class CpuStep final : public CompiledStep {
   }
 
   void compile(const AttentionGroup& group, const std::string& name) {
-    const CpuAttention& a = attention(group.attention);
+    const CpuAttention& a = attention(attention_shape(group.attention, step_.M, max_len_));
     const auto prepare = [this, group](int worker) {
       const Range heads = worker_range(group.attention.num_kv_heads, 1, worker, num_workers_);
       for (const RowOp& op : group.prepare) rows_.prepare_heads(op, group.attention, heads);
@@ -312,11 +274,7 @@ class CpuStep final : public CompiledStep {
     const PackedMatrix& w = packed(op.w);
     const Matrix x = matrix(op.x), out = matrix(op.out);
     const int64_t head_dim = x.width / op.num_heads;
-    std::vector<ActivationGroup*> groups;
-    for (int worker = 0; worker < num_workers_; worker++)
-      groups.push_back(
-          worker_buffers_.emplace_back(static_cast<size_t>(activations_bytes(x.rows, w.K))).as<ActivationGroup>());
-    add_phase(name, weight_bytes(op), [this, op, &w, x, out, head_dim, groups = std::move(groups)](int worker) {
+    add_phase(name, weight_bytes(op), [this, op, &w, x, out, head_dim](int worker) {
       const auto [first, last] = worker_range(op.num_heads, 1, worker, num_workers_);
       for (int64_t h = first; h < last; h++) {
         const Activations head{.M = x.rows,
@@ -324,7 +282,7 @@ class CpuStep final : public CompiledStep {
                                .x = x.data + h * head_dim,
                                .x_stride = x.stride,
                                .bits = linears_.activation_bits,
-                               .groups = groups[static_cast<size_t>(worker)]};
+                               .groups = own_activations_[static_cast<size_t>(worker)].as<ActivationGroup>()};
         kernels_.prepare(head, 0, head.M * activation_groups(head.K));
         linears_.run({.w = &w,
                       .e = h,
@@ -343,6 +301,12 @@ class CpuStep final : public CompiledStep {
 
   std::function<MatrixSize(WeightId)> size() const {
     return [this](WeightId id) { return MatrixSize{packed(id).E, packed(id).bytes}; };
+  }
+  std::function<WeightShape(WeightId)> shape_of() const {
+    return [this](WeightId id) {
+      const PackedMatrix& w = packed(id);
+      return WeightShape{.format = w.format, .E = w.E, .N = w.N, .K = w.K, .is_vector = false};
+    };
   }
   int64_t weight_bytes(const Op& op) const { return weight_bytes_read(op, step_.M, size()); }
 
@@ -365,17 +329,10 @@ class CpuStep final : public CompiledStep {
     });
   }
   void compile(const MoeGateUpOp& op, const std::string& name) {
-    const PackedMatrix& gate = packed(op.gate);
-    const MoeShape shape{.M = step_.M,
-                         .top_k = op.experts.width,
-                         .E = gate.E,
-                         .N = gate.N,
-                         .K = gate.K,
-                         .num_outputs = 2,
-                         .alone = step_.M == 1};
+    const MoeShape shape = moe_shape(op, step_.M, shape_of()(op.gate));
     add_expert_phases(op, name,
                       MoeGateUp{.op = op,
-                                .gate = {&gate, vector(op.gate_bias)},
+                                .gate = {&packed(op.gate), vector(op.gate_bias)},
                                 .up = {&packed(op.up), vector(op.up_bias)},
                                 .x = matrix(op.x),
                                 .experts = matrix(op.experts),
@@ -383,17 +340,9 @@ class CpuStep final : public CompiledStep {
                                 .scratch = &moe_scratch(shape)});
   }
   void compile(const MoeDownOp& op, const std::string& name) {
-    const PackedMatrix& down = packed(op.down);
-    const int64_t top_k = op.experts.width;
-    const MoeShape shape{.M = step_.M,
-                         .top_k = top_k,
-                         .E = down.E,
-                         .N = down.N,
-                         .K = down.K,
-                         .num_outputs = 1,
-                         .alone = step_.M == 1 && top_k <= kRedundantTokens};
+    const MoeShape shape = moe_shape(op, step_.M, shape_of()(op.down));
     add_expert_phases(op, name,
-                      MoeDown{.down = {&down, vector(op.bias)},
+                      MoeDown{.down = {&packed(op.down), vector(op.bias)},
                               .x = matrix(op.x),
                               .experts = matrix(op.experts),
                               .expert_weights = matrix(op.expert_weights),
@@ -418,7 +367,9 @@ class CpuStep final : public CompiledStep {
   const FloatKernels& floats_ = float_kernels();
   std::vector<std::unique_ptr<CpuAttention>> attentions_;
   std::vector<std::unique_ptr<MoeScratch>> moe_scratch_;
-  std::vector<Buffer> worker_buffers_;  // normed rows and rounded activations
+  // Normed rows and rounded activations of the group that runs: of all workers, and of each (CpuScratchPlan).
+  Buffer common_activations_;
+  std::vector<Buffer> own_activations_;
   std::vector<CompiledPhase> phases_;
   bool profiling_ = false;
 };

@@ -46,6 +46,13 @@ size_t CpuStepMemory::bytes() const {
   return bytes;
 }
 
+int64_t step_memory_bytes(const Step& step) {
+  int64_t bytes = step.buffer_bytes();
+  for (const Rotation& rotation : step.rotations)
+    bytes += 2 * step.M * static_cast<int64_t>(rotation.inv_freq.size() * sizeof(float));
+  return bytes;
+}
+
 // The cosine and sine of each token's angles: [M, half] each.
 void CpuStepMemory::fill_turns(size_t r) {
   const Rotation& rotation = step.rotations[r];

@@ -42,4 +42,7 @@ class CpuStepMemory {
   std::vector<Buffer> turns_;    // by Rotation
 };
 
+// What bytes() will be.
+int64_t step_memory_bytes(const Step& step);
+
 }  // namespace nibble

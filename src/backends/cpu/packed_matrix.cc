@@ -167,10 +167,27 @@ PackPlan plan_pack(FormatId format, int64_t E, int64_t N, int64_t K) {
           .bytes = planes_of(packed, E, N, K).bytes};
 }
 
+std::vector<Range> blocks_to_pack(int64_t E, int64_t num_blocks, std::span<const WorkerTeam> teams, int worker) {
+  const WorkerTeam& team = *std::ranges::find_if(teams, [&](const WorkerTeam& t) { return worker < t.last; });
+  const Range of_team = team_range(num_blocks, 1, team, teams.back().last);
+  const int64_t width = of_team.last - of_team.first;
+  const auto [first, last] = worker_range(E * width, 1, worker - team.first, team.last - team.first);
+  std::vector<Range> ranges;
+  for (int64_t i = first, next; i < last; i = next) {
+    next = std::min(last, (i / width + 1) * width);
+    const int64_t at = i / width * num_blocks + of_team.first + i % width;
+    if (ranges.empty() || ranges.back().last != at) ranges.push_back({at, at});
+    ranges.back().last = at + next - i;
+  }
+  return ranges;
+}
+
 PackedMatrix::PackedMatrix(const CanonicalWeight& weight, WorkerPool* pool) {
   format = kernel_format(weight.format);
   const Planes planes = planes_of(format, weight.E, weight.N, weight.K);
-  buffer_ = Buffer(static_cast<size_t>(planes.bytes));
+  // A huge page would hold rows of several teams where there are experts: each has only some rows of each of them.
+  const bool huge_pages = weight.E == 1 || pool == nullptr || pool->teams().size() == 1;
+  buffer_ = Buffer(static_cast<size_t>(planes.bytes), huge_pages);
   E = weight.E;
   N = weight.N;
   K = weight.K;
@@ -196,8 +213,7 @@ PackedMatrix::PackedMatrix(const CanonicalWeight& weight, WorkerPool* pool) {
   std::exception_ptr failure;  // a worker must not throw
   pool->run([&](int worker) {
     try {
-      const auto [first, last] = worker_range(E * num_blocks, 1, worker, pool->num_threads());
-      pack_blocks(first, last);
+      for (const auto [first, last] : blocks_to_pack(E, num_blocks, pool->teams(), worker)) pack_blocks(first, last);
     } catch (...) {
       const std::lock_guard lock(mutex);
       failure = std::current_exception();

@@ -4,6 +4,9 @@
 // there to be multiplied by zero activations; padded rows are never stored.
 #pragma once
 
+#include <span>
+#include <vector>
+
 #include "base/memory.h"
 #include "base/worker_pool.h"
 #include "ops/packed_weight.h"
@@ -14,8 +17,9 @@ namespace nibble {
 // Planes of an expert lie block after block: block b of expert e is at index e * num_blocks + b of each plane.
 class PackedMatrix final : public PackedWeight {
  public:
-  // Packs `weight`, whose bytes are not needed afterwards, with all workers of `pool` (null: on the calling thread). A
-  // weight in a format without a kernel is converted (convert.h): InputError if one of its values is not finite.
+  // Packs `weight`, whose bytes are not needed afterwards, with all workers of `pool` (null: on the calling thread), each
+  // what its team will read, so that the pages are first touched on that team's node. A weight in a format without a
+  // kernel is converted (convert.h): InputError if one of its values is not finite.
   explicit PackedMatrix(const CanonicalWeight& weight, WorkerPool* pool = nullptr);
 
   int64_t num_blocks = 0;        // of 16 rows, per expert
@@ -28,6 +32,10 @@ class PackedMatrix final : public PackedWeight {
  private:
   Buffer buffer_;
 };
+
+// Blocks that a worker packs, by their places in the planes: its part of what its team has of every expert, the rows that
+// the team reads.
+std::vector<Range> blocks_to_pack(int64_t E, int64_t num_blocks, std::span<const WorkerTeam> teams, int worker);
 
 // What PackedMatrix makes of a matrix: the same bytes, without loading anything.
 PackPlan plan_pack(FormatId format, int64_t E, int64_t N, int64_t K);

@@ -6,10 +6,15 @@
 
 namespace nibble {
 
+size_t largest_route_bytes(const Step& step) {
+  size_t bytes = 0;
+  for (const Op& op : step.ops)
+    if (const auto* r = std::get_if<RouteOp>(&op)) bytes = std::max(bytes, route_scratch_bytes(*r));
+  return bytes;
+}
+
 RowOps::RowOps(const CpuStepMemory& memory, int num_workers) : memory_(memory), num_workers_(num_workers) {
-  size_t route_bytes = 0;
-  for (const Op& op : memory.step.ops)
-    if (const auto* r = std::get_if<RouteOp>(&op)) route_bytes = std::max(route_bytes, route_scratch_bytes(*r));
+  const size_t route_bytes = largest_route_bytes(memory.step);
   for (int worker = 0; worker < num_workers; worker++) route_scratch_.emplace_back(route_bytes);
 }
 

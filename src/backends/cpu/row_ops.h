@@ -9,6 +9,9 @@
 
 namespace nibble {
 
+// Bytes that the largest choice of experts needs, for each worker.
+size_t largest_route_bytes(const Step& step);
+
 class RowOps {
  public:
   RowOps(const CpuStepMemory& memory, int num_workers);

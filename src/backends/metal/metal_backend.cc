@@ -18,23 +18,24 @@ namespace nibble {
 
 namespace {
 
+#ifdef __APPLE__
+constexpr uint32_t kRoofThreadgroups = 4096;  // that read 512 MB
+#else
+constexpr uint32_t kRoofThreadgroups = 64;  // the executor takes 8 ns a thread
+#endif
+constexpr uint32_t kReadThreads = 256, kWords = 32;
+constexpr size_t kNumReadThreads = size_t{kRoofThreadgroups} * kReadThreads;
+constexpr size_t kRoofBytes = kNumReadThreads * kWords * 16;
+
 // GB/s at which a kernel reads memory: the best of a few runs over more than any cache holds.
 double measure_read(MetalDevice& device, MetalKernels& kernels) {
-  constexpr uint32_t kThreadgroups = 4096, kReadThreads = 256, kWords = 32;  // 512 MB
-#ifdef __APPLE__
-  constexpr uint32_t kShare = 1;
-#else
-  constexpr uint32_t kShare = 64;  // the executor takes 8 ns a thread
-#endif
-  constexpr size_t kNumThreads = size_t{kThreadgroups / kShare} * kReadThreads;
-  constexpr size_t kBytes = kNumThreads * kWords * 16;
-  const auto words = device.make_buffer(kBytes), sums = device.make_buffer(kNumThreads * sizeof(uint32_t));
+  const auto words = device.make_buffer(kRoofBytes), sums = device.make_buffer(kNumReadThreads * sizeof(uint32_t));
   const ReadMemoryArguments arguments{.words_per_thread = kWords};
   const MetalBinding buffers[] = {{words.get(), 0}, {sums.get(), 0}};
   const MetalDispatch dispatch{.kernel = &kernels.get("read_memory", {}),
                                .arguments = {reinterpret_cast<const uint8_t*>(&arguments), sizeof arguments},
                                .buffers = buffers,
-                               .threadgroups = {kThreadgroups / kShare},
+                               .threadgroups = {kRoofThreadgroups},
                                .threads = kReadThreads};
   double best = 0;
   for (int run = 0; run < 5; run++) {
@@ -43,7 +44,7 @@ double measure_read(MetalDevice& device, MetalKernels& kernels) {
     device.dispatch(dispatch);
     device.finish();
     const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
-    best = std::max(best, static_cast<double>(kBytes) / elapsed.count() / 1e9);
+    best = std::max(best, static_cast<double>(kRoofBytes) / elapsed.count() / 1e9);
   }
   return best;
 }
@@ -65,7 +66,11 @@ class MetalBackend final : public Backend {
   }
   std::vector<PlannedPhase> plan_phases(const Step& step, std::span<const WeightShape> weights,
                                         const KvCacheShape& cache_shape) const override {
-    return plan_metal_step(step, weights, cache_shape);
+    return plan_metal_step(step, weights, cache_shape).phases;
+  }
+  int64_t plan_scratch_bytes(const Step& step, std::span<const WeightShape> weights,
+                             const KvCacheShape& cache_shape) const override {
+    return plan_metal_step(step, weights, cache_shape).scratch_bytes;
   }
   std::unique_ptr<PackedWeight> pack(const CanonicalWeight& weight) override {
     return std::make_unique<MetalMatrix>(weight, *device_, pool_);
@@ -80,6 +85,7 @@ class MetalBackend final : public Backend {
                                         const KvCacheShape& cache_shape) override {
     return compile_metal_step(step, weights, cache_shape, *device_, kernels_);
   }
+  int64_t roof_bytes() const override { return static_cast<int64_t>(kRoofBytes); }
   double measure_read_gbps() override { return measure_read(*device_, kernels_); }
 
  private:

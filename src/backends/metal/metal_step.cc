@@ -181,7 +181,7 @@ class MetalStep final : public CompiledStep {
 class PlanDevice final : public MetalDevice {
  public:
   std::string description() const override { return "none"; }
-  std::unique_ptr<MetalBuffer> make_buffer(size_t) override { return std::make_unique<NoBuffer>(); }
+  std::unique_ptr<MetalBuffer> make_buffer(size_t size) override { return std::make_unique<NoBuffer>(size); }
   std::unique_ptr<MetalKernel> make_kernel(std::string_view, const FunctionConstants&) override {
     return std::make_unique<MetalKernel>();
   }
@@ -191,13 +191,14 @@ class PlanDevice final : public MetalDevice {
   void finish() override {}
 
  private:
-  struct NoBuffer final : MetalBuffer {};
+  struct NoBuffer final : MetalBuffer {
+    explicit NoBuffer(size_t size) { size_ = size; }
+  };
 };
 
 }  // namespace
 
-std::vector<PlannedPhase> plan_metal_step(const Step& step, std::span<const WeightShape> weights,
-                                          const KvCacheShape& cache_shape) {
+MetalStepPlan plan_metal_step(const Step& step, std::span<const WeightShape> weights, const KvCacheShape& cache_shape) {
   std::vector<std::unique_ptr<PackedWeight>> packed;
   std::vector<const PackedWeight*> pointers;
   for (const WeightShape& w : weights) {
@@ -213,7 +214,7 @@ std::vector<PlannedPhase> plan_metal_step(const Step& step, std::span<const Weig
   std::vector<PlannedPhase> phases;
   for (RecordedDispatch& d : record_step(step, pointers, cache_shape, device, kernels, scratch).dispatches)
     phases.push_back(std::move(d.plan));
-  return phases;
+  return {std::move(phases), scratch.bytes()};
 }
 
 std::unique_ptr<CompiledStep> compile_metal_step(const Step& step, std::span<const PackedWeight* const> weights,

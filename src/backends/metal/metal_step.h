@@ -15,8 +15,11 @@ std::unique_ptr<CompiledStep> compile_metal_step(const Step& step, std::span<con
                                                  const KvCacheShape& cache_shape, MetalDevice& device,
                                                  MetalKernels& kernels);
 
-// The phases that it would have. Throws what compile_metal_step would.
-std::vector<PlannedPhase> plan_metal_step(const Step& step, std::span<const WeightShape> weights,
-                                          const KvCacheShape& cache_shape);
+// The phases that it would have, and its scratch_bytes. Throws what compile_metal_step would.
+struct MetalStepPlan {
+  std::vector<PlannedPhase> phases;
+  int64_t scratch_bytes;
+};
+MetalStepPlan plan_metal_step(const Step& step, std::span<const WeightShape> weights, const KvCacheShape& cache_shape);
 
 }  // namespace nibble
