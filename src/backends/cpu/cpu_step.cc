@@ -312,11 +312,12 @@ class CpuStep final : public CompiledStep {
     const PackedMatrix& w = packed(op.w);
     const Matrix x = matrix(op.x), out = matrix(op.out);
     const int64_t head_dim = x.width / op.num_heads;
+    const bool rounds = group_size(w.format) > 1;
     std::vector<ActivationGroup*> groups;
     for (int worker = 0; worker < num_workers_; worker++)
       groups.push_back(
           worker_buffers_.emplace_back(static_cast<size_t>(activations_bytes(x.rows, w.K))).as<ActivationGroup>());
-    add_phase(name, weight_bytes(op), [this, op, &w, x, out, head_dim, groups = std::move(groups)](int worker) {
+    add_phase(name, weight_bytes(op), [this, op, &w, x, out, head_dim, rounds, groups = std::move(groups)](int worker) {
       const auto [first, last] = worker_range(op.num_heads, 1, worker, num_workers_);
       for (int64_t h = first; h < last; h++) {
         const Activations head{.M = x.rows,
@@ -325,7 +326,7 @@ class CpuStep final : public CompiledStep {
                                .x_stride = x.stride,
                                .bits = linears_.activation_bits,
                                .groups = groups[static_cast<size_t>(worker)]};
-        kernels_.prepare(head, 0, head.M * activation_groups(head.K));
+        if (rounds) kernels_.prepare(head, 0, head.M * activation_groups(head.K));
         linears_.run({.w = &w,
                       .e = h,
                       .first_row = 0,
