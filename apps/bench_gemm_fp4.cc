@@ -201,7 +201,8 @@ void bench_packed_matrix(const Options& options, FormatId format, int64_t size_m
                          nlohmann::ordered_json& results) {
   constexpr int64_t K = 4096;
   const std::string name(format_name(format));
-  const int64_t N = std::max<int64_t>(1, (size_mb << 20) / (code_bytes(format, K) + scale_bytes(format, K)) / 16) * 16;
+  const int64_t N =
+      std::max<int64_t>(1, (size_mb << 20) / (32 * code_bytes(format, K) + scale_bytes(format, 32, K))) * 32;
   const CanonicalWeight weight = random_weight(format, 1, N, K, 1, 1);
   std::vector<std::unique_ptr<PackedMatrix>> copies;
   do {

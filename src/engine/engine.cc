@@ -6,7 +6,7 @@
 #include "base/memory.h"
 #include "base/naming.h"
 #include "models/shapes.h"
-#include "weights/importer.h"
+#include "weights/importer_core.h"
 #include "weights/random_source.h"
 
 namespace nibble {
@@ -22,7 +22,10 @@ ModelFiles open_model(const std::filesystem::path& path) {
 
 ModelFiles random_model(const std::string& shape, int64_t num_layers, RandomFormats formats) {
   return random_model(shape_checkpoint(shape, num_layers), [formats](const MatrixRequest& request) {
-    if (request.heads.transposed || request.name.gguf.ends_with("ffn_gate_inp")) return FormatId::bf16;
+    if (request.name.gguf.ends_with("ffn_gate_inp")) return FormatId::bf16;
+    // As a Hugging Face folder's transposed slice comes in FP4; a GGUF file has that matrix by itself.
+    const bool is_fp4 = formats.rest == FormatId::mxfp4 || formats.rest == FormatId::nvfp4;
+    if (request.heads.transposed && is_fp4) return transposed_format(formats.rest);
     return request.is_experts && request.heads.head_rows == 0 ? formats.experts : formats.rest;
   });
 }

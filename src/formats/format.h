@@ -8,6 +8,8 @@
 //   static constexpr int code_bits;            // per weight
 //   static constexpr int group_size;           // k that share a scale; 1 for a format without scales
 //   static constexpr int group_scale_bytes;    // per group; 0 for a format without scales
+//   static constexpr int group_rows;           // only if consecutive rows share their scales: how many, counted from
+//                                            // each expert's first row on (the last group may be short)
 //   static constexpr bool has_tensor_scale;    // whether each part of a tensor has one more float32 multiplier
 //   static float decode(const uint8_t* codes, const uint8_t* scales, int64_t k);  // weight k of a row, exactly
 //   static bool is_valid_scale(const uint8_t* scale);  // false for NaN and for what the format does not have
@@ -44,6 +46,8 @@ enum class FormatId : uint8_t {
   iq4_nl,
   mxfp4,
   nvfp4,
+  mxfp4_transposed,
+  nvfp4_transposed,
   fp4_half_32,
   fp4_half_64,
   fp4_half_128,
@@ -67,6 +71,13 @@ constexpr int64_t code_bytes(int64_t K) {
 template <class Format>
 constexpr int64_t scale_bytes(int64_t K) {
   return (K + Format::group_size - 1) / Format::group_size * Format::group_scale_bytes;
+}
+
+// Consecutive rows that share their scales.
+template <class Format>
+constexpr int group_rows() {
+  if constexpr (requires { Format::group_rows; }) return Format::group_rows;
+  return 1;
 }
 
 // The code of weight k in a row of 4-bit codes.

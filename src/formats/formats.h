@@ -25,15 +25,17 @@
 #include "formats/q5_k.h"
 #include "formats/q6_k.h"
 #include "formats/q8_0.h"
+#include "formats/transposed_fp4.h"
 
 namespace nibble {
 
 template <class... Formats>
 struct FormatList {};
 
-using AllFormats = FormatList<F32, F16, Bf16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K, Iq4Nl, Mxfp4, Nvfp4,
-                              Fp4Half<32>, Fp4Half<64>, Fp4Half<128>, Fp8, Fp8Scaled, Affine<4, 32>, Affine<4, 64>,
-                              Affine<4, 128>, Affine<8, 32>, Affine<8, 64>, Affine<8, 128>>;
+using AllFormats =
+    FormatList<F32, F16, Bf16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K, Iq4Nl, Mxfp4, Nvfp4, Transposed<Mxfp4>,
+               Transposed<Nvfp4>, Fp4Half<32>, Fp4Half<64>, Fp4Half<128>, Fp8, Fp8Scaled, Affine<4, 32>, Affine<4, 64>,
+               Affine<4, 128>, Affine<8, 32>, Affine<8, 64>, Affine<8, 128>>;
 
 // The ids of a list's formats, in its order.
 template <class... Formats>
@@ -77,6 +79,17 @@ inline int64_t scale_bytes(FormatId id, int64_t K) {
 
 inline int group_size(FormatId id) {
   return visit_format(id, [](auto format) { return decltype(format)::group_size; });
+}
+
+// Consecutive rows that share their scales.
+inline int group_rows(FormatId id) {
+  return visit_format(id, [](auto format) { return group_rows<decltype(format)>(); });
+}
+
+// Bytes of the scales of N rows of K weights.
+inline int64_t scale_bytes(FormatId id, int64_t N, int64_t K) {
+  const int64_t rows = group_rows(id);
+  return (N + rows - 1) / rows * scale_bytes(id, K);
 }
 
 inline bool has_tensor_scale(FormatId id) {

@@ -57,6 +57,7 @@ FormatId kernel_format(FormatId format) {
   if (std::ranges::find(kWithKernel, format) != kWithKernel.end()) return format;
   if (format == FormatId::affine4_32 || format == FormatId::affine4_64 || format == FormatId::affine4_128)
     return FormatId::q4_1;
+  if (group_rows(format) > 1) return FormatId::bf16;
   const int bits = visit_format(format, [](auto tag) { return decltype(tag)::code_bits; });
   return bits <= kMostQ8Bits ? FormatId::q8_0 : FormatId::f16;
 }
@@ -86,6 +87,10 @@ CanonicalRow RowConverter::convert(const CanonicalRow& row, uint8_t* codes, uint
   });
   if (is_exact) return {codes, scales, row.tensor_scale};
 
+  if (to_ == FormatId::bf16) {
+    encode_row(to_, values_, 1.0f, ScaleSearch::plain, codes, scales);
+    return {codes, scales, row.tensor_scale};
+  }
   const float factor = take_power_of_two(values_, to_ == FormatId::q8_0 ? kLargestQ8Exponent : kLargestExponent);
   encode_row(to_, values_, 1.0f, ScaleSearch::best, codes, scales);
   return {codes, scales, row.tensor_scale * factor};

@@ -19,8 +19,21 @@ void copy_rows(const CanonicalWeight& w, const MatrixRequest& r, uint8_t* codes,
   }
 }
 
+// The codes and scales of [K, N] for each head become those of [N, K], unchanged.
+void transpose_fp4(const CanonicalWeight& w, const MatrixRequest& r, FormatId format, uint8_t* codes, uint8_t* scales) {
+  const int64_t row_codes = code_bytes(format, r.K), row_scales = scale_bytes(format, r.K);
+  const int64_t num_groups = scale_bytes(w.format, r.N);
+  for (int64_t e = 0; e < r.E; e++, codes += r.N * row_codes, scales += num_groups * row_scales) {
+    for (int64_t k = 0; k < r.K; k++) {
+      const CanonicalRow row = canonical_row(w, 0, e * r.heads.head_rows + r.heads.first_row + k);
+      for (int64_t n = 0; n < r.N; n++) set_nibble(codes + n * row_codes, k, nibble_at(row.codes, n));
+      for (int64_t g = 0; g < num_groups; g++) scales[g * row_scales + k] = row.scales[g];
+    }
+  }
+}
+
 // The elements of [K, N] for each head become [N, K], without the tensor scale.
-void transpose_rows(const CanonicalWeight& w, const MatrixRequest& r, FormatId format, uint8_t* codes) {
+void transpose_floats(const CanonicalWeight& w, const MatrixRequest& r, FormatId format, uint8_t* codes) {
   const int64_t size = code_bytes(format, 1);
   visit_format(w.format, [&](auto from) {
     for (int64_t e = 0; e < r.E; e++) {
@@ -43,12 +56,11 @@ void transpose_rows(const CanonicalWeight& w, const MatrixRequest& r, FormatId f
 
 }  // namespace
 
-// An E2M1 code has 2 significant bits, E4M3 has 4 and an E8M0 scale 1: their products fit bfloat16's 8.
 FormatId transposed_format(FormatId format) {
   switch (format) {
-    case FormatId::mxfp4:
-    case FormatId::nvfp4:
-    case FormatId::fp8:
+    case FormatId::mxfp4: return FormatId::mxfp4_transposed;
+    case FormatId::nvfp4: return FormatId::nvfp4_transposed;
+    case FormatId::fp8:  // E4M3's 4 significant bits fit bfloat16's 8
     case FormatId::bf16: return FormatId::bf16;
     case FormatId::f16: return FormatId::f16;
     default: return FormatId::f32;
@@ -62,14 +74,16 @@ MatrixRequest sliced_matrix(const MatrixRequest& r) {
 CanonicalWeight slice_heads(const CanonicalWeight& weight, const MatrixRequest& r) {
   const FormatId format = r.heads.transposed ? transposed_format(weight.format) : weight.format;
   const auto all_codes = static_cast<size_t>(r.E * r.N * code_bytes(format, r.K));
-  const auto all_scales = static_cast<size_t>(r.E * r.N * scale_bytes(format, r.K));
+  const auto all_scales = static_cast<size_t>(r.E * scale_bytes(format, r.N, r.K));
   const auto bytes = std::make_shared<const Buffer>(all_codes + all_scales);
   uint8_t* codes = bytes->data();
   uint8_t* scales = codes + all_codes;
-  if (r.heads.transposed) {
-    transpose_rows(weight, r, format, codes);
-  } else {
+  if (!r.heads.transposed) {
     copy_rows(weight, r, codes, scales);
+  } else if (group_rows(format) > 1) {
+    transpose_fp4(weight, r, format, codes, scales);
+  } else {
+    transpose_floats(weight, r, format, codes);
   }
   return {.format = format,
           .E = r.E,

@@ -150,7 +150,7 @@ MatrixInfo Importer::describe(const MatrixRequest& request) {
   const bool is_transposed = is_slice(request) && request.heads.transposed;
   const FormatId format = is_transposed ? transposed_format(stored.format) : stored.format;
   const auto [E, N, K] = std::tuple(request.E, request.N, request.K);
-  const int64_t bytes = E * N * (code_bytes(format, K) + scale_bytes(format, K));
+  const int64_t bytes = E * (N * code_bytes(format, K) + scale_bytes(format, N, K));
   return {.format = format, .E = E, .N = N, .K = K, .bytes = bytes, .source = stored.source};
 }
 

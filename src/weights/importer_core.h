@@ -112,8 +112,8 @@ std::optional<FormatId> plain_format(DType dtype);
 inline constexpr std::string_view kActivationScale = "activation scale; activations are not 4 bits wide here";
 inline constexpr std::string_view kPredictionLayer = "layer that predicts more than the next token";
 
-// Slices by heads (HeadSlice): the matrix that the file has, and the slice of it. Transposed weights become floats that
-// hold them exactly, of the format that transposed_format gives.
+// Slices by heads (HeadSlice): the matrix that the file has, and the slice of it. Transposed FP4 keeps its codes and
+// scales; other transposed weights become floats that hold them exactly.
 MatrixRequest sliced_matrix(const MatrixRequest& slice);
 CanonicalWeight slice_heads(const CanonicalWeight& weight, const MatrixRequest& slice);
 FormatId transposed_format(FormatId format);

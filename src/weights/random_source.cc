@@ -60,13 +60,15 @@ double code_deviation(FormatId format) {
 float fill_scales(FormatId format, Random& random, double deviation, std::span<uint8_t> scales) {
   const double scale = deviation / code_deviation(format);
   switch (format) {
-    case FormatId::mxfp4: {
+    case FormatId::mxfp4:
+    case FormatId::mxfp4_transposed: {
       const int code = kE8m0Bias + static_cast<int>(std::floor(std::log2(scale)));
       for (uint8_t& byte : scales)
         byte = static_cast<uint8_t>(std::clamp(code + static_cast<int>(random.bits() & 1), 0, 254));
       return 1.0f;
     }
     case FormatId::nvfp4:
+    case FormatId::nvfp4_transposed:
       for (uint8_t& byte : scales) byte = static_cast<uint8_t>(0x30 + (random.bits() & 15));  // 0.5 to 1.875
       return static_cast<float>(scale / 1.1);
     case FormatId::q8_0:
@@ -99,8 +101,8 @@ class RandomSource final : public WeightSource {
 
   MatrixInfo describe(const MatrixRequest& r) override {
     const FormatId format = options_.format(r);
-    const int64_t row_bytes = code_bytes(format, r.K) + scale_bytes(format, r.K);
-    return {.format = format, .E = r.E, .N = r.N, .K = r.K, .bytes = r.E * r.N * row_bytes, .source = "random"};
+    const int64_t bytes = r.E * (r.N * code_bytes(format, r.K) + scale_bytes(format, r.N, r.K));
+    return {.format = format, .E = r.E, .N = r.N, .K = r.K, .bytes = bytes, .source = "random"};
   }
 
   CanonicalWeight read(const MatrixRequest& request) override;
@@ -119,7 +121,7 @@ CanonicalWeight RandomSource::read(const MatrixRequest& r) {
   Random random = random_for(options_.seed, r.name.hf);
   const int64_t num_rows = r.E * r.N, row_codes = code_bytes(format, r.K);
   const auto all_codes = static_cast<size_t>(num_rows * row_codes);
-  const auto all_scales = static_cast<size_t>(num_rows * scale_bytes(format, r.K));
+  const auto all_scales = static_cast<size_t>(r.E * scale_bytes(format, r.N, r.K));
   const auto bytes = std::make_shared<const Buffer>(all_codes + all_scales);
   const std::span<uint8_t> codes(bytes->data(), all_codes), scales(bytes->data() + all_codes, all_scales);
 

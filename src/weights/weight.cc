@@ -15,9 +15,11 @@ CanonicalRow canonical_row(const CanonicalWeight& w, int64_t e, int64_t n) {
   while (w.parts[part].first_row > n) part--;
   const bool is_apart = !w.experts.empty();
   const CanonicalWeight& holder = is_apart ? w.experts[static_cast<size_t>(e)] : w;
-  const int64_t row = is_apart ? n : e * w.N + n;
-  return {holder.codes.data() + row * code_bytes(w.format, w.K),
-          holder.scales.data() + row * scale_bytes(w.format, w.K), w.parts[part].tensor_scale[static_cast<size_t>(e)]};
+  const int64_t expert = is_apart ? 0 : e;
+  return {holder.codes.data() + (expert * w.N + n) * code_bytes(w.format, w.K),
+          holder.scales.data() + expert * scale_bytes(w.format, w.N, w.K) +
+              n / group_rows(w.format) * scale_bytes(w.format, w.K),
+          w.parts[part].tensor_scale[static_cast<size_t>(e)]};
 }
 
 void decode_row(const CanonicalWeight& w, int64_t e, int64_t n, float* out) {
@@ -76,14 +78,14 @@ int64_t find_not_finite(const uint8_t* codes, int64_t count) {
 }  // namespace
 
 void check_weight(const CanonicalWeight& w, std::string_view name, std::string_view codes_name) {
-  const auto expect = [&](std::string_view what, size_t bytes, int64_t row_bytes) {
-    const auto expected = static_cast<size_t>(w.E * w.N * row_bytes);
+  const auto expect = [&](std::string_view what, size_t bytes, int64_t expert_bytes) {
+    const auto expected = static_cast<size_t>(w.E * expert_bytes);
     if (bytes != expected)
       throw_input_error("{}: {} bytes of {}, {} expected for {} of shape [{}, {}, {}]", name, bytes, what, expected,
                         format_name(w.format), w.E, w.N, w.K);
   };
-  expect("codes", w.codes.size(), code_bytes(w.format, w.K));
-  expect("scales", w.scales.size(), scale_bytes(w.format, w.K));
+  expect("codes", w.codes.size(), w.N * code_bytes(w.format, w.K));
+  expect("scales", w.scales.size(), scale_bytes(w.format, w.N, w.K));
 
   visit_format(w.format, [&](auto format) {
     using Format = decltype(format);

@@ -17,7 +17,8 @@ struct Part {
   std::vector<float> tensor_scale;  // [E] multipliers; all 1 for a format that has none
 };
 
-// Codes: row-major [E, N, code_bytes(K)]; scales: row-major [E, N, scale_bytes(K)], empty for a format without scales.
+// Codes: row-major [E, N, code_bytes(K)]; scales: row-major [E, N, scale_bytes(K)], or [E, ⌈N / group_rows⌉, scale_bytes(K)]
+// where rows share theirs; empty for a format without scales.
 // weight[e, n, k] = decode(codes and scales of row e, n; k) * tensor_scale[e] of the part that row n is in.
 struct CanonicalWeight {
   FormatId format;
@@ -41,7 +42,8 @@ CanonicalRow canonical_row(const CanonicalWeight& weight, int64_t e, int64_t n);
 // out[k] = weight[e, n, k], for all k.
 void decode_row(const CanonicalWeight& weight, int64_t e, int64_t n, float* out);
 
-// One weight with the rows of all `weights` below each other; all have the same format, E and K. Each keeps its parts.
+// One weight with the rows of all `weights` below each other; all have the same format, whose rows have scales of their
+// own, and the same E and K. Each keeps its parts.
 CanonicalWeight concat_rows(std::span<const CanonicalWeight> weights);
 
 // Throws InputError, with `name`, the place and the byte, if the sizes do not fit the shape or a scale is not valid; or

@@ -17,7 +17,7 @@ namespace {
 std::vector<FormatId> converted_formats() {
   std::vector<FormatId> formats;
   for (FormatId format : kAllFormatIds)
-    if (kernel_format(format) != format) formats.push_back(format);
+    if (cpu_format(format) != format) formats.push_back(format);
   return formats;
 }
 
@@ -55,6 +55,24 @@ TEST(KernelFormat, IsQ8ForSourcesOfUpToSixBitsAndHalfForOthers) {
     if (kernel_format(format) == FormatId::q4_1) continue;
     const int bits = visit_format(format, [](auto tag) { return decltype(tag)::code_bits; });
     EXPECT_EQ(kernel_format(format), bits <= 6 ? FormatId::q8_0 : FormatId::f16) << format_name(format);
+  }
+}
+
+TEST(KernelFormat, IsBf16ForTransposedFp4ExceptOnTheCpu) {
+  for (FormatId format : {FormatId::mxfp4_transposed, FormatId::nvfp4_transposed}) {
+    EXPECT_EQ(kernel_format(format), FormatId::bf16);
+    EXPECT_EQ(cpu_format(format), format);
+    const CanonicalWeight weight = random_weight(format, 2, 35, 40, 1, 7);
+    RowConverter converter(format, weight.K);
+    std::vector<uint8_t> codes(static_cast<size_t>(2 * weight.K));
+    std::vector<float> wanted(static_cast<size_t>(weight.K));
+    for (int64_t row = 0; row < 70; row++) {
+      const CanonicalRow converted =
+          converter.convert(canonical_row(weight, row / 35, row % 35), codes.data(), nullptr);
+      decode_row(weight, row / 35, row % 35, wanted.data());
+      for (int64_t k = 0; k < weight.K; k++)
+        ASSERT_EQ(Bf16::decode(converted.codes, nullptr, k) * converted.tensor_scale, wanted[static_cast<size_t>(k)]);
+    }
   }
 }
 

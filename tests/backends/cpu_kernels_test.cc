@@ -13,7 +13,7 @@
 namespace nibble {
 namespace {
 
-constexpr auto kKernelFormats = format_ids(KernelFormats{});
+constexpr auto kKernelFormats = format_ids(CpuFormats{});
 constexpr float kGuard = -12345.0f;
 
 #ifdef NIBBLE_TEST_SLOW_BUILD  // emulated
@@ -280,6 +280,41 @@ TEST(CpuLinear, ReadsEveryScaleAndCode) {
         if (!std::isfinite(value)) continue;  // 6 * 2^126 is no float32
         ASSERT_NEAR(out[static_cast<size_t>(n)], value, tolerance)
             << kernels->name << " " << format_name(format) << " scale " << valid[static_cast<size_t>(n)];
+      }
+    }
+  }
+}
+
+// A token that sees one column only gets the column, exactly: every scale, and rows that do not fill a group.
+TEST(CpuLinear, ReadsEveryScaleOfTransposedColumns) {
+  for (FormatId format : {FormatId::mxfp4_transposed, FormatId::nvfp4_transposed}) {
+    const int64_t N = 40, K = format == FormatId::mxfp4_transposed ? 255 : 127;
+    CanonicalWeight weight = random_weight(format, 2, N, K, 1, 3);
+    std::vector<uint8_t> scales(weight.scales.size()), codes(weight.codes.begin(), weight.codes.end());
+    for (size_t i = 0; i < scales.size(); i++)
+      scales[i] = static_cast<uint8_t>((i + i / static_cast<size_t>(K)) % static_cast<size_t>(K));
+    for (int64_t n = 0; n < N; n++)
+      codes[static_cast<size_t>(n * code_bytes(format, K))] = 0x80;  // zeros of both signs
+    weight.codes = codes;
+    weight.scales = scales;
+    weight.parts[0].tensor_scale = {1.0f, 2.0f};
+    const PackedMatrix packed(weight);
+    const float unit = 0.125f;
+    std::vector<float> x(static_cast<size_t>(K * K)), row(static_cast<size_t>(K));
+    for (int64_t k = 0; k < K; k++) x[static_cast<size_t>(k * K + k)] = unit;
+    for (const CpuKernels* kernels : kernels_under_test()) {
+      const Prepared prepared(*kernels, x, K, K);
+      for (int64_t e = 0; e < 2; e++) {
+        const auto out = run(*kernels, packed, e, prepared.activations);
+        for (int64_t n = 0; n < N; n++) {
+          decode_row(weight, e, n, row.data());
+          for (int64_t k = 0; k < K; k++) {
+            const float wanted = row[static_cast<size_t>(k)];
+            if (std::isfinite(wanted))
+              ASSERT_EQ(out[static_cast<size_t>(k * (N + 1) + n)], wanted * unit)
+                  << kernels->name << " " << format_name(format) << " e " << e << " row " << n << " column " << k;
+          }
+        }
       }
     }
   }

@@ -227,7 +227,8 @@ TEST(Experts, NothingIsReadOfAnExpertThatNobodyChose) {
 TEST(HeadLinear, EachHeadHasItsOwnMatrix) {
   for (int64_t M : {1, 3, 17}) {
     for (const auto& [heads, N, K] : {std::array<int64_t, 3>{1, 16, 32}, {5, 33, 24}, {4, 1, 7}, {2, 64, 96}}) {
-      for (FormatId format : {FormatId::f32, FormatId::bf16, FormatId::mxfp4}) {
+      for (FormatId format :
+           {FormatId::f32, FormatId::bf16, FormatId::mxfp4, FormatId::mxfp4_transposed, FormatId::nvfp4_transposed}) {
         if (format == FormatId::mxfp4 && K % 32 != 0) continue;
         StepProgram p(M);
         const Slice x = p.random_input("x", heads * (K + 3) + 1).columns(1, heads * (K + 3));

@@ -21,8 +21,10 @@ inline void random_scale(FormatId format, std::mt19937& random, uint8_t* out) {
     std::memcpy(to, &value, 4);
   };
   switch (format) {
-    case FormatId::mxfp4: *out = static_cast<uint8_t>(118 + random() % 12); break;
-    case FormatId::nvfp4: *out = static_cast<uint8_t>(random() % 0x7F); break;
+    case FormatId::mxfp4:
+    case FormatId::mxfp4_transposed: *out = static_cast<uint8_t>(118 + random() % 12); break;
+    case FormatId::nvfp4:
+    case FormatId::nvfp4_transposed: *out = static_cast<uint8_t>(random() % 0x7F); break;
     case FormatId::q4_1:
     case FormatId::q5_1: half(out), half(out + 2); break;
     case FormatId::q4_k:
@@ -49,7 +51,7 @@ inline void random_scale(FormatId format, std::mt19937& random, uint8_t* out) {
 inline CanonicalWeight random_weight(FormatId format, int64_t E, int64_t N, int64_t K, int num_parts, uint32_t seed) {
   std::mt19937 random(seed);
   const auto num_codes = static_cast<size_t>(E * N * code_bytes(format, K));
-  const auto num_scales = static_cast<size_t>(E * N * scale_bytes(format, K));
+  const auto num_scales = static_cast<size_t>(E * scale_bytes(format, N, K));
   auto storage = std::make_shared<std::vector<uint8_t>>(num_codes + num_scales);
   uint8_t* codes = storage->data();
   uint8_t* scales = codes + num_codes;

@@ -68,7 +68,7 @@ TEST(HeadSlice, OfNvfp4KeepsTheTensorScaleApart) {
   file.add("kv_b.weight", DType::u8, {6, 16}, some_bytes(6 * 16));
   file.add("kv_b.weight_scale", DType::f8_e4m3, {6, 2}, scales);
   file.add("kv_b.weight_scale_2", DType::f32, {}, bytes_of({0.0123456f}));
-  expect_slices(file, 32, FormatId::nvfp4, FormatId::bf16);
+  expect_slices(file, 32, FormatId::nvfp4, FormatId::nvfp4_transposed);
 }
 
 TEST(HeadSlice, OfMxfp4ToTheSmallestScale) {
@@ -80,7 +80,7 @@ TEST(HeadSlice, OfMxfp4ToTheSmallestScale) {
           "weights": {"num_bits": 4, "type": "float", "group_size": 32, "strategy": "group"}}}}})"));
   file.add("kv_b.weight_packed", DType::u8, {6, 16}, some_bytes(6 * 16));
   file.add("kv_b.weight_scale", DType::u8, {6, 1}, {0, 1, 2, 127, 200, 250});
-  expect_slices(file, 32, FormatId::mxfp4, FormatId::bf16);
+  expect_slices(file, 32, FormatId::mxfp4, FormatId::mxfp4_transposed);
 }
 
 TEST(HeadSlice, AWrongShapeIsNamed) {

@@ -6,6 +6,8 @@
 //
 // Rounded to 8 bits, the high plane is all there is: kernels leave out the second multiplication.
 //
+// Matrices in formats without groups along k (floats, transposed FP4) multiply the float32 activations.
+//
 // A group with an infinity or NaN gets a NaN scale, so that every sum over it is NaN.
 #pragma once
 

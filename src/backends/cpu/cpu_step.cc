@@ -274,7 +274,8 @@ class CpuStep final : public CompiledStep {
     const PackedMatrix& w = packed(op.w);
     const Matrix x = matrix(op.x), out = matrix(op.out);
     const int64_t head_dim = x.width / op.num_heads;
-    add_phase(name, weight_bytes(op), [this, op, &w, x, out, head_dim](int worker) {
+    const bool rounds = group_size(w.format) > 1;
+    add_phase(name, weight_bytes(op), [this, op, &w, x, out, head_dim, rounds](int worker) {
       const auto [first, last] = worker_range(op.num_heads, 1, worker, num_workers_);
       for (int64_t h = first; h < last; h++) {
         const Activations head{.M = x.rows,
@@ -283,7 +284,7 @@ class CpuStep final : public CompiledStep {
                                .x_stride = x.stride,
                                .bits = linears_.activation_bits,
                                .groups = own_activations_[static_cast<size_t>(worker)].as<ActivationGroup>()};
-        kernels_.prepare(head, 0, head.M * activation_groups(head.K));
+        if (rounds) kernels_.prepare(head, 0, head.M * activation_groups(head.K));
         linears_.run({.w = &w,
                       .e = h,
                       .first_row = 0,

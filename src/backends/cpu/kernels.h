@@ -20,7 +20,7 @@ struct LinearTask {
   const PackedMatrix* w;
   int64_t e = 0;
   int64_t first_row, last_row;  // multiples of 16, but for last_row = N
-  const Activations* x;         // prepared; matrices of floats read only x->x
+  const Activations* x;         // prepared; matrices of floats and transposed FP4 read only x->x
   int64_t first_token = 0, num_tokens;
   float* out;  // row i at out + i * out_stride
   int64_t out_stride;

@@ -130,6 +130,25 @@ struct Avx2 {
   };
   static Codes load_line(const uint8_t* line) { return {load32(line), load32(line + 32)}; }
 
+  // A line of 4-bit codes as signed bytes: its low nibbles, then its high ones.
+  struct Nibbles {
+    Codes of[2];
+  };
+  static Nibbles nibbles(const uint8_t* line) {
+    const Codes codes = load_line(line);
+    const auto high = [](__m256i bytes) { return _mm256_srli_epi16(bytes, 4); };
+    return {{codes, {high(codes.rows0), high(codes.rows8)}}};
+  }
+  template <int i, class Layout>
+  static Floats code_values(const Nibbles& nibbles) {
+    const __m256i t = _mm256_sub_epi8(table(Layout::table), _mm256_set1_epi8(kOffset));
+    const auto values = [&](__m256i codes) {  // of one byte in each four
+      const __m256i bytes = _mm256_slli_epi32(decode_low(codes, t), 24 - i / 2 * 8);
+      return _mm256_cvtepi32_ps(_mm256_srai_epi32(bytes, 24));
+    };
+    return {values(nibbles.of[i % 2].rows0), values(nibbles.of[i % 2].rows8)};
+  }
+
   // A decoded group, in memory: there are registers for a quarter of it.
   struct Group {
     __m256i codes[kGroup / 4][2];

@@ -73,6 +73,15 @@ struct Avx512 {
     return _mm512_permutexvar_epi8(_mm512_srli_epi32(codes, 4), table);
   }
 
+  // vpermps looks at the lowest 4 bits of each lane.
+  static __m512i nibbles(const uint8_t* line) { return _mm512_loadu_si512(line); }
+  template <int i, class Layout>
+  static Floats code_values(__m512i nibbles) {
+    const __m512i bytes = _mm512_cvtepu8_epi32(load16(Layout::table.bytes));
+    const __m512 values = _mm512_cvtepi32_ps(_mm512_sub_epi32(bytes, _mm512_set1_epi32(kOffset)));
+    return _mm512_permutexvar_ps(_mm512_srli_epi32(nibbles, 4 * i), values);
+  }
+
   // 64 bytes each: 4 k of 16 rows.
   struct Group {
     __m512i codes[kGroup / 4];

@@ -86,6 +86,15 @@ struct Generic {
     for (int r = 0; r < num_columns; r++) out[r] = float_to_half(value.lane[r]);
   }
 
+  static const uint8_t* nibbles(const uint8_t* line) { return line; }
+  template <int i, class Layout>
+  static Floats code_values(const uint8_t* line) {
+    return each([&](int r) {
+      const int code = (line[4 * r + i / 2] >> (i % 2 * 4)) & 15;
+      return static_cast<float>(Layout::table.bytes[code] - kOffset);
+    });
+  }
+
   struct Group {
     int8_t w[kGroup][kBlockRows];
   };

@@ -156,6 +156,19 @@ struct Neon {
   static uint8x16_t decode_high(uint8x16_t codes, uint8x16_t table) { return vqtbl1q_u8(table, vshrq_n_u8(codes, 4)); }
   static uint8x16_t without_offset(uint8x16_t codes) { return veorq_u8(codes, vdupq_n_u8(0x80)); }
 
+  // A line of 4-bit codes, low nibbles and high ones. One byte in each four is moved to the top of its lane, and is there an
+  // integer times 2^24.
+  static Codes nibbles(const uint8_t* line) { return load_line(line); }
+  template <int i, class Layout>
+  static Floats code_values(const Codes& nibbles) {
+    const uint8x16_t t = table<Layout>();
+    return each([&](int v) {
+      const uint8x16_t bytes = i % 2 == 0 ? decode_low(nibbles.rows[v], t) : decode_high(nibbles.rows[v], t);
+      const int32x4_t lanes = vshlq_n_s32(vreinterpretq_s32_u8(bytes), 24 - i / 2 * 8);
+      return vcvtq_n_f32_s32(vandq_s32(lanes, vdupq_n_s32(static_cast<int32_t>(0xFF000000u))), 24);
+    });
+  }
+
   // Decodes 16 k of a group, k = first …, to 4 k each. 8-bit codes keep their offset if they are to be dotted so.
   template <class Layout, bool keeps_offset = false>
   static void decode_sixteen(Lines lines, int first, Codes* fours) {

@@ -15,6 +15,8 @@
 //   Floats, Ints                           16 lanes, one for each row of a block
 //   zero, load(in), load(in, num_rows), store(out, floats), store(out, floats, num_rows), broadcast(float*), add, mul,
 //   fma(a, b, c), to_float(ints), broadcast_int(int*)
+//   nibbles(line), code_values<i, Layout>(nibbles): 8 k of 4-bit codes, and of the i-th nibble of each row what it stands for,
+//                                          E2M1 doubled
 //   largest(x, mask): of the bits of 32 floats, masked; sum(ints) of 16
 //   load_half, load_bf16, load_e8m0, load_e4m3 (as halves: 2^8 too small), store_half
 //   decode<Layout>(lines), decode_once<Layout>(lines): the group of 32 k in these lines, in whatever form dot takes, for
@@ -28,7 +30,7 @@
 
 #include <type_traits>
 
-#include "backends/cpu/kernels.h"
+#include "backends/cpu/float_blocks.h"
 
 namespace nibble {
 namespace {
@@ -37,16 +39,6 @@ namespace {
 // second stream of codes costs more than shared broadcasts give (Zen 4, Q8_0, 64 MB, four tokens: 2.3 ms alone, 2.8 in
 // pairs). For 64 tokens pairs take 8 % less time on Sapphire Rapids, and 1 % more on Zen 4 with two planes.
 constexpr int64_t kFewestPairTokens = 32;
-
-// Bytes from here to the lines that are asked for now: a near one into the first-level cache, a far one into the
-// second. Share of the roof with MXFP4 on one Emerald Rapids core: none 62 %, near alone 83 %, near and far 90 %,
-// scales too 96 %. On one Zen 5 core: near at 512 79 %, none 86 %, near at 4096 93 %.
-constexpr int64_t kNear = 4096, kFar = 16384, kScalesNear = 512;
-
-void prefetch_codes(const uint8_t* line) {
-  __builtin_prefetch(line + kNear, 0, 3);
-  if (kPrefetchesFar) __builtin_prefetch(line + kFar, 0, 2);
-}
 
 // The lines of a block's codes from a group's first on.
 struct Lines {
@@ -287,40 +279,6 @@ void integer_blocks(const PackedMatrix& w, int64_t block, int64_t groups_per_sca
     }
 }
 
-template <class Isa, class Layout>
-typename Isa::Floats load_weights(const uint8_t* codes) {
-  if constexpr (Layout::id == FormatId::f16) return Isa::load_half(codes);
-  if constexpr (Layout::id == FormatId::bf16) return Isa::load_bf16(codes);
-  return Isa::load(reinterpret_cast<const float*>(codes));
-}
-
-// y[t * 16] = 16 rows of floats times tokens t < T. Even and odd k are summed apart: two chains of multiply-adds hide
-// their latency.
-template <class Isa, class Layout, int T>
-void float_block(const LinearTask& task, int64_t block, int64_t first_token, float* out) {
-  constexpr int64_t k_bytes = kBlockRows * Layout::code_bits / 8;
-  const PackedMatrix& w = *task.w;
-  const uint8_t* codes = w.codes + block * w.block_code_bytes;
-  const float* x[T];
-  typename Isa::Floats y[T], odd[T];
-  for (int t = 0; t < T; t++) {
-    x[t] = task.x->x + (first_token + t) * task.x->x_stride;
-    y[t] = odd[t] = Isa::zero();
-  }
-  int64_t k = 0;
-  for (; k + 1 < w.K; k += 2) {
-    for (int64_t i = 0; i < 2 * k_bytes; i += kLineBytes) prefetch_codes(codes + i);
-    const typename Isa::Floats even_weights = load_weights<Isa, Layout>(codes);
-    const typename Isa::Floats odd_weights = load_weights<Isa, Layout>(codes + k_bytes);
-    for (int t = 0; t < T; t++) y[t] = Isa::fma(even_weights, Isa::broadcast(x[t] + k), y[t]);
-    for (int t = 0; t < T; t++) odd[t] = Isa::fma(odd_weights, Isa::broadcast(x[t] + k + 1), odd[t]);
-    codes += 2 * k_bytes;
-  }
-  if (k < w.K)
-    for (int t = 0; t < T; t++) y[t] = Isa::fma(load_weights<Isa, Layout>(codes), Isa::broadcast(x[t] + k), y[t]);
-  for (int t = 0; t < T; t++) Isa::store(out + t * kBlockRows, Isa::add(y[t], odd[t]));
-}
-
 // Token i of the task, of which y are the sums of the rows from first_row on.
 template <class Isa>
 void finish_token(const LinearTask& task, int64_t first_row, int64_t i, typename Isa::Floats y) {
@@ -385,15 +343,6 @@ void integer_linear(const LinearTask& task, int64_t groups_per_scale) {
   (task.x->bits == 8 ? integer_linear_of<Isa, Layout, 1> : integer_linear_of<Isa, Layout, 2>)(task, groups_per_scale);
 }
 
-// As many tokens as one pass can take, at most `count`; returns how many they were.
-template <class Isa, class Layout, int T = Isa::float_tokens>
-int64_t float_block_for_some(const LinearTask& task, int64_t block, int64_t token, int64_t count, float* y) {
-  if constexpr (T > 1)
-    if (count < T) return float_block_for_some<Isa, Layout, T / 2>(task, block, token, count, y);
-  float_block<Isa, Layout, T>(task, block, token, y);
-  return T;
-}
-
 template <class Isa, class Layout>
 void float_linear(const LinearTask& task) {
   for_each_tile(task, [&](int64_t i, int64_t count) {
@@ -418,10 +367,12 @@ void linear(const LinearTask& task) {
     case FormatId::q4_1: return integer_linear<Isa, PackedLayout<Q4_1>>(task, 1);
     case FormatId::mxfp4: return integer_linear<Isa, PackedLayout<Mxfp4>>(task, 1);
     case FormatId::nvfp4: return integer_linear<Isa, PackedLayout<Nvfp4>>(task, 1);
+    case FormatId::mxfp4_transposed: return float_linear<Isa, PackedLayout<Transposed<Mxfp4>>>(task);
+    case FormatId::nvfp4_transposed: return float_linear<Isa, PackedLayout<Transposed<Nvfp4>>>(task);
     case FormatId::fp4_half_32: return integer_linear<Isa, PackedLayout<Fp4Half<32>>>(task, 1);
     case FormatId::fp4_half_64: return integer_linear<Isa, PackedLayout<Fp4Half<32>>>(task, 2);
     case FormatId::fp4_half_128: return integer_linear<Isa, PackedLayout<Fp4Half<32>>>(task, 4);
-    default: break;  // not among KernelFormats: no matrix is packed in it
+    default: break;  // not among CpuFormats: no matrix is packed in it
   }
 }
 

@@ -5,7 +5,8 @@
 //   4-bit codes   8 k a line: byte j of a lane holds k = j in its low nibble and k = 4 + j in its high one
 //   8-bit codes   4 k a line: byte j holds k = j, plus 128, so that it is unsigned
 //   floats        k after k, 16 rows each
-// Scales lie in a plane of their own, group after group, the 16 rows of a group together (Q4_1: 16 scales, 16 minima).
+// Scales lie in a plane of their own, group after group, the 16 rows of a group together (Q4_1: 16 scales, 16 minima). Those
+// of transposed FP4 lie k after k, once for the one or two blocks that share them.
 #pragma once
 
 #include <cstdint>
@@ -13,6 +14,12 @@
 #include "weights/convert.h"
 
 namespace nibble {
+
+// The formats that have kernels here, and the one in which a weight of `format` is packed.
+template <class... Formats>
+auto with_transposed(FormatList<Formats...>) -> FormatList<Formats..., Transposed<Mxfp4>, Transposed<Nvfp4>>;
+using CpuFormats = decltype(with_transposed(KernelFormats{}));
+inline FormatId cpu_format(FormatId format) { return group_rows(format) > 1 ? format : kernel_format(format); }
 
 inline constexpr int kBlockRows = 16;
 inline constexpr int kLineBytes = 64;
@@ -40,8 +47,10 @@ constexpr NibbleTable integer_table(int zero) {
 
 constexpr ScaleKind scale_kind(FormatId id) {
   switch (id) {
-    case FormatId::mxfp4: return ScaleKind::e8m0;
-    case FormatId::nvfp4: return ScaleKind::e4m3;
+    case FormatId::mxfp4:
+    case FormatId::mxfp4_transposed: return ScaleKind::e8m0;
+    case FormatId::nvfp4:
+    case FormatId::nvfp4_transposed: return ScaleKind::e4m3;
     case FormatId::q4_1: return ScaleKind::half_and_minimum;
     case FormatId::f32:
     case FormatId::f16:
@@ -54,6 +63,7 @@ template <class Format>
 struct PackedLayout {
   static constexpr FormatId id = Format::id;
   static constexpr bool is_float = Format::code_bits >= 16;
+  static constexpr bool is_transposed = group_rows<Format>() > 1;
   static constexpr bool is_nibble = Format::code_bits == 4;
   static constexpr bool is_e2m1 = is_nibble && id != FormatId::q4_0 && id != FormatId::q4_1;
   static constexpr int code_bits = Format::code_bits;
@@ -61,8 +71,9 @@ struct PackedLayout {
   static constexpr int code_offset = is_nibble ? kOffset : 128;  // by which their bytes are too large
   static constexpr int scale_k = Format::group_size;
   static constexpr ScaleKind scale = scale_kind(id);
-  static constexpr int scale_line_bytes = kBlockRows * Format::group_scale_bytes;
-  static constexpr int dot_k = scale_k < kGroup ? scale_k : kGroup;  // k of one integer sum
+  static constexpr int scale_line_bytes = (is_transposed ? 1 : kBlockRows) * Format::group_scale_bytes;  // for scale_k
+  static constexpr int scale_blocks = is_transposed ? group_rows<Format>() / kBlockRows : 1;  // that share scales
+  static constexpr int dot_k = scale_k < kGroup ? scale_k : kGroup;                           // k of one integer sum
   static constexpr NibbleTable table = is_e2m1 ? e2m1_table() : integer_table(id == FormatId::q4_0 ? 8 : 0);
   // What a sum is multiplied by at the end: E2M1 codes are doubled, and E4M3 scales are read as halves, 2^8 too small.
   static constexpr float factor = (is_e2m1 ? 0.5f : 1.0f) * (scale == ScaleKind::e4m3 ? 256.0f : 1.0f);

@@ -17,21 +17,22 @@ int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit
 
 // The planes of a packed matrix, one after the other in one buffer, each at a line's start.
 struct Planes {
-  int64_t num_blocks, block_code_bytes, block_scale_bytes;
+  int64_t num_blocks, num_scale_blocks, block_code_bytes, block_scale_bytes;
   int64_t scales_at, row_factors_at, bytes;
 };
 
 Planes planes_of(FormatId format, int64_t E, int64_t N, int64_t K) {
   Planes p{};
   p.num_blocks = (N + kBlockRows - 1) / kBlockRows;
-  visit_format(KernelFormats{}, format, [&](auto tag) {
+  visit_format(CpuFormats{}, format, [&](auto tag) {
     using Layout = PackedLayout<decltype(tag)>;
+    p.num_scale_blocks = (p.num_blocks + Layout::scale_blocks - 1) / Layout::scale_blocks;
     const int64_t padded_k = Layout::is_float ? K : round_up(K, kGroup);
     p.block_code_bytes = kBlockRows * padded_k * Layout::code_bits / 8;
     p.block_scale_bytes = round_up(padded_k, Layout::scale_k) / Layout::scale_k * Layout::scale_line_bytes;
   });
   p.scales_at = round_up(E * p.num_blocks * p.block_code_bytes, kLineBytes);
-  p.row_factors_at = p.scales_at + round_up(E * p.num_blocks * p.block_scale_bytes, kLineBytes);
+  p.row_factors_at = p.scales_at + round_up(E * p.num_scale_blocks * p.block_scale_bytes, kLineBytes);
   p.bytes = p.row_factors_at + E * p.num_blocks * kBlockRows * static_cast<int64_t>(sizeof(float));
   return p;
 }
@@ -89,7 +90,16 @@ void pack_scales(const CanonicalRow& row, int64_t K, int r, uint8_t* out) {
   }
 }
 
-// `rows` are up to 16, of K weights.
+// The scales of rows that share them. Where all their codes are zeros any scale will do: see is_zero_group.
+template <class Layout>
+void pack_shared_scales(std::span<const CanonicalRow> rows, int64_t K, uint8_t* out) {
+  if constexpr (Layout::scale == ScaleKind::e8m0) std::memset(out, kE8m0Bias, static_cast<size_t>(round_up(K, kGroup)));
+  for (int64_t k = 0; k < K; k++)
+    if (std::ranges::any_of(rows, [&](const CanonicalRow& row) { return (nibble_at(row.codes, k) & 7) != 0; }))
+      out[k] = rows[0].scales[k];
+}
+
+// `rows` are up to 16, of K weights; scales that they share are packed apart.
 template <class Format>
 void pack_block(std::span<const CanonicalRow> rows, int64_t K, uint8_t* codes, uint8_t* scales, float* row_factors) {
   using Layout = PackedLayout<Format>;
@@ -110,13 +120,12 @@ void pack_block(std::span<const CanonicalRow> rows, int64_t K, uint8_t* codes, u
       }
     }
   }
+  for (int r = 0; r < num_rows; r++) row_factors[r] = rows[static_cast<size_t>(r)].tensor_scale;
+  if constexpr (Layout::is_transposed) return;
   if constexpr (Layout::scale == ScaleKind::e8m0)
     for (int64_t k = 0; k < K; k += kGroup)
       std::memset(scales + k / kGroup * Layout::scale_line_bytes, kE8m0Bias, Layout::scale_line_bytes);
-  for (int r = 0; r < num_rows; r++) {
-    pack_scales<Layout>(rows[static_cast<size_t>(r)], K, r, scales);
-    row_factors[r] = rows[static_cast<size_t>(r)].tensor_scale;
-  }
+  for (int r = 0; r < num_rows; r++) pack_scales<Layout>(rows[static_cast<size_t>(r)], K, r, scales);
 }
 
 // Packs blocks first to last - 1 of all experts' blocks, one after the other.
@@ -142,8 +151,16 @@ class BlockPacker {
       if (is_converted())
         rows[r] = converter_.convert(rows[r], codes_.data() + r * row_codes_, scales_.data() + r * row_scales_);
     }
-    visit_format(KernelFormats{}, packed_.format, [&](auto tag) {
-      pack_block<decltype(tag)>({rows, static_cast<size_t>(num_rows)}, weight_.K, codes, scales, row_factors);
+    visit_format(CpuFormats{}, packed_.format, [&](auto tag) {
+      using Format = decltype(tag);
+      pack_block<Format>({rows, static_cast<size_t>(num_rows)}, weight_.K, codes, scales, row_factors);
+      if constexpr (constexpr int64_t group = group_rows<Format>(); group > 1) {
+        if (first_row % group != 0) return;
+        std::vector<CanonicalRow> sharing;
+        for (int64_t n = first_row; n < std::min(first_row + group, weight_.N); n++)
+          sharing.push_back(canonical_row(weight_, e, n));
+        pack_shared_scales<PackedLayout<Format>>(sharing, weight_.K, scales);
+      }
     });
   }
 
@@ -160,7 +177,7 @@ class BlockPacker {
 }  // namespace
 
 PackPlan plan_pack(FormatId format, int64_t E, int64_t N, int64_t K) {
-  const FormatId packed = kernel_format(format);
+  const FormatId packed = cpu_format(format);
   return {.format = packed,
           .layout = "16 rows interleaved",
           .kernel = std::string(cpu_kernels().name),
@@ -183,7 +200,7 @@ std::vector<Range> blocks_to_pack(int64_t E, int64_t num_blocks, std::span<const
 }
 
 PackedMatrix::PackedMatrix(const CanonicalWeight& weight, WorkerPool* pool) {
-  format = kernel_format(weight.format);
+  format = cpu_format(weight.format);
   const Planes planes = planes_of(format, weight.E, weight.N, weight.K);
   // A huge page would hold rows of several teams where there are experts: each has only some rows of each of them.
   const bool huge_pages = weight.E == 1 || pool == nullptr || pool->teams().size() == 1;
@@ -193,16 +210,22 @@ PackedMatrix::PackedMatrix(const CanonicalWeight& weight, WorkerPool* pool) {
   K = weight.K;
   bytes = planes.bytes;
   num_blocks = planes.num_blocks;
+  num_scale_blocks = planes.num_scale_blocks;
   block_code_bytes = planes.block_code_bytes;
   block_scale_bytes = planes.block_scale_bytes;
   codes = buffer_.data();
   scales = buffer_.data() + planes.scales_at;
   row_factors = reinterpret_cast<const float*>(buffer_.data() + planes.row_factors_at);
 
+  const int64_t sharing = std::max(group_rows(format) / kBlockRows, 1);  // blocks
+  const auto scale_block = [&](int64_t block) {
+    return block / num_blocks * num_scale_blocks + block % num_blocks / sharing;
+  };
   const auto pack_blocks = [&](int64_t first, int64_t last) {
     BlockPacker packer(weight, *this);
     for (int64_t i = first; i < last; i++)
-      packer.pack(i, buffer_.data() + i * block_code_bytes, buffer_.data() + planes.scales_at + i * block_scale_bytes,
+      packer.pack(i, buffer_.data() + i * block_code_bytes,
+                  buffer_.data() + planes.scales_at + scale_block(i) * block_scale_bytes,
                   reinterpret_cast<float*>(buffer_.data() + planes.row_factors_at) + i * kBlockRows);
   };
   if (pool == nullptr) {
@@ -226,14 +249,15 @@ void unpack_row(const PackedMatrix& m, int64_t e, int64_t n, float* out) {
   const int64_t block = e * m.num_blocks + n / kBlockRows;
   const int r = static_cast<int>(n % kBlockRows);
   const uint8_t* codes = m.codes + block * m.block_code_bytes;
-  const uint8_t* scales = m.scales + block * m.block_scale_bytes;
   const float row_factor = m.row_factors[block * kBlockRows + r];
 
   // Back to the format's own bytes, 128 k (whole groups of any format) at a time, so that the format decodes them.
   constexpr int kChunk = 128;
-  visit_format(KernelFormats{}, m.format, [&](auto tag) {
+  visit_format(CpuFormats{}, m.format, [&](auto tag) {
     using Format = decltype(tag);
     using Layout = PackedLayout<Format>;
+    const int64_t scale_block = e * m.num_scale_blocks + n / kBlockRows / Layout::scale_blocks;
+    const uint8_t* scales = m.scales + scale_block * m.block_scale_bytes;
     uint8_t row_codes[kChunk * 4], row_scales[kChunk];
     for (int64_t first = 0; first < m.K; first += kChunk) {
       const int count = static_cast<int>(std::min<int64_t>(kChunk, m.K - first));
@@ -248,7 +272,8 @@ void unpack_row(const PackedMatrix& m, int64_t e, int64_t n, float* out) {
           const uint32_t word = Layout::is_nibble ? deinterleave_nibbles(lane) : lane ^ kSignBits;
           std::memcpy(row_codes + 4 * i, &word, 4);
         }
-        for (int g = 0; g < (count + Layout::scale_k - 1) / Layout::scale_k; g++) {
+        if constexpr (Layout::is_transposed) std::copy_n(scales + first, count, row_scales);
+        for (int g = 0; !Layout::is_transposed && g < (count + Layout::scale_k - 1) / Layout::scale_k; g++) {
           const uint8_t* line = scales + (first / Layout::scale_k + g) * Layout::scale_line_bytes;
           if constexpr (Layout::scale == ScaleKind::half_and_minimum) {
             std::memcpy(row_scales + 4 * g, line + 2 * r, 2);

@@ -14,7 +14,8 @@
 
 namespace nibble {
 
-// Planes of an expert lie block after block: block b of expert e is at index e * num_blocks + b of each plane.
+// Planes of an expert lie block after block: block b of expert e is at index e * num_blocks + b of each plane, but for
+// scales that two blocks share.
 class PackedMatrix final : public PackedWeight {
  public:
   // Packs `weight`, whose bytes are not needed afterwards, with all workers of `pool` (null: on the calling thread), each
@@ -23,10 +24,11 @@ class PackedMatrix final : public PackedWeight {
   explicit PackedMatrix(const CanonicalWeight& weight, WorkerPool* pool = nullptr);
 
   int64_t num_blocks = 0;        // of 16 rows, per expert
+  int64_t num_scale_blocks = 0;  // the same, or half of it where two blocks share their scales
   int64_t block_code_bytes = 0;  // a multiple of 32
   int64_t block_scale_bytes = 0;
   const uint8_t* codes = nullptr;      // [E, num_blocks, block_code_bytes], at a line's start
-  const uint8_t* scales = nullptr;     // [E, num_blocks, block_scale_bytes], at a line's start
+  const uint8_t* scales = nullptr;     // [E, num_scale_blocks, block_scale_bytes], at a line's start
   const float* row_factors = nullptr;  // [E, num_blocks * 16]: what a row is multiplied by, its part's tensor scale
 
  private:

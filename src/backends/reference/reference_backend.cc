@@ -190,7 +190,7 @@ class ReferenceBackend final : public Backend {
   std::span<const KvCacheType> kv_cache_types() const override { return kKvCacheTypes; }
 
   PackPlan plan_pack(FormatId format, int64_t E, int64_t N, int64_t K) const override {
-    return {format, "as in the file", "plain loops", E * N * (code_bytes(format, K) + scale_bytes(format, K))};
+    return {format, "as in the file", "plain loops", E * (N * code_bytes(format, K) + scale_bytes(format, N, K))};
   }
 
   std::unique_ptr<PackedWeight> pack(const CanonicalWeight& weight) override {
