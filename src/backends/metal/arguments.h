@@ -148,10 +148,11 @@ static_assert(sizeof(RouteArguments) == 40, "the same for host and shader");
 
 struct GateUpArguments {
   PackedMatrixArguments gate, up;
-  uint32_t K, x_stride, out_stride, experts_stride, top_k, has_gate_bias, has_up_bias;
+  uint32_t M, K, x_stride, out_stride, experts_stride, top_k, has_gate_bias, has_up_bias;
   float alpha, limit, norm_eps;
+  uint32_t padding;
 };
-static_assert(sizeof(GateUpArguments) == 104, "the same for host and shader");
+static_assert(sizeof(GateUpArguments) == 112, "the same for host and shader");
 
 struct MoeDownArguments {
   PackedMatrixArguments w;
