@@ -1,11 +1,19 @@
 #!/usr/bin/env bash
-# tools/check_apple_host.sh [METAL_CPP_FOLDER]: type-checks on Linux what only macOS builds: apple_device.cc against
+# tools/check_apple_host.sh [--all] [METAL_CPP_FOLDER]: type-checks on Linux what only macOS builds: apple_device.cc against
 # metal-cpp's headers, and the file that holds the shaders' text. Without a folder it gets the headers from PyPI's wheel
 # mlx-metal (45 MB).
+#
+# --all: compiles every file of a macOS build for it, the tests' too, with the headers of macOS's C library and of libc++ that
+# PyPI's wheel ziglang (100 MB) carries; those of the other libraries are Debian's. It takes some minutes, and links nothing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 work=$(mktemp -d)
 trap 'rm -r "$work"' EXIT
+all=false
+if [[ ${1:-} == --all ]]; then
+  all=true
+  shift
+fi
 metal_cpp=${1:-}
 if [[ -z $metal_cpp ]]; then
   python3 -m pip download -q mlx-metal --platform macosx_14_0_arm64 --python-version 3.12 --no-deps \
@@ -68,11 +76,31 @@ H
 header CoreGraphics/CGColorSpace.h <<<'using CGColorSpaceRef = struct CGColorSpace*;'
 header simd/simd.h </dev/null
 
+# The text that Metal's compiler gets at run time stands in literals.
+python3 src/backends/metal/embed_shaders.py src "$work/shader_text.cc" src/backends/metal/*.metal
 check=("${CLANG:-clang++-19}" -std=c++20 -fblocks -fsyntax-only -Wall -Wextra
   -isystem "$work/system" -isystem "$metal_cpp" -Isrc)
 "${check[@]}" src/backends/metal/apple_device.cc
-
-# The text that Metal's compiler gets at run time stands in literals.
-python3 src/backends/metal/embed_shaders.py src "$work/shader_text.cc" src/backends/metal/*.metal
 "${check[@]}" "$work/shader_text.cc"
 echo "the host code for Apple's Metal type-checks" >&2
+$all || exit 0
+
+python3 -m pip download -q ziglang==0.15.2 --no-deps -d "$work"
+python3 -m zipfile -e "$work"/ziglang-*.whl "$work"
+chmod +x "$work/ziglang/zig"
+# Not all of /usr/include, which has Linux's C library.
+mkdir "$work/libraries"
+for name in CLI fmt gmock gtest nlohmann hwloc.h pcre2.h utf8proc.h; do ln -s "/usr/include/$name" "$work/libraries/"; done
+cp -r /usr/include/hwloc /usr/include/*/hwloc "$work/libraries/"
+compile() {
+  "$work/ziglang/zig" c++ -target aarch64-macos -mcpu=apple_m2 -std=c++20 -w -c "$1" -o "$work/${1//\//_}.o" \
+    -DNIBBLE_METAL -DNIBBLE_VERSION='""' -DNIBBLE_TEST_DATA='""' -DNIBBLE_FIXTURES='""' -DNIBBLE_PROGRAM='""' \
+    -DNIBBLE_FUZZ_CORPUS='""' -Isrc -Iinclude -Itests -Iapps -Iapps/nibble \
+    -isystem "$work/libraries" -isystem "$metal_cpp" -isystem "$work/system"
+}
+export -f compile
+export work metal_cpp ZIG_GLOBAL_CACHE_DIR=$work/cache
+find src apps tests -name '*.cc' -not -path '*/simt/*' -not -path 'tests/package/*' -not -name 'fuzz_main.cc' \
+  -not -name 'executor_device.cc' -not -name 'mlx_qmv_test.cc' -not -name '*avx*' -not -name '*amx*' -print0 |
+  xargs -0 -P 2 -I {} bash -c 'compile "$1" || { echo "above: $1" >&2; exit 1; }' - {}
+echo "all that macOS builds compiles for it" >&2

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "commands.h"
 #include "engine/batch.h"
+#include "engine/token_stream.h"
 #include "models/shapes.h"
 #include "plot.h"
 
@@ -56,40 +57,103 @@ double seconds_of(const std::function<void()>& work) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-PrefillResult bench_prefill(Engine& engine, Batch& batch, int64_t length, int runs) {
+// The sequences that are measured: one is a session, decoded as `nibble run` does it, several are a batch.
+class Sequences {
+ public:
+  Sequences(Engine& engine, int64_t count) : vocab_size_(engine.model().config.vocab_size), numbers_(count) {
+    std::iota(numbers_.begin(), numbers_.end(), 0);
+    if (count == 1)
+      session_.emplace(engine);
+    else
+      batch_.emplace(engine);
+  }
+  int64_t count() const { return static_cast<int64_t>(numbers_.size()); }
+  int64_t max_len() const { return session_ ? session_->max_len() : batch_->max_len(); }
+  CompiledStep& decode_step() { return session_ ? session_->decode_step() : batch_->step(count()); }
+
+  void prefill_first(std::span<const int32_t> prompt) {
+    if (session_) {
+      session_->truncate(0);
+      session_->prefill(prompt);
+    } else {
+      batch_->truncate(0);
+      batch_->prefill(prompt, 0);
+    }
+  }
+  // Leaves `depth` positions of each, after prompts of their own.
+  void fill(int64_t depth) {
+    if (session_) session_->truncate(0);
+    if (batch_) batch_->truncate(0);
+    for (const int32_t sequence : numbers_) {
+      const std::vector<int32_t> prompt = some_tokens(depth, vocab_size_, static_cast<uint64_t>(sequence) + 1);
+      if (batch_) batch_->prefill(prompt, sequence);
+      if (session_ && depth > 0) session_->prefill(prompt);
+    }
+  }
+  // Goes back to what fill left.
+  void go_back(int64_t depth) {
+    if (batch_) return batch_->truncate(depth);
+    session_->truncate(depth);
+    if (session_->length() < depth) fill(depth);  // layers with a window have forgotten what was there
+  }
+
+  // `num_tokens` steps; returns the bytes that they read.
+  double decode(int64_t num_tokens) {
+    const std::vector<int32_t> tokens = some_tokens(num_tokens * count(), vocab_size_);
+    double bytes = 0;
+    if (batch_) {
+      for (auto left = std::span(tokens); !left.empty(); left = left.subspan(numbers_.size())) {
+        batch_->extend(left.first(numbers_.size()), numbers_);
+        bytes += static_cast<double>(batch_->bytes_per_step());
+      }
+    } else if (chooses_tokens()) {
+      // Drawn, for the best token would soon be the same ones again, and read the same experts.
+      Sampler sampler({.temperature = 1, .top_k = 40, .seed = 1}, vocab_size_);
+      TokenStream stream(*session_, sampler);
+      int32_t token = tokens[0];
+      for (int64_t i = 0; i < num_tokens; i++) {
+        token = stream.next(token, num_tokens - i);
+        bytes += static_cast<double>(session_->bytes_per_token(stream.length()));
+      }
+    } else {
+      for (const int32_t token : tokens) {
+        session_->decode(token);
+        bytes += static_cast<double>(session_->bytes_per_token());
+      }
+    }
+    return bytes;
+  }
+
+ private:
+  // Whether the backend decodes several tokens without the host between them.
+  bool chooses_tokens() const { return session_->max_ahead() > 0; }
+
+  int64_t vocab_size_;
+  std::vector<int32_t> numbers_;
+  std::optional<Session> session_;
+  std::optional<Batch> batch_;
+};
+
+PrefillResult bench_prefill(Engine& engine, Sequences& sequences, int64_t length, int runs) {
   const std::vector<int32_t> tokens = some_tokens(length, engine.model().config.vocab_size);
   std::vector<double> tok_s;
   for (int run = -1; run < runs; run++) {  // the first warms up
-    batch.truncate(0);
-    const double seconds = seconds_of([&] { batch.prefill(tokens, 0); });
+    const double seconds = seconds_of([&] { sequences.prefill_first(tokens); });
     if (run >= 0) tok_s.push_back(static_cast<double>(length) / seconds);
   }
   return {length, median(tok_s)};
 }
 
-DecodeResult bench_decode(Engine& engine, Batch& batch, int64_t depth, int64_t new_tokens, int runs) {
-  const int64_t vocab_size = engine.model().config.vocab_size, M = batch.num_sequences();
-  const std::vector<int32_t> tokens = some_tokens(new_tokens * M, vocab_size);  // M for each step
-  std::vector<int32_t> sequences(static_cast<size_t>(M));
-  std::iota(sequences.begin(), sequences.end(), 0);
-  batch.truncate(0);
-  if (depth > 0)
-    for (const int32_t sequence : sequences)
-      batch.prefill(some_tokens(depth, vocab_size, static_cast<uint64_t>(sequence) + 1), sequence);
+DecodeResult bench_decode(Engine& engine, Sequences& sequences, int64_t depth, int64_t new_tokens, int runs) {
+  const int64_t M = sequences.count();
+  sequences.fill(depth);
   Backend& backend = engine.backend();
   std::vector<double> tok_s, gbps, roofs, shares;
   double bytes = 0;
   double before = backend.measure_read_gbps();
   for (int run = -1; run < runs; run++) {
-    batch.truncate(depth);
-    bytes = 0;
-    if (run == 0) batch.step(M).set_profiling(true);
-    const double seconds = seconds_of([&] {
-      for (auto left = std::span(tokens); !left.empty(); left = left.subspan(sequences.size())) {
-        batch.extend(left.first(sequences.size()), sequences);
-        bytes += static_cast<double>(batch.bytes_per_step());
-      }
-    });
+    sequences.go_back(depth);
+    const double seconds = seconds_of([&] { bytes = sequences.decode(new_tokens); });
     const double after = backend.measure_read_gbps();
     if (run >= 0) {
       tok_s.push_back(static_cast<double>(new_tokens * M) / seconds);
@@ -99,7 +163,11 @@ DecodeResult bench_decode(Engine& engine, Batch& batch, int64_t depth, int64_t n
     }
     before = after;
   }
-  batch.step(M).set_profiling(false);
+  // Phases in a run of their own: on a GPU each is then a command buffer.
+  sequences.decode_step().set_profiling(true);
+  sequences.go_back(depth);
+  sequences.decode(new_tokens);
+  sequences.decode_step().set_profiling(false);
   const auto bytes_per_step = static_cast<int64_t>(bytes / static_cast<double>(new_tokens));
   return {.depth = depth,
           .tok_s = median(tok_s),
@@ -268,21 +336,21 @@ void bench(const BenchArguments& a) {
   model.measures_roof = true;
   const auto engine =
       a.shape.empty() ? load_engine(model) : load_engine(model, random_model(a.shape, a.layers, random_formats(a)));
-  Batch batch(*engine);
-  if (batch.max_len() < longest)
-    throw_input_error("{} positions are asked for; the model has {}", longest, batch.max_len());
+  Sequences sequences(*engine, a.batch);
+  if (sequences.max_len() < longest)
+    throw_input_error("{} positions are asked for; the model has {}", longest, sequences.max_len());
   engine->backend().measure_read_gbps();
   std::vector<PrefillResult> prefills;
-  for (int64_t length : a.prompts) prefills.push_back(bench_prefill(*engine, batch, length, a.runs));
+  for (int64_t length : a.prompts) prefills.push_back(bench_prefill(*engine, sequences, length, a.runs));
   std::vector<DecodeResult> decodes;
-  for (int64_t depth : a.depths) decodes.push_back(bench_decode(*engine, batch, depth, a.new_tokens, a.runs));
+  for (int64_t depth : a.depths) decodes.push_back(bench_decode(*engine, sequences, depth, a.new_tokens, a.runs));
   const Report report{.arguments = a,
                       .engine = *engine,
                       .backend = engine->backend(),
                       .prefills = std::move(prefills),
                       .decodes = std::move(decodes),
-                      .phases = sum_phases(batch.step(a.batch).phases()),
-                      .profiled_steps = a.new_tokens * a.runs * static_cast<int64_t>(a.depths.size())};
+                      .phases = sum_phases(sequences.decode_step().phases()),
+                      .profiled_steps = a.new_tokens * static_cast<int64_t>(a.depths.size())};
   (a.json ? print_report_json : print_report)(report);
   if (plot) write_plot(*plot, report_svg(report));
 }

@@ -6,9 +6,9 @@
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <cfloat>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "base/error.h"
 
@@ -266,7 +266,7 @@ void encode_q8_0_group(std::span<const float> group, uint8_t* codes, uint8_t* sc
 float tensor_scale_for(FormatId format, float largest) {
   if (!has_tensor_scale(format) || largest == 0.0f) return 1.0f;
   // Not below the normal floats: quotients by it stay finite.
-  return std::max(largest / (kE2m1Largest * kE4m3Largest), FLT_MIN);
+  return std::max(largest / (kE2m1Largest * kE4m3Largest), std::numeric_limits<float>::min());
 }
 
 void encode_row(FormatId format, std::span<const float> row, float tensor_scale, ScaleSearch search, uint8_t* codes,

@@ -199,6 +199,16 @@ class Bench(Case):
         self.refuse("bench", FOLDER, "--depth", 1000, "--plot", self.folder / "chart.svg", says=["positions"])
         self.assertEqual(list(self.folder.iterdir()), [])
 
+    def test_metal_runs_ahead(self):
+        arguments = ["bench", FOLDER, "--backend", "metal", "--prompt", 8, "--depth", 3, "--new-tokens", 9, "--runs", 1]
+        if b"NIBBLE_METAL" in nibble(*arguments).stderr:
+            return
+        bench = self.report(*arguments)
+        # And of the cache 4 … 12 positions, 8 on average.
+        weights = sum(p["weight_bytes"] for p in bench["phases"])
+        position = self.report("plan", FOLDER, "--backend", "metal")["kv_bytes_per_position"]
+        self.assertEqual(bench["bytes_per_step"] - weights, 8 * position)
+
     def test_several_sequences(self):
         one, three = (self.report("bench", FOLDER, "--prompt", 8, "--depth", 30, "--new-tokens", 4, "--runs", 1,
                                   "--batch", batch) for batch in (1, 3))

@@ -1,5 +1,4 @@
 // Every kernel table of this machine against double sums over decode_row.
-#include <cfloat>
 #include <cmath>
 #include <limits>
 
@@ -371,7 +370,8 @@ TEST(CpuLinear, ActivationsThatAreNotFiniteGiveNaN) {
 TEST(CpuLinear, AcceptsTheLargestAndSmallestActivations) {
   const int64_t N = 16, K = 64;
   const PackedMatrix packed(random_weight(FormatId::mxfp4, 1, N, K, 1, 1));
-  for (float size : {0.0f, std::numeric_limits<float>::denorm_min(), FLT_MIN, FLT_MAX}) {
+  using Limits = std::numeric_limits<float>;
+  for (float size : {0.0f, Limits::denorm_min(), Limits::min(), Limits::max()}) {
     const std::vector<float> x(static_cast<size_t>(K), size);
     for (const CpuKernels* kernels : kernels_under_test()) {
       const Prepared prepared(*kernels, x, 1, K);

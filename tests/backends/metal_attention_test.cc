@@ -11,10 +11,10 @@
 namespace nibble {
 namespace {
 
-constexpr int64_t kPositions = kAttendPart + 64;
+constexpr int64_t kPositions = kAttendPart + 40;
 
 StepProgram latent_program(int64_t M, int64_t max_len) {
-  constexpr int64_t kHeads = 4, kLatent = 40, kRope = 6;
+  constexpr int64_t kHeads = 16, kLatent = 40, kRope = 6;
   StepProgram p(M);
   const Slice q_latent = p.random_input("q_latent", kHeads * kLatent), q = p.random_input("q", kHeads * 9);
   const Slice k = p.random_input("k", kLatent + kRope);
@@ -32,49 +32,84 @@ StepProgram latent_program(int64_t M, int64_t max_len) {
   return p;
 }
 
-// 64 tokens of 4 heads are threadgroups enough without sharing, one token's are not: both give the same bits.
-void expect_same(const std::function<StepProgram(int64_t M)>& program) {
-  const Runs prompt = steps_of(64, kPositions), tokens = steps_of(1, kPositions);
+Place place_at(int64_t pos) { return {static_cast<int32_t>(pos * 7 % 32), static_cast<int32_t>(pos), 0}; }
+
+// The heads of 64 tokens are threadgroups enough without sharing, one token's are not: both give the same bits. The cache
+// before them is as it was made, all zeros.
+void expect_same(const std::function<StepProgram(int64_t M)>& program, bool in_one_order = false) {
+  Runs prompt(1);
+  for (int64_t pos = kPositions - 64; pos < kPositions; pos++) prompt[0].push_back(place_at(pos));
   const std::vector<float> expected = program(64).run(*make_reference_backend(), prompt);
-  for (const auto& backend : backends_under_test()) {
+  auto backends = backends_under_test();
+  if (in_one_order) backends.resize(1);
+  for (const auto& backend : backends) {
     PackedProgram many(program(64), *backend), one(program(1), *backend);
-    std::vector<float> values;
-    for (const auto& places : prompt) {
-      const std::vector<float> block = many.run(places);
-      values.insert(values.end(), block.begin(), block.end());
-    }
+    EXPECT_EQ(many.phase_names().back().find("merge"), std::string::npos);
+    EXPECT_NE(one.phase_names().back().find("merge"), std::string::npos);
+    const std::vector<float> values = many.run(prompt[0]);
     expect_near(values, expected, 2e-5f);
-    const size_t width = one.num_values;
-    for (size_t pos = kPositions - 5; pos < kPositions; pos++) {  // once more
-      const auto row = values.begin() + static_cast<std::ptrdiff_t>(pos * width);
-      EXPECT_EQ(one.run(tokens[pos], *many.cache), std::vector<float>(row, row + static_cast<std::ptrdiff_t>(width)));
+    const auto width = static_cast<int64_t>(one.num_values);
+    for (int64_t pos = kPositions - 5; pos < kPositions; pos++) {  // once more
+      const auto row = values.begin() + (pos - kPositions + 64) * width;
+      EXPECT_EQ(one.run({place_at(pos)}, *many.cache), std::vector<float>(row, row + width));
     }
   }
 }
 
 TEST(MetalAttention, ThreadgroupsThatShareAContextChangeNothing) {
-  expect_same([](int64_t M) { return attention_program({4, 1, 20, 0}, M, kPositions, KvCacheType::f16); });
+  expect_same([](int64_t M) { return attention_program({16, 4, 20, 0}, M, kPositions, KvCacheType::f16); }, true);
   // A window whose cache is a ring of fewer positions than there are.
-  expect_same([](int64_t M) { return attention_program({4, 2, 9, 130}, M, kPositions, KvCacheType::f32, 63); });
+  expect_same([](int64_t M) { return attention_program({16, 8, 9, 50}, M, kPositions, KvCacheType::f32, 63); });
 }
 
 TEST(MetalAttention, ThreadgroupsThatShareLatentsChangeNothing) {
-  expect_same([](int64_t M) { return latent_program(M, kPositions); });
+  expect_same([](int64_t M) { return latent_program(M, kPositions); }, true);
 }
 
-TEST(MetalAttention, ItIsSharedWhereHeadsAreFewAndPositionsMany) {
+TEST(MetalAttention, ItIsSharedWhereQueriesAreFewAndPositionsMany) {
   const auto last_phase = [](int64_t M, int64_t max_len, int64_t window) {
     const auto backend = std::move(backends_under_test()[0]);
     const PackedProgram program(attention_program({4, 1, 20, window}, M, max_len, KvCacheType::f16), *backend);
     return program.phase_names().back();
   };
-  const std::string alone = "attention (attention_f16_128)", shared = "attention (merge_attention)";
+  const std::string alone = "attention (attention_block_f16_128)", shared = "attention (merge_attention)";
   EXPECT_EQ(last_phase(1, kAttendPart, 0), alone);
   EXPECT_EQ(last_phase(1, kAttendPart + 1, 0), shared);
-  EXPECT_EQ(last_phase(63, 4096, 0), shared);
-  EXPECT_EQ(last_phase(64, 4096, 0), alone);
+  EXPECT_EQ(last_phase(255, 4096, 0), shared);
+  EXPECT_EQ(last_phase(256, 4096, 0), alone);
   EXPECT_EQ(last_phase(1, 4096, 1), alone);
   EXPECT_EQ(last_phase(1, 4096, 2), shared);  // which may be on both sides of a part's end
+}
+
+TEST(MetalAttention, HeadsAndTokensThatReadTheSameKeysShareAThreadgroup) {
+  const auto kernel_of = [](const AttentionHeads& heads, int64_t M) {
+    const auto backend = std::move(backends_under_test()[0]);
+    return PackedProgram(attention_program(heads, M, 64, KvCacheType::f32), *backend).phase_names().back();
+  };
+  EXPECT_EQ(kernel_of({2, 2, 128, 0}, 1), "attention (attention_f32_128)");
+  EXPECT_EQ(kernel_of({2, 2, 128, 0}, 2), "attention (attention_block_f32_128)");
+  EXPECT_EQ(kernel_of({4, 2, 256, 0}, 1), "attention (attention_block_f32_256)");
+  EXPECT_EQ(kernel_of({2, 1, 640, 0}, 1), "attention (attention_block_f32_640)");
+  EXPECT_EQ(kernel_of({2, 1, 641, 0}, 2), "attention (attention_f32_1024)");  // which has no room for a second one
+}
+
+// Threadgroups that end amid a token's heads, whose tokens are of three sequences, some of which begin later.
+TEST(MetalAttention, TokensOfSeveralSequencesInAThreadgroup) {
+  for (const AttentionHeads& heads : {AttentionHeads{3, 1, 9, 0}, {6, 2, 40, 3}, {2, 1, 300, 4}}) {
+    SCOPED_TRACE(fmt::format("{} heads of {}", heads.num_heads, heads.head_dim));
+    StepProgram p = attention_program(heads, 7, 300, KvCacheType::f16);
+    p.cache_shape.num_sequences = 3;
+    Runs runs;
+    for (int32_t pos : {0, 2, 254, 256})
+      runs.push_back({{1, pos, 0},
+                      {2, pos + 1, 0},
+                      {3, pos / 2, 2},
+                      {4, pos, 1},
+                      {5, pos / 2 + 1, 2},
+                      {6, pos + 2, 0},
+                      {7, pos + 1, 1}});
+    expect_reference(p, runs, 2e-5f);
+  }
 }
 
 // Few positions at the ends of parts; the caches between them are as they were made, all zeros.

@@ -271,7 +271,7 @@ TEST(MetalLimits, AreErrors) {
                       .scores = RouterScores::softmax,
                       .experts = experts.step.logits.columns(0, 1),
                       .expert_weights = experts.step.logits.columns(1, 1)});
-  expect_refused(experts, "1025 experts; it has kernels for up to 1024");
+  expect_refused(experts, "1025 experts; it has kernels for up to 1024, --backend cpu for any number");
 
   StepProgram heads(1);
   const Slice q = heads.random_input("q", 1025);
@@ -279,7 +279,7 @@ TEST(MetalLimits, AreErrors) {
   heads.step.logits = heads.step.buffer("out", 1025);
   heads.step.attention(
       {.q = q, .layer = 0, .num_heads = 1, .num_kv_heads = 1, .head_dim = 1025, .scale = 1, .out = heads.step.logits});
-  expect_refused(heads, "heads of 1025 values; it has kernels for up to 1024");
+  expect_refused(heads, "heads of 1025 values; it has kernels for up to 1024, --backend cpu for any");
 
   StepProgram tiles(1);
   tiles.step.logits = tiles.random_input("x", 4);

@@ -144,19 +144,21 @@ TEST(MetalTiles, ExpertsOfEveryTokenAreThoseItChose) {
   expect_reference(p, p.one_run(), 2e-5f);
 }
 
-// The rows of tokens 0 … 39 of a step of 40 and of one of 70, whose other tokens are others.
-void expect_no_neighbours(const std::function<StepProgram(int64_t M)>& program) {
+// The rows of the first tokens of a step of `few` and of one of `more`, whose other tokens are others.
+void expect_no_neighbours(const std::function<StepProgram(int64_t M)>& program, int32_t few = 40, int32_t more = 70) {
   const auto values = [&](int64_t M) {
     Runs runs(1);
-    for (int32_t m = 0; m < M; m++) runs[0].push_back({m < 40 ? m : 0, m, 0});
+    for (int32_t m = 0; m < M; m++) runs[0].push_back({m < few ? m : 0, m, 0});
     return backend_values(program(M), runs);
   };
-  const std::vector<float> few = values(40), many = values(70);
-  EXPECT_EQ(std::vector<float>(many.begin(), many.begin() + static_cast<std::ptrdiff_t>(few.size())), few);
+  const std::vector<float> alone = values(few), with_others = values(more);
+  EXPECT_EQ(std::vector<float>(with_others.begin(), with_others.begin() + static_cast<std::ptrdiff_t>(alone.size())),
+            alone);
 }
 
 TEST(MetalTiles, ATokenDoesNotDependOnItsNeighbours) {
   expect_no_neighbours([](int64_t M) { return block_program(M, 40, 70); });
+  expect_no_neighbours([](int64_t M) { return block_program(M, 40, 70); }, 1, 6);  // rows, of one token and of four
   expect_no_neighbours([](int64_t M) { return experts_program(M, 3, 2, FormatId::bf16, FormatId::bf16, false); });
 }
 
@@ -167,16 +169,16 @@ TEST(MetalTiles, AreForManyTokens) {
     const Names names = PackedProgram(p, *backend).phase_names();
     return Names(names.end() - count, names.end());
   };
-  EXPECT_EQ(last_phases(block_program(32, 40, 40), 1), (Names{"2 linears + swiglu (gate_up_bf16)"}));
+  EXPECT_EQ(last_phases(block_program(32, 40, 40), 1), (Names{"2 linears + swiglu (gate_up_block_bf16)"}));
   EXPECT_EQ(last_phases(block_program(33, 40, 40), 2), (Names{"2 linears (linear_tiles_bf16)", "swiglu (swiglu)"}));
   const auto experts = [](int64_t M) { return experts_program(M, 4, 2, FormatId::bf16, FormatId::f32, false); };
-  EXPECT_EQ(last_phases(experts(32), 3),
+  EXPECT_EQ(last_phases(experts(31), 3),
             (Names{"moe_gate (gate_up_bf16)", "moe_up (gate_up_f32)", "moe_down (moe_down_bf16)"}));
-  EXPECT_EQ(last_phases(experts(33), 5),  // sorted once for both
+  EXPECT_EQ(last_phases(experts(32), 5),  // sorted once for both
             (Names{"moe_gate (sort_pairs)", "moe_gate (gate_up_tiles_bf16)", "moe_up (gate_up_tiles_f32)",
                    "moe_down (moe_down_tiles_bf16)", "moe_down (sum_experts)"}));
-  EXPECT_FALSE(metal_fusion::takes_expert_tiles(64 * 8, 128));
-  EXPECT_TRUE(metal_fusion::takes_expert_tiles(257 * 8, 128));
+  EXPECT_FALSE(metal_fusion::takes_expert_tiles(255 * 8, 128));
+  EXPECT_TRUE(metal_fusion::takes_expert_tiles(256 * 8, 128));
 }
 
 }  // namespace

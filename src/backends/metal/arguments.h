@@ -129,8 +129,9 @@ struct AttentionArguments {
   uint32_t k_width, v_width, num_rows, window;
   float scale;
   uint32_t num_heads, num_splits, most_parts;  // threadgroups that share the parts of a head; parts that there may be
+  uint32_t M;
 };
-static_assert(sizeof(AttentionArguments) == 64, "the same for host and shader");
+static_assert(sizeof(AttentionArguments) == 68, "the same for host and shader");
 
 struct SwigluArguments {
   uint32_t width, gate_stride, up_stride, out_stride;
@@ -147,10 +148,11 @@ static_assert(sizeof(RouteArguments) == 40, "the same for host and shader");
 
 struct GateUpArguments {
   PackedMatrixArguments gate, up;
-  uint32_t K, x_stride, out_stride, experts_stride, top_k, has_gate_bias, has_up_bias;
+  uint32_t M, K, x_stride, out_stride, experts_stride, top_k, has_gate_bias, has_up_bias;
   float alpha, limit, norm_eps;
+  uint32_t padding;
 };
-static_assert(sizeof(GateUpArguments) == 104, "the same for host and shader");
+static_assert(sizeof(GateUpArguments) == 112, "the same for host and shader");
 
 struct MoeDownArguments {
   PackedMatrixArguments w;

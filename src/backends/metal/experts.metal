@@ -1,7 +1,7 @@
 // Gate and up of the chosen experts with what stands between them and down; then down, weighted and summed. Without
 // experts: gate, up and SwiGLU of a dense block.
 //
-// Cost    reads the chosen experts' rows once for each token.
+// Cost    reads the chosen experts' rows once for each token, those of a dense block once for kTokenBlock tokens.
 // Work    a simdgroup has kRows rows of gate and the same of up, or kRows of down in every chosen expert, summed in the
 //         order of the token's choice.
 #include <metal_stdlib>
@@ -18,7 +18,7 @@ constant bool only_up [[function_constant(kOnlyUp)]];
 constant bool has_experts [[function_constant(kHasExperts)]];
 constant bool has_down_bias [[function_constant(kHasBias)]];
 
-template <typename Format>
+template <typename Format, int T>  // T: tokens side by side, 1 of experts
 kernel void gate_up(
     constant GateUpArguments& a,
     device const float* x,         // [M, K]
@@ -33,38 +33,48 @@ kernel void gate_up(
     uint3 threadgroup_id [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]]) {
-  const uint choice = threadgroup_id.y, m = threadgroup_id.z;
+  const uint choice = threadgroup_id.y, m = threadgroup_id.z * T;
   const uint e = has_experts ? uint(experts[m * a.experts_stride + choice]) : 0;
   if (has_experts && threadgroup_id.x == 0 && simdgroup == 0 && lane == 0) used[m * a.top_k + choice] = e;
   const Matrix gate = matrix_of(gate_bytes, a.gate, e), up = matrix_of(up_bytes, a.up, e);
   const uint N = gate.N, n = (threadgroup_id.x * kRowSimdgroups + simdgroup) * kRows;
 
-  float4 gate_sums = float4(0.0f), up_sums = float4(0.0f);
-  float squares = 0.0f;
+  float4 gate_sums[T], up_sums[T];
+  float squares[T];
+  for (int t = 0; t < T; t++) {
+    gate_sums[t] = up_sums[t] = float4(0.0f);
+    squares[t] = 0.0f;
+  }
   for (uint chunk = lane; chunk < a.gate.num_chunks; chunk += kLanes) {
-    Activations row = load_activations(x + m * a.x_stride, chunk * kChunk, a.K, x_is_aligned);
+    Activations rows[T];
+    for (int t = 0; t < T; t++)
+      rows[t] = load_activations(x + min(m + t, a.M - 1) * a.x_stride, chunk * kChunk, a.K, x_is_aligned);
     if (has_norm) {
       const Activations weight = load_activations(norm, chunk * kChunk, a.K, true);
-      squares += sum_of_squares(row);
-      for (uint i = 0; i < 8; i++) row.v[i] *= weight.v[i];
+      for (int t = 0; t < T; t++) {
+        squares[t] += sum_of_squares(rows[t]);
+        for (uint i = 0; i < 8; i++) rows[t].v[i] *= weight.v[i];
+      }
     }
-    if (!only_up) add_chunk<Format, 1>(gate, n, chunk, &row, &gate_sums);
-    if (!only_gate) add_chunk<Format, 1>(up, n, chunk, &row, &up_sums);
+    if (!only_up) add_chunk<Format, T>(gate, n, chunk, rows, gate_sums);
+    if (!only_gate) add_chunk<Format, T>(up, n, chunk, rows, up_sums);
   }
-  gate_sums = simd_sum(gate_sums);
-  up_sums = simd_sum(up_sums);
-  const float factor = has_norm ? 1.0f / sqrt(simd_sum(squares) / float(a.K) + a.norm_eps) : 1.0f;
-  if (lane >= kRows || n + lane >= N) return;
-  device float& to = out[m * a.out_stride + choice * N + n + lane];
-  float g = only_up ? to : gate_sums[lane] * gate.factors[n + lane] * factor;
-  if (!only_up && a.has_gate_bias) g += gate_bias[e * N + n + lane];
-  if (only_gate) {
-    to = g;
-    return;
+
+  for (int t = 0; t < T && m + t < a.M; t++) {
+    const float4 gates = simd_sum(gate_sums[t]), ups = simd_sum(up_sums[t]);
+    const float factor = has_norm ? 1.0f / sqrt(simd_sum(squares[t]) / float(a.K) + a.norm_eps) : 1.0f;
+    if (lane >= kRows || n + lane >= N) continue;
+    device float& to = out[(m + t) * a.out_stride + choice * N + n + lane];
+    float g = only_up ? to : gates[lane] * gate.factors[n + lane] * factor;
+    if (!only_up && a.has_gate_bias) g += gate_bias[e * N + n + lane];
+    if (only_gate) {
+      to = g;
+      continue;
+    }
+    float u = ups[lane] * up.factors[n + lane] * factor;
+    if (a.has_up_bias) u += up_bias[e * N + n + lane];
+    to = activate(g, u, a);
   }
-  float u = up_sums[lane] * up.factors[n + lane] * factor;
-  if (a.has_up_bias) u += up_bias[e * N + n + lane];
-  to = activate(g, u, a);
 }
 
 template <typename Format>
@@ -104,8 +114,11 @@ kernel void moe_down(
 }
 
 #define instantiate_gate_up(name, Format) \
-  template [[host_name(name)]] [[kernel]] decltype(gate_up<Format>) gate_up<Format>;
+  template [[host_name(name)]] [[kernel]] decltype(gate_up<Format, 1>) gate_up<Format, 1>;
+#define instantiate_gate_up_block(name, Format) \
+  template [[host_name(name)]] [[kernel]] decltype(gate_up<Format, kTokenBlock>) gate_up<Format, kTokenBlock>;
 #define instantiate_moe_down(name, Format) \
   template [[host_name(name)]] [[kernel]] decltype(moe_down<Format>) moe_down<Format>;
 NIBBLE_EACH_FORMAT(instantiate_gate_up, "gate_up")
+NIBBLE_EACH_FORMAT(instantiate_gate_up_block, "gate_up_block")
 NIBBLE_EACH_FORMAT(instantiate_moe_down, "moe_down")

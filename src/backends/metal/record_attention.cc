@@ -69,21 +69,29 @@ void StepRecorder::record(const KvAppendOp& op, const Dispatch& what) {
   add_elementwise(std::move(d), slices, std::max(op.k.width, op.v.width), step_.M);
 }
 
-std::pair<std::string, uint32_t> StepRecorder::attention_kernel(int64_t dim) const {
+StepRecorder::AttentionKernel StepRecorder::attention_kernel(int64_t dim, int64_t num_queries) const {
   struct Variant {
     int64_t largest;
-    uint32_t num_simdgroups;
+    uint32_t num_simdgroups, num_queries;
   };
-  for (const Variant& variant : {Variant{128, 8}, Variant{256, 8}, Variant{640, 4}, Variant{1024, 4}})
-    if (dim <= variant.largest)
-      return {fmt::format("{}_{}", cached_kernel_name("attention"), variant.largest), variant.num_simdgroups};
-  throw_input_error("backend metal: attention over heads of {} values; it has kernels for up to 1024", dim);
+  for (const Variant& variant : {Variant{128, 8, 4}, Variant{256, 8, 4}, Variant{640, 4, 2}, Variant{1024, 4, 1}}) {
+    if (dim > variant.largest) continue;
+    const bool is_block = num_queries > 1 && variant.num_queries > 1;
+    return {
+        .name = fmt::format("{}_{}", cached_kernel_name(is_block ? "attention_block" : "attention"), variant.largest),
+        .num_simdgroups = variant.num_simdgroups,
+        .num_queries = is_block ? variant.num_queries : 1};
+  }
+  throw_input_error(
+      "backend metal: attention over heads of {} values; it has kernels for up to 1024, --backend cpu for any", dim);
 }
 
 void StepRecorder::add_attention(const Dispatch& what, Kernel kernel, AttentionArguments a, int layer,
                                  const AttentionOperands& of) {
   const KvLayer& kv = kv_layer(layer);
-  const int64_t M = step_.M, heads = a.num_heads;
+  const int64_t M = step_.M, heads = a.num_heads, num_queries = M * a.group_size;  // of a key head
+  const AttentionKernel choice = attention_kernel(a.key_dim, num_queries);
+  const int64_t num_kv_heads = heads / a.group_size, num_blocks = divide_up(num_queries, choice.num_queries);
   a.k_width = u32(kv.k_width);
   a.v_width = u32(kv.v_width);
   a.num_rows = num_rows(layer);
@@ -92,17 +100,18 @@ void StepRecorder::add_attention(const Dispatch& what, Kernel kernel, AttentionA
   const int64_t positions =
       a.window > 0 ? std::min<int64_t>(a.window + kAttendPart - 1, cache_shape_.max_len) : cache_shape_.max_len;
   const int64_t most_parts = divide_up(positions, kAttendPart);
-  const int64_t num_splits = std::clamp<int64_t>(divide_up(kWantedThreadgroups, heads * M), 1, most_parts);
+  const int64_t num_splits =
+      std::clamp<int64_t>(divide_up(kWantedThreadgroups, num_kv_heads * num_blocks), 1, most_parts);
   const bool splits = num_splits > 1;
   a.num_splits = u32(num_splits);
   a.most_parts = u32(most_parts);
+  a.M = u32(M);
   const int64_t part_values = splits ? M * heads * most_parts * (a.value_dim + 2) : 0;
   const MetalBinding partials =
       splits ? bind_shared(kAttentionParts, part_values * int64_t{sizeof(float)}) : bind_nothing();
   const Slice partials_slice = shared_slice(kAttentionParts);
 
-  const auto [name, num_simdgroups] = attention_kernel(a.key_dim);
-  kernel.name = name;
+  kernel.name = choice.name;
   kernel.constants[kHasSinks] = bool{of.sinks};
   kernel.constants[kSplits] = splits;
   RecordedDispatch d = make(what, kernel, a);
@@ -112,7 +121,7 @@ void StepRecorder::add_attention(const Dispatch& what, Kernel kernel, AttentionA
   d.buffers.insert(d.buffers.end(), {bind_vector(of.sinks), bind_pos(), bind_sequence(), bind(of.out), partials});
   OpSlices slices{{of.q, cache_slice(layer)}, {splits ? partials_slice : of.out}};
   if (of.q_rope) slices.reads.push_back(*of.q_rope);
-  add(std::move(d), slices, {a.num_heads, u32(M), a.num_splits}, num_simdgroups * kLanes);
+  add(std::move(d), slices, {u32(num_kv_heads), u32(num_blocks), a.num_splits}, choice.num_simdgroups * kLanes);
   if (!splits) return;
 
   Kernel merge{.name = "merge_attention"};

@@ -70,8 +70,11 @@ void StepRecorder::record(const Linears& group, const Dispatch& what) {
 void StepRecorder::record(const DenseGateUp& pair, const Dispatch& what) {
   const Slice& x = pair.norm ? pair.norm->x : pair.gate.x;
   const MetalMatrix &gate = matrix(pair.gate.w), &up = matrix(pair.up.w);
+  const int64_t M = rows(x);
+  const MatrixRoute route = route_of(M);  // not tiles: metal_fuse.cc
   const GateUpArguments a{.gate = gate.arguments,
                           .up = up.arguments,
+                          .M = u32(M),
                           .K = u32(x.width),
                           .x_stride = stride(x),
                           .out_stride = stride(pair.swiglu.out),
@@ -79,7 +82,7 @@ void StepRecorder::record(const DenseGateUp& pair, const Dispatch& what) {
                           .has_gate_bias = bool{pair.gate.bias},
                           .has_up_bias = bool{pair.up.bias},
                           .norm_eps = pair.norm ? pair.norm->eps : 0};
-  Kernel kernel{.name = kernel_name("gate_up", pair.gate.w)};
+  Kernel kernel{.name = kernel_name(fmt::format("gate_up{}", route.suffix), pair.gate.w)};
   kernel.constants[kHasNorm] = pair.norm.has_value();
   kernel.constants[kAligned] = is_aligned(x);
   RecordedDispatch d = make(what, kernel, a);
@@ -93,8 +96,8 @@ void StepRecorder::record(const DenseGateUp& pair, const Dispatch& what) {
                bind_nothing(),
                bind_nothing(),
                bind(pair.swiglu.out)};
-  add(std::move(d), {{x}, {pair.swiglu.out}}, {u32(divide_up(gate.N, kRowsOfThreadgroup)), 1, u32(rows(x))},
-      kRowSimdgroups * kLanes);
+  add(std::move(d), {{x}, {pair.swiglu.out}}, {u32(divide_up(gate.N, route.rows)), 1, u32(divide_up(M, route.tokens))},
+      route.threads);
 }
 
 void StepRecorder::record(const HeadLinearOp& op, const Dispatch& what) {
@@ -138,6 +141,7 @@ void StepRecorder::record(const ExpertGateUp& part, const Dispatch& what) {
   const int64_t M = rows(op.x), top_k = op.experts.width;
   const GateUpArguments a{.gate = gate.arguments,
                           .up = up.arguments,
+                          .M = u32(M),
                           .K = u32(op.x.width),
                           .x_stride = stride(op.x),
                           .out_stride = stride(op.out),

@@ -90,7 +90,8 @@ void StepRecorder::record(const SelectLogitsOp& op, const Dispatch& what) {
 
 void StepRecorder::record(const RouteOp& op, const Dispatch& what) {
   if (op.logits.width > kMostExperts)
-    throw_input_error("backend metal: {} experts; it has kernels for up to {}", op.logits.width, int64_t{kMostExperts});
+    throw_input_error("backend metal: {} experts; it has kernels for up to {}, --backend cpu for any number",
+                      op.logits.width, int64_t{kMostExperts});
   const RouteArguments a{.num_experts = u32(op.logits.width),
                          .top_k = u32(op.experts.width),
                          .num_groups = u32(op.num_groups),
@@ -135,7 +136,7 @@ RecordedStep record_step(const Step& step, std::span<const PackedWeight* const> 
                          const KvCacheShape& cache_shape, MetalDevice& device, MetalKernels& kernels,
                          MetalScratch& scratch) {
   if (step.linear_route == LinearRoute::always_tiles)
-    throw_input_error("backend metal: it has no route with tiles for every number of tokens");
+    throw_input_error("backend metal: it has no route with tiles for every number of tokens; the cpu backend has");
   return StepRecorder(step, weights, cache_shape, device, kernels, scratch).record_all();
 }
 

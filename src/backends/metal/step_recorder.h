@@ -72,8 +72,12 @@ class StepRecorder {
   };
   // What both kinds of attention have in common: the cache, and how threadgroups share the positions.
   void add_attention(const Dispatch& what, Kernel kernel, AttentionArguments a, int layer, const AttentionOperands& of);
-  // The kernel for heads of `dim` values, and how many simdgroups it has.
-  std::pair<std::string, uint32_t> attention_kernel(int64_t dim) const;
+  struct AttentionKernel {
+    std::string name;
+    uint32_t num_simdgroups, num_queries;  // of a threadgroup
+  };
+  // For heads of `dim` values, of which `num_queries` read the same keys.
+  AttentionKernel attention_kernel(int64_t dim, int64_t num_queries) const;
 
   // ---- the others: record_step.cc ----
 
