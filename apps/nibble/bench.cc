@@ -181,8 +181,8 @@ DecodeResult bench_decode(Engine& engine, Sequences& sequences, int64_t depth, i
 // Phases of the same name and bytes, as the layers repeat them, added up.
 struct PhaseSum {
   std::string name;
-  int64_t count = 0, weight_bytes = 0;  // the most that a step reads
-  int64_t read_bytes = 0;               // by all steps that were profiled
+  int64_t count = 0, weight_bytes = 0;      // the most that a step reads
+  int64_t read_bytes = 0, cache_bytes = 0;  // by all steps that were profiled
   double seconds = 0;
 };
 
@@ -197,6 +197,7 @@ std::vector<PhaseSum> sum_phases(const std::vector<Phase>& phases) {
     it->count++;
     it->weight_bytes += phase.weight_bytes;
     it->read_bytes += phase.read_bytes;
+    it->cache_bytes += phase.cache_bytes;
     it->seconds += phase.seconds;
   }
   return sums;
@@ -213,13 +214,13 @@ struct Report {
 
   // Of a step, on average.
   double us(const PhaseSum& phase) const { return phase.seconds / static_cast<double>(profiled_steps) * 1e6; }
-  int64_t read_bytes(const PhaseSum& phase) const { return phase.read_bytes / profiled_steps; }
-  double gbps(const PhaseSum& phase) const {
-    return static_cast<double>(read_bytes(phase)) / std::max(us(phase), 1e-3) / 1e3;
-  }
-  // Of the mean roof; none if the phase reads no weights.
+  int64_t weight_bytes(const PhaseSum& phase) const { return phase.read_bytes / profiled_steps; }
+  int64_t cache_bytes(const PhaseSum& phase) const { return phase.cache_bytes / profiled_steps; }
+  double bytes(const PhaseSum& phase) const { return static_cast<double>(weight_bytes(phase) + cache_bytes(phase)); }
+  double gbps(const PhaseSum& phase) const { return bytes(phase) / std::max(us(phase), 1e-3) / 1e3; }
+  // Of the mean roof; none if the phase reads neither weights nor cache.
   std::optional<double> roof_share(const PhaseSum& phase) const {
-    if (phase.read_bytes == 0) return {};
+    if (bytes(phase) == 0) return {};
     double roofs = 0;
     for (const DecodeResult& r : decodes) roofs += r.roof_gbps;
     return gbps(phase) * static_cast<double>(decodes.size()) / roofs;
@@ -257,7 +258,8 @@ void print_report_json(const Report& report) {
     json["phases"].push_back({{"name", phase.name},
                               {"count", phase.count},
                               {"us", report.us(phase)},
-                              {"weight_bytes", report.read_bytes(phase)},
+                              {"weight_bytes", report.weight_bytes(phase)},
+                              {"cache_bytes", report.cache_bytes(phase)},
                               {"roof_share", share ? nlohmann::ordered_json(*share) : nlohmann::ordered_json()}});
   }
   print_json(json);
@@ -278,7 +280,7 @@ void print_report(const Report& report) {
   fmt::print("\n{:<40} {:>6} {:>10} {:>10} {:>8}\n", "phase of a step", "count", "µs", "bytes", "GB/s");
   for (const PhaseSum& phase : report.phases)
     fmt::print("{:<40} {:>6} {:>10.1f} {:>10} {:>8.1f}\n", phase.name, phase.count, report.us(phase),
-               bytes_text(static_cast<double>(report.read_bytes(phase))), report.gbps(phase));
+               bytes_text(report.bytes(phase)), report.gbps(phase));
 }
 
 std::string report_svg(const Report& report) {

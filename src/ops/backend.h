@@ -97,8 +97,9 @@ struct Phase {
   std::string name;          // "rms_norm + q + k + v"
   int64_t weight_bytes = 0;  // read from memory each time; of experts those that are chosen, as if each once
   // Since profiling was switched on:
-  double seconds = 0;      // spent in it
-  int64_t read_bytes = 0;  // of weights, of experts those that were chosen
+  double seconds = 0;       // spent in it
+  int64_t read_bytes = 0;   // of weights, of experts those that were chosen
+  int64_t cache_bytes = 0;  // of the KV cache, by each token; not known of Metal
 };
 
 // A phase as it is known before any weight is read.

@@ -178,7 +178,7 @@ class Bench(Case):
         phases = {p["name"]: p for p in bench["phases"]}
         self.assertEqual(phases["rms_norm + 3 linears (gemv)"]["count"], 2)
         self.assertTrue(all(p["us"] > 0 for p in bench["phases"]))
-        readers = [p for p in bench["phases"] if p["weight_bytes"] > 0]
+        readers = [p for p in bench["phases"] if p["weight_bytes"] + p["cache_bytes"] > 0]
         self.assertEqual(readers, [p for p in bench["phases"] if p["roof_share"] is not None])
 
         texts, bars = self.chart(chart)
@@ -219,6 +219,8 @@ class Bench(Case):
         weights = sum(p["weight_bytes"] for p in one["phases"])
         self.assertEqual(weights, sum(p["weight_bytes"] for p in three["phases"]))
         self.assertEqual(three["bytes_per_step"] - weights, 3 * (one["bytes_per_step"] - weights))
+        for bench in one, three:
+            self.assertEqual(sum(p["cache_bytes"] for p in bench["phases"]), bench["bytes_per_step"] - weights)
 
     def test_errors(self):
         self.refuse("bench", FOLDER, "--batch", 0, says=["--batch"])

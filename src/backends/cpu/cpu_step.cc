@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <functional>
+#include <optional>
 
 #include "backends/cpu/cpu_attention.h"
 #include "backends/cpu/cpu_moe.h"
@@ -28,6 +29,7 @@ struct CompiledPhase {
   Phase info;
   int64_t last_bytes;  // of weights, in the last run
   std::function<void(int worker)> work;
+  std::optional<int> attended_layer = {};  // whose cache it reads
 };
 
 class CpuStep final : public CompiledStep {
@@ -96,9 +98,21 @@ class CpuStep final : public CompiledStep {
         const auto end = Clock::now();
         phase.info.seconds += std::chrono::duration<double>(end - start).count();
         phase.info.read_bytes += phase.last_bytes;
+        phase.info.cache_bytes += cache_bytes(phase);
         start = end;
       }
     }
+  }
+
+  // What each token's attention reads.
+  int64_t cache_bytes(const CompiledPhase& phase) const {
+    if (!phase.attended_layer) return 0;
+    const KvCacheShape& shape = memory_.cache->shape;
+    const KvLayer& layer = shape.layers[static_cast<size_t>(*phase.attended_layer)];
+    int64_t positions = 0;
+    for (const int32_t pos : memory_.inputs.pos)
+      positions += layer.window > 0 ? std::min<int64_t>(layer.window, pos + 1) : pos + 1;
+    return positions * layer.bytes(shape.type);
   }
 
   Matrix matrix(const Slice& slice) const { return memory_.matrix(slice); }
@@ -237,11 +251,13 @@ class CpuStep final : public CompiledStep {
         for (int64_t i = first; i < last; i++)
           a.attend(*memory_.cache, query(op, i / kv_heads), {i % kv_heads, i % kv_heads + 1}, worker);
       });
+      phases_.back().attended_layer = op.layer;
       return;
     }
     add_phase(name, 0, [this, op, &a](int worker) {
       for (int64_t m = 0; m < step_.M; m++) a.attend_share(*memory_.cache, query(op, m), m, worker);
     });
+    phases_.back().attended_layer = op.layer;
     add_phase("merge", 0, [this, op, &a](int worker) {
       const Range heads = worker_range(op.num_heads, 1, worker, num_workers_);
       for (int64_t m = 0; m < step_.M; m++) a.finish(query(op, m), m, heads);
@@ -261,6 +277,7 @@ class CpuStep final : public CompiledStep {
         const Range heads = worker_range(op.num_kv_heads, 1, worker, num_workers_);
         for (int64_t m = 0; m < step_.M; m++) a.attend(*memory_.cache, query(op, m), heads, worker);
       });
+      phases_.back().attended_layer = group.attention.layer;
     } else {
       if (!group.prepare.empty()) add_phase("heads", 0, prepare);
       add_attention(group.attention, "attention");
