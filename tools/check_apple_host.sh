@@ -3,8 +3,8 @@
 # metal-cpp's headers, and the file that holds the shaders' text. Without a folder it gets the headers from PyPI's wheel
 # mlx-metal (45 MB).
 #
-# --all: compiles every file of a macOS build for it, the tests' too, with the headers of macOS's C library and of libc++ that
-# PyPI's wheel ziglang (100 MB) carries; those of the other libraries are Debian's. It takes some minutes, and links nothing.
+# --all: every file of a macOS build, the tests' too, with the headers of macOS's C library and of libc++ that PyPI's wheel
+# ziglang (100 MB) carries; those of the other libraries are Debian's. It takes some minutes.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 work=$(mktemp -d)
@@ -87,20 +87,22 @@ $all || exit 0
 
 python3 -m pip download -q ziglang==0.15.2 --no-deps -d "$work"
 python3 -m zipfile -e "$work"/ziglang-*.whl "$work"
-chmod +x "$work/ziglang/zig"
 # Not all of /usr/include, which has Linux's C library.
 mkdir "$work/libraries"
 for name in CLI fmt gmock gtest nlohmann hwloc.h pcre2.h utf8proc.h; do ln -s "/usr/include/$name" "$work/libraries/"; done
 cp -r /usr/include/hwloc /usr/include/*/hwloc "$work/libraries/"
-compile() {
-  "$work/ziglang/zig" c++ -target aarch64-macos -mcpu=apple_m2 -std=c++20 -w -c "$1" -o "$work/${1//\//_}.o" \
-    -DNIBBLE_METAL -DNIBBLE_VERSION='""' -DNIBBLE_TEST_DATA='""' -DNIBBLE_FIXTURES='""' -DNIBBLE_PROGRAM='""' \
-    -DNIBBLE_FUZZ_CORPUS='""' -Isrc -Iinclude -Itests -Iapps -Iapps/nibble \
-    -isystem "$work/libraries" -isystem "$metal_cpp" -isystem "$work/system"
-}
-export -f compile
-export work metal_cpp ZIG_GLOBAL_CACHE_DIR=$work/cache
+clang=${CLANG:-clang++-19} zig=$work/ziglang/lib
+flags=(-target arm64-apple-macos15 -mcpu=apple-m2 -std=c++20 -fsyntax-only -fblocks -w -nostdinc
+  -isystem "$zig/libcxx/include" -isystem "$zig/libcxxabi/include" -isystem "$("$clang" -print-resource-dir)/include"
+  -isystem "$zig/libc/include/any-macos-any" -isystem "$work/libraries" -isystem "$metal_cpp" -isystem "$work/system"
+  -Isrc -Iinclude -Itests -Iapps -Iapps/nibble
+  -DNIBBLE_METAL -DNIBBLE_{VERSION,TEST_DATA,FIXTURES,PROGRAM,FUZZ_CORPUS}='""'
+  # What libc++'s own build would have written.
+  -D_LIBCPP_ABI_VERSION=1 -D_LIBCPP_ABI_NAMESPACE=__1 -D_LIBCPP_PSTL_BACKEND_SERIAL
+  -D_LIBCPP_HARDENING_MODE=_LIBCPP_HARDENING_MODE_NONE -D_LIBCPP_HAS_VENDOR_AVAILABILITY_ANNOTATIONS=0
+  -D_LIBCPP_HAS_{THREADS,MONOTONIC_CLOCK,TERMINAL,FILESYSTEM,RANDOM_DEVICE,LOCALIZATION,UNICODE,WIDE_CHARACTERS}=1
+  -D_LIBCPP_HAS_MUSL_LIBC=0)
 find src apps tests -name '*.cc' -not -path '*/simt/*' -not -path 'tests/package/*' -not -name 'fuzz_main.cc' \
   -not -name 'executor_device.cc' -not -name 'mlx_qmv_test.cc' -not -name '*avx*' -not -name '*amx*' -print0 |
-  xargs -0 -P 2 -I {} bash -c 'compile "$1" || { echo "above: $1" >&2; exit 1; }' - {}
-echo "all that macOS builds compiles for it" >&2
+  xargs -0 -P 2 -n 1 "$clang" "${flags[@]}"
+echo "all that macOS builds type-checks for it" >&2
