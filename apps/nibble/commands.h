@@ -26,7 +26,8 @@ struct ModelArguments {
   int threads = 0;
   int64_t ctx = 4096, num_sequences = 1;
   std::string kv_cache_type;
-  int activation_bits = 0;  // 0: the backend's default
+  int activation_bits = 0;   // 0: the backend's default
+  std::string packed_cache;  // a folder; empty: none
 };
 
 // The option MODEL: a path, or a name that `nibble models` lists, which becomes its path. Required.

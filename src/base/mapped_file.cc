@@ -43,6 +43,22 @@ MappedFile::~MappedFile() {
   if (data_ != nullptr) munmap(const_cast<uint8_t*>(data_), size_);
 }
 
+FileIdentity MappedFile::identity() const {
+  struct stat info{};
+  if (fstat(fd_, &info) != 0) throw_run_error("{}: cannot be looked at: {}", path_.string(), std::strerror(errno));
+  const auto nanoseconds = [](const timespec& time) { return int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec; };
+#if defined(__APPLE__)
+  const timespec &mtime = info.st_mtimespec, &ctime = info.st_ctimespec;
+#else
+  const timespec &mtime = info.st_mtim, &ctime = info.st_ctim;
+#endif
+  return {.device = static_cast<uint64_t>(info.st_dev),
+          .inode = static_cast<uint64_t>(info.st_ino),
+          .size = static_cast<uint64_t>(info.st_size),
+          .mtime_ns = nanoseconds(mtime),
+          .ctime_ns = nanoseconds(ctime)};
+}
+
 bool MappedFile::is_cached(std::span<const uint8_t> part) const {
 #if defined(__linux__)
   unsigned char pages[1024];  // of the first 4 MB at most: a read has no more

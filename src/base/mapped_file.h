@@ -7,6 +7,13 @@
 
 namespace nibble {
 
+// What the system says of a file: of another file, or after any change of its bytes, it is another.
+struct FileIdentity {
+  uint64_t device, inode, size;
+  int64_t mtime_ns, ctime_ns;  // of the last change of its bytes, and of anything; programs can set only the first
+  bool operator==(const FileIdentity&) const = default;
+};
+
 class MappedFile {
  public:
   // Throws InputError, with the path and the system's reason, if the file cannot be opened or is not a regular file.
@@ -17,6 +24,9 @@ class MappedFile {
 
   std::span<const uint8_t> bytes() const { return {data_, size_}; }
   const std::filesystem::path& path() const { return path_; }
+
+  // As it is now. Throws RunError if the system cannot tell.
+  FileIdentity identity() const;
 
   // Reading without the mapping. `part` of bytes() is copied to `to`, where it begins read_offset(part) bytes behind a
   // multiple of kReadUnit in memory, as it does in the file; whole units around it are overwritten, so the room that it

@@ -1,6 +1,7 @@
 // A model that is ready to run: an open checkpoint, its architecture, and its weights in a backend's memory.
 #pragma once
 
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -9,6 +10,7 @@
 
 #include "checkpoint/checkpoint.h"
 #include "engine/backends.h"
+#include "engine/pack_weights.h"
 #include "models/model.h"
 
 namespace nibble {
@@ -49,7 +51,8 @@ struct EngineOptions {
   int64_t num_sequences = 1;                 // that there will be caches for
   int64_t prefill_block = 512;               // tokens of a prompt that go through together
   int64_t kv_spare = 1024;                   // KvCacheShape::spare, at least prefill_block
-  std::function<void(int64_t done_bytes, int64_t all_bytes)> progress;
+  std::filesystem::path packed_cache;        // the folder of a PackedCache; empty: none
+  LoadProgress progress;
 };
 
 // Throws InputError, with `name` and the numbers, if `plan` is more than `available_bytes` (0: unknown).
@@ -77,7 +80,7 @@ class Engine {
   EngineOptions options_;
   ModelFiles files_;
   std::unique_ptr<Backend> backend_;
-  std::vector<std::unique_ptr<PackedWeight>> weights_;  // by WeightId
+  PackedWeights weights_;
   std::vector<const PackedWeight*> weight_pointers_;
 };
 

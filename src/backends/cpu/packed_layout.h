@@ -14,6 +14,10 @@
 
 namespace nibble {
 
+// Stands in packed caches (engine/packed_cache.h). One more for every change after which a checkpoint becomes other packed
+// bytes: of the layout, of packing, of converting (weights/convert.h), or of an importer.
+inline constexpr int kPackedLayoutVersion = 1;
+
 inline constexpr int kBlockRows = 16;
 inline constexpr int kLineBytes = 64;
 inline constexpr int kGroup = 32;   // k that share an activation scale

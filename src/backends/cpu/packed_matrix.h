@@ -4,7 +4,9 @@
 // there to be multiplied by zero activations; padded rows are never stored.
 #pragma once
 
-#include "base/memory.h"
+#include <memory>
+#include <span>
+
 #include "base/worker_pool.h"
 #include "ops/packed_weight.h"
 #include "weights/weight.h"
@@ -18,6 +20,11 @@ class PackedMatrix final : public PackedWeight {
   // weight in a format without a kernel is converted (convert.h): InputError if one of its values is not finite.
   explicit PackedMatrix(const CanonicalWeight& weight, WorkerPool* pool = nullptr);
 
+  // The same again from its packed_bytes (Backend::adopt). `canonical_format` is what was packed.
+  PackedMatrix(FormatId canonical_format, int64_t E, int64_t N, int64_t K, std::shared_ptr<const uint8_t> bytes);
+
+  std::span<const uint8_t> packed_bytes() const override { return {codes, static_cast<size_t>(bytes)}; }
+
   int64_t num_blocks = 0;        // of 16 rows, per expert
   int64_t block_code_bytes = 0;  // a multiple of 32
   int64_t block_scale_bytes = 0;
@@ -26,7 +33,7 @@ class PackedMatrix final : public PackedWeight {
   const float* row_factors = nullptr;  // [E, num_blocks * 16]: what a row is multiplied by, its part's tensor scale
 
  private:
-  Buffer buffer_;
+  std::shared_ptr<const uint8_t> planes_;  // all of them
 };
 
 // What PackedMatrix makes of a matrix: the same bytes, without loading anything.
