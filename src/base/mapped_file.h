@@ -39,6 +39,12 @@ class MappedFile {
   }
   void read(std::span<const uint8_t> part, uint8_t* to) const;
 
+  // Reading through the mapping, in huge pages where the file system has such: want_huge_pages() once, then populate() of
+  // each part, which several threads may do at once. False: the system has no such call, or the file cannot be read.
+  void want_huge_pages() const;
+  bool populate(std::span<const uint8_t> part) const;
+  size_t huge_bytes() const;  // that are mapped in huge pages now; 0 if the system does not tell
+
  private:
   bool is_cached(std::span<const uint8_t> part) const;  // by half or more
 

@@ -169,9 +169,11 @@ std::optional<PackedWeights> PackedCache::read_if_good(std::optional<uint64_t>& 
                 checkpoint_.path.string());
     return std::nullopt;
   }
-  PackedWeights weights = read(file, progress);
-  log_info("{}: packed weights read from {} ({}{})", checkpoint_.path.string(), path_.string(),
-           speed_text(places_.bytes, start), is_known ? "" : ", comparing the checkpoint's bytes included");
+  const PackedFile::Contents contents = file.read(progress);
+  PackedWeights weights = adopt(contents.bytes);
+  log_info("{}: packed weights {} {} ({}{})", checkpoint_.path.string(),
+           contents.is_mapped ? "mapped from" : "read from", path_.string(), speed_text(places_.bytes, start),
+           is_known ? "" : ", comparing the checkpoint's bytes included");
   if (!is_known)
     if (const FolderLock lock(folder_); lock.is_mine()) add_seen(file.source_hash());
   return weights;
@@ -205,8 +207,7 @@ PackedCache::Status PackedCache::status() const try {
   return {State::unusable, error.what()};
 }
 
-PackedWeights PackedCache::read(const PackedFile& file, const LoadProgress& progress) const {
-  const std::shared_ptr<const uint8_t> bytes = file.read(progress);
+PackedWeights PackedCache::adopt(const std::shared_ptr<const uint8_t>& bytes) const {
   PackedWeights weights;
   for (const WeightEntry& entry : table_.entries()) {
     const uint8_t* at = bytes.get() + places_.at[weights.size()];

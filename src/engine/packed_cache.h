@@ -44,7 +44,7 @@ class PackedCache {
   // None if the file does not hold these weights. Leaves the checkpoint's hash in `source_hash` if that had to be computed.
   std::optional<PackedWeights> read_if_good(std::optional<uint64_t>& source_hash, const LoadProgress& progress) const;
   PackedWeights pack_and_keep(std::optional<uint64_t> source_hash, const LoadProgress& progress) const;
-  PackedWeights read(const PackedFile& file, const LoadProgress& progress) const;
+  PackedWeights adopt(const std::shared_ptr<const uint8_t>& bytes) const;
   uint64_t hash_source() const;
   bool is_changed() const;  // the checkpoint, since this object was made
   std::string seen_line(uint64_t source_hash) const;

@@ -55,13 +55,22 @@ class PackedFile {
   const PackedPlaces& places() const { return places_; }
   uint64_t source_hash() const { return source_hash_; }
 
-  // Reads all weights, at their places, into memory of their own in huge pages. Throws InputError if they are not those that
-  // were written; RunError if they cannot be read.
-  std::shared_ptr<const uint8_t> read(const std::function<void(int64_t, int64_t)>& progress) const;
+  // All weights, at their places. They stay in the page cache, mapped, if they are in huge pages there; else they are read
+  // into huge pages of their own. Throws InputError if they are not those that were written; RunError if they cannot be
+  // read.
+  struct Contents {
+    std::shared_ptr<const uint8_t> bytes;
+    bool is_mapped;
+  };
+  using Progress = std::function<void(int64_t done_bytes, int64_t all_bytes)>;
+  Contents read(const Progress& progress) const;
 
  private:
+  bool map(const Progress& progress) const;
+  void check(std::span<const uint8_t> piece, size_t i) const;
+
   const PackedPlaces places_;
-  const MappedFile file_;
+  const std::shared_ptr<const MappedFile> file_;
   uint64_t source_hash_ = 0;
   uint64_t header_bytes_ = 0;
   std::vector<uint64_t> hashes_;
