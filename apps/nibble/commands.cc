@@ -44,6 +44,10 @@ CLI::Option* add_model_arguments(CLI::App& command, ModelArguments& a) {
                   "Bits that the CPU rounds activations to: 15 or 8. Default: 15, as good as float32")
       ->envname("NIBBLE_ACTIVATIONS")
       ->check(CLI::IsMember({15, 8}));
+  command
+      .add_option("--packed-cache", a.packed_cache,
+                  "Keep packed weights in this folder, so that the next start only reads them (cpu). Default: nowhere")
+      ->envname("NIBBLE_PACKED_CACHE");
   return model;
 }
 
@@ -65,6 +69,7 @@ std::unique_ptr<Engine> load_engine(const ModelArguments& a, ModelFiles files) {
                                                                          .max_len = a.ctx,
                                                                          .num_sequences = a.num_sequences,
                                                                          .measures_roof = a.measures_roof,
+                                                                         .packed_cache = a.packed_cache,
                                                                          .progress = progress_bar("loading")});
   fmt::print(stderr, "{}: backend {} ({})\n", name, engine->backend().name(), engine->backend().description());
   return engine;

@@ -27,6 +27,7 @@ struct ModelArguments {
   int64_t ctx = 4096, num_sequences = 1;
   std::string kv_cache_type;
   int activation_bits = 0;     // 0: the backend's default
+  std::string packed_cache;    // a folder; empty: none
   bool measures_roof = false;  // EngineOptions::measures_roof
 };
 

@@ -10,6 +10,7 @@
 #include "base/memory.h"
 #include "base/naming.h"
 #include "commands.h"
+#include "engine/packed_cache.h"
 #include "file_tensors.h"
 #include "models/architectures.h"
 #include "weights/importer.h"
@@ -134,9 +135,42 @@ struct Plan {
   std::vector<FileTensor> file_tensors;
   int64_t step_bytes;
   double roof_gbps;
+  std::optional<PackedCache> packed_cache = {};
 
   double roof_tok_s() const { return roof_gbps * 1e9 / static_cast<double>(step_bytes); }
 };
+
+// What the next start would find in the packed cache.
+std::string_view state_name(PackedCache::State state) {
+  switch (state) {
+    case PackedCache::State::absent: return "absent";
+    case PackedCache::State::ready: return "ready";
+    case PackedCache::State::to_be_compared: return "to_be_compared";
+    case PackedCache::State::unusable: break;
+  }
+  return "unusable";
+}
+
+std::string packed_cache_text(const PackedCache& cache) {
+  const PackedCache::Status status = cache.status();
+  const std::string bytes = bytes_text(static_cast<double>(cache.bytes()));
+  switch (status.state) {
+    case PackedCache::State::absent: return fmt::format("nothing yet; loading writes {}", bytes);
+    case PackedCache::State::ready: return fmt::format("{}, read in place of the checkpoint", bytes);
+    case PackedCache::State::to_be_compared: return fmt::format("{}, if the checkpoint's bytes are the same", bytes);
+    case PackedCache::State::unusable: break;
+  }
+  return fmt::format("to be written anew ({}), since {}", bytes, status.why);
+}
+
+nlohmann::ordered_json packed_cache_json(const std::optional<PackedCache>& cache) {
+  if (!cache) return {};
+  const PackedCache::Status status = cache->status();
+  return {{"path", cache->path().string()},
+          {"state", state_name(status.state)},
+          {"why", status.why.empty() ? nlohmann::ordered_json() : nlohmann::ordered_json(status.why)},
+          {"bytes", cache->bytes()}};
+}
 
 void print_plan_json(const Plan& p) {
   nlohmann::ordered_json json;
@@ -173,6 +207,7 @@ void print_plan_json(const Plan& p) {
   json["ctx"] = p.cache.max_len;
   json["scratch_bytes"] = p.memory.scratch_bytes;
   json["available_bytes"] = available_memory_bytes();
+  json["packed_cache"] = packed_cache_json(p.packed_cache);
   json["bytes_per_token"] = p.step_bytes;
   json["kv_bytes_per_position"] = p.cache.bytes_per_token();
   json["roof_gbps"] = p.roof_gbps;
@@ -266,6 +301,8 @@ void print_plan(const Plan& p, bool all) {
     fmt::print("windows    {} layers see {} positions, and keep {} more to go back to\n", num_rings, window,
                p.cache.spare);
   }
+  if (p.packed_cache)
+    fmt::print("packed     {}: {}\n", p.packed_cache->path().string(), packed_cache_text(*p.packed_cache));
   fmt::print("a token    reads {} of weights, and {} for each position before it\n", text(p.step_bytes),
              text(p.cache.bytes_per_token()));
   fmt::print("the roof   {:.1f} GB/s measured now: at most {:.1f} tok/s\n", p.roof_gbps, p.roof_tok_s());
@@ -340,16 +377,18 @@ void plan(const PlanArguments& a) {
   }
   const int64_t step_bytes = step_weight_bytes(*model, rows);
   backend->measure_read_gbps();
-  const Plan p{.path = a.model.path,
-               .model = *model,
-               .backend = *backend,
-               .cache = cache,
-               .memory = plan_memory(*model, *backend, cache, EngineOptions{}.prefill_block),
-               .rows = std::move(rows),
-               .phases = std::move(phases),
-               .file_tensors = file_tensors(*checkpoint, *model),
-               .step_bytes = step_bytes,
-               .roof_gbps = backend->measure_read_gbps()};
+  Plan p{.path = a.model.path,
+         .model = *model,
+         .backend = *backend,
+         .cache = cache,
+         .memory = plan_memory(*model, *backend, cache, EngineOptions{}.prefill_block),
+         .rows = std::move(rows),
+         .phases = std::move(phases),
+         .file_tensors = file_tensors(*checkpoint, *model),
+         .step_bytes = step_bytes,
+         .roof_gbps = backend->measure_read_gbps()};
+  if (!a.model.packed_cache.empty())
+    p.packed_cache.emplace(a.model.packed_cache, *checkpoint, model->weights, *backend);
   if (a.json)
     print_plan_json(p);
   else

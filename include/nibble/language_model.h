@@ -21,10 +21,11 @@ namespace nibble {
 class LanguageModel {
  public:
   struct Options {
-    std::string backend;      // "cpu" or "reference"; empty: the best that this build and machine have
-    int num_threads = 0;      // 0: one for each processor that this process may use
-    int activation_bits = 0;  // that the CPU rounds activations to: 15 or 8; 0: the default, 15
-    int64_t max_len = 4096;   // positions of the KV cache, or as many as the model has if those are fewer
+    std::string backend;                 // "cpu" or "reference"; empty: the best that this build and machine have
+    int num_threads = 0;                 // 0: one for each processor that this process may use
+    int activation_bits = 0;             // that the CPU rounds activations to: 15 or 8; 0: the default, 15
+    int64_t max_len = 4096;              // positions of the KV cache, or as many as the model has if those are fewer
+    std::filesystem::path packed_cache;  // a folder that keeps packed weights for the next time (cpu); empty: none
   };
 
   struct Sampling {

@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <fstream>
+#include <string>
 
 #include "base/error.h"
 
@@ -43,6 +45,22 @@ MappedFile::~MappedFile() {
   if (data_ != nullptr) munmap(const_cast<uint8_t*>(data_), size_);
 }
 
+FileIdentity MappedFile::identity() const {
+  struct stat info{};
+  if (fstat(fd_, &info) != 0) throw_run_error("{}: cannot be looked at: {}", path_.string(), std::strerror(errno));
+  const auto nanoseconds = [](const timespec& time) { return int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec; };
+#if defined(__APPLE__)
+  const timespec &mtime = info.st_mtimespec, &ctime = info.st_ctimespec;
+#else
+  const timespec &mtime = info.st_mtim, &ctime = info.st_ctim;
+#endif
+  return {.device = static_cast<uint64_t>(info.st_dev),
+          .inode = static_cast<uint64_t>(info.st_ino),
+          .size = static_cast<uint64_t>(info.st_size),
+          .mtime_ns = nanoseconds(mtime),
+          .ctime_ns = nanoseconds(ctime)};
+}
+
 bool MappedFile::is_cached(std::span<const uint8_t> part) const {
 #if defined(__linux__)
   unsigned char pages[1024];  // of the first 4 MB at most: a read has no more
@@ -76,6 +94,34 @@ void MappedFile::read(std::span<const uint8_t> part, uint8_t* to) const {
     done += static_cast<size_t>(count);
     if (is_direct && done < wanted && done % kReadUnit != 0) done = done / kReadUnit * kReadUnit;  // stays aligned
   }
+}
+
+void MappedFile::want_huge_pages() const {
+#ifdef MADV_HUGEPAGE
+  madvise(const_cast<uint8_t*>(data_), size_, MADV_HUGEPAGE);  // advice: populate and huge_bytes tell what came of it
+#endif
+}
+
+bool MappedFile::populate(std::span<const uint8_t> part) const {
+#ifdef MADV_POPULATE_READ
+  const auto begin = static_cast<size_t>(part.data() - data_);
+  const size_t first = begin / kReadUnit * kReadUnit;
+  return madvise(const_cast<uint8_t*>(data_) + first, begin + part.size() - first, MADV_POPULATE_READ) == 0;
+#else
+  return part.empty();
+#endif
+}
+
+size_t MappedFile::huge_bytes() const {
+  // A mapping begins with its range, "7f7269000000-7f72a9000000 r--p …", in hexadecimal; lines "Name: value kB" follow.
+  std::ifstream maps("/proc/self/smaps");
+  const std::string range = fmt::format("{:x}-", reinterpret_cast<uintptr_t>(data_)), value = "FilePmdMapped:";
+  bool is_this = false;
+  for (std::string line; std::getline(maps, line);) {
+    if (line.starts_with(range)) is_this = true;
+    if (is_this && line.starts_with(value)) return std::stoull(line.substr(value.size())) * 1024;
+  }
+  return 0;
 }
 
 }  // namespace nibble

@@ -7,6 +7,13 @@
 
 namespace nibble {
 
+// What the system says of a file: of another file, or after any change of its bytes, it is another.
+struct FileIdentity {
+  uint64_t device, inode, size;
+  int64_t mtime_ns, ctime_ns;  // of the last change of its bytes, and of anything; programs can set only the first
+  bool operator==(const FileIdentity&) const = default;
+};
+
 class MappedFile {
  public:
   // Throws InputError, with the path and the system's reason, if the file cannot be opened or is not a regular file.
@@ -18,6 +25,9 @@ class MappedFile {
   std::span<const uint8_t> bytes() const { return {data_, size_}; }
   const std::filesystem::path& path() const { return path_; }
 
+  // As it is now. Throws RunError if the system cannot tell.
+  FileIdentity identity() const;
+
   // Reading without the mapping. `part` of bytes() is copied to `to`, where it begins read_offset(part) bytes behind a
   // multiple of kReadUnit in memory, as it does in the file; whole units around it are overwritten, so the room that it
   // needs is read_room(part.size()). Large parts that are not in the page cache are read past it. Several threads may
@@ -28,6 +38,12 @@ class MappedFile {
     return static_cast<size_t>(part.data() - data_) % kReadUnit;
   }
   void read(std::span<const uint8_t> part, uint8_t* to) const;
+
+  // Reading through the mapping, in huge pages where the file system has such: want_huge_pages() once, then populate() of
+  // each part, which several threads may do at once. False: the system has no such call, or the file cannot be read.
+  void want_huge_pages() const;
+  bool populate(std::span<const uint8_t> part) const;
+  size_t huge_bytes() const;  // that are mapped in huge pages now; 0 if the system does not tell
 
  private:
   bool is_cached(std::span<const uint8_t> part) const;  // by half or more

@@ -58,6 +58,17 @@ void OutputFile::commit() {
   committed_ = true;
 }
 
+void check_disk_space(const std::filesystem::path& folder, uint64_t bytes) {
+  std::filesystem::path there = std::filesystem::absolute(folder);
+  std::error_code error;
+  while (!std::filesystem::exists(there, error) && there.has_relative_path()) there = there.parent_path();
+  const uint64_t available = std::filesystem::space(there, error).available;
+  if (!error && bytes > available)
+    throw_input_error(
+        "{}: {} MB of weights do not fit on the disk, which has {} MB left; free some or name another one",
+        folder.string(), bytes >> 20, available >> 20);
+}
+
 void write_file(const std::filesystem::path& path, std::string_view contents) {
   OutputFile file(path);
   file.write(0, {reinterpret_cast<const uint8_t*>(contents.data()), contents.size()});

@@ -29,6 +29,10 @@ class OutputFile {
   bool committed_ = false;
 };
 
+// Nothing is begun that does not fit: throws InputError with both sizes if the disk of `folder`, which need not be there
+// yet, has less than `bytes` left.
+void check_disk_space(const std::filesystem::path& folder, uint64_t bytes);
+
 void write_file(const std::filesystem::path& path, std::string_view contents);
 
 }  // namespace nibble

@@ -30,18 +30,6 @@ void create_folder(const fs::path& folder) try {
   throw_input_error("{}: cannot be created: {}", folder.string(), error.code().message());
 }
 
-// Nothing is begun that does not fit. `folder` need not be there yet.
-void check_space(const fs::path& folder, uint64_t bytes) {
-  fs::path there = fs::absolute(folder);
-  std::error_code error;
-  while (!fs::exists(there, error) && there.has_relative_path()) there = there.parent_path();
-  const uint64_t available = fs::space(there, error).available;
-  if (!error && bytes > available)
-    throw_input_error(
-        "{}: {} MB of weights do not fit on the disk, which has {} MB left; free some or name another one",
-        folder.string(), bytes >> 20, available >> 20);
-}
-
 }  // namespace
 
 SafetensorsWriter::SafetensorsWriter(fs::path folder, std::vector<TensorSpec> tensors, uint64_t max_shard_bytes)
@@ -57,7 +45,7 @@ SafetensorsWriter::SafetensorsWriter(fs::path folder, std::vector<TensorSpec> te
                         spec.name);
   }
   place_tensors(max_shard_bytes);
-  check_space(folder_, bytes);
+  check_disk_space(folder_, bytes);
   create_folder(folder_);
   open_shards(1);
 }

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/naming.h"
+#include "engine/packed_cache.h"
 #include "models/shapes.h"
 #include "weights/importer_core.h"
 #include "weights/random_source.h"
@@ -101,14 +102,9 @@ Engine::Engine(ModelFiles files, const EngineOptions& options)
       plan_memory(model(), *backend_, kv_cache_shape(), options_.prefill_block, options_.measures_roof);
   check_memory(plan, kv_cache_shape(), static_cast<int64_t>(available_memory_bytes()), checkpoint().path.string());
 
-  const size_t count = model().weights.entries().size();
-  weights_.resize(count);
-  const WeightSink sink{
-      .matrix = [&](WeightId id,
-                    const CanonicalWeight& w) { weights_[static_cast<size_t>(id.index)] = backend_->pack(w); },
-      .vector = [&](WeightId id,
-                    std::span<const float> v) { weights_[static_cast<size_t>(id.index)] = backend_->pack_vector(v); }};
-  load_weights(model().weights, sink, options_.progress);
+  weights_ = options_.packed_cache.empty()
+                 ? pack_weights(model().weights, *backend_, options_.progress)
+                 : PackedCache(options_.packed_cache, checkpoint(), model().weights, *backend_).load(options_.progress);
   for (const auto& weight : weights_) weight_pointers_.push_back(weight.get());
 }
 

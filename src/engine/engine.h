@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -10,6 +11,7 @@
 
 #include "checkpoint/checkpoint.h"
 #include "engine/backends.h"
+#include "engine/pack_weights.h"
 #include "models/model.h"
 
 namespace nibble {
@@ -51,8 +53,9 @@ struct EngineOptions {
   int64_t num_sequences = 1;                 // that there will be caches for
   int64_t prefill_block = 512;               // tokens of a prompt that go through together
   int64_t kv_spare = 1024;                   // KvCacheShape::spare, at least prefill_block
+  std::filesystem::path packed_cache;        // the folder of a PackedCache; empty: none
   bool measures_roof = false;                // whether memory must be left for Backend::measure_read_gbps
-  std::function<void(int64_t done_bytes, int64_t all_bytes)> progress;
+  LoadProgress progress;
 };
 
 // Throws InputError, with `name` and the numbers, if `plan` is more than `available_bytes` (0: unknown).
@@ -85,7 +88,7 @@ class Engine {
   EngineOptions options_;
   ModelFiles files_;
   std::unique_ptr<Backend> backend_;
-  std::vector<std::unique_ptr<PackedWeight>> weights_;  // by WeightId
+  PackedWeights weights_;
   std::vector<const PackedWeight*> weight_pointers_;
 };
 

@@ -11,7 +11,8 @@ namespace nibble {
 struct LanguageModel::State {
   State(const std::filesystem::path& path, const Options& options)
       : engine(path, {.backend = {options.backend, options.num_threads, options.activation_bits},
-                      .max_len = options.max_len}),
+                      .max_len = options.max_len,
+                      .packed_cache = options.packed_cache}),
         session(engine),
         tokenizer(find_tokenizer(engine.checkpoint())) {}
 

@@ -174,6 +174,16 @@ class Backend {
 
   virtual std::unique_ptr<PackedWeight> pack(const CanonicalWeight& weight) = 0;
   virtual std::unique_ptr<PackedWeight> pack_vector(std::span<const float> values) = 0;
+
+  // A name for what pack makes of a matrix, to the byte: packed_bytes of another process in which the name is the same
+  // can be adopted. Empty: this backend's weights cannot be kept.
+  virtual std::string packed_layout() const { return {}; }
+  // What pack made of a matrix of this format and shape, from its packed_bytes: as many as plan_pack says, from a line of 64
+  // bytes on, and 64 more that can be read. Null if there is no packed_layout.
+  virtual std::unique_ptr<PackedWeight> adopt(FormatId /*format*/, int64_t /*E*/, int64_t /*N*/, int64_t /*K*/,
+                                              std::shared_ptr<const uint8_t> /*bytes*/) {
+    return nullptr;
+  }
   virtual std::unique_ptr<KvCache> make_kv_cache(const KvCacheShape& shape) = 0;
 
   // `weights` by WeightId; they outlive the compiled step, which runs on caches of the given shape.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 
 #include "formats/format.h"
@@ -23,6 +24,9 @@ class PackedWeight {
   FormatId format;
   int64_t E = 0, N = 0, K = 0;
   int64_t bytes = 0;
+
+  // All `bytes` of it, for Backend::adopt to take again; empty if the backend has no packed_layout.
+  virtual std::span<const uint8_t> packed_bytes() const { return {}; }
 };
 
 }  // namespace nibble

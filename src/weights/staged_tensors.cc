@@ -1,18 +1,14 @@
 #include <algorithm>
-#include <atomic>
-#include <exception>
-#include <mutex>
-#include <thread>
 
 #include "base/memory.h"
+#include "base/pieces.h"
 #include "weights/stored_matrix.h"
 
 namespace nibble {
 
 namespace {
 
-// Reads that wait for the disk together, and bytes of one of them: a drive gives its full speed to 2 to 4 MB in flight.
-constexpr size_t kReaders = 4, kPieceBytes = size_t{1} << 20;
+constexpr size_t kPieceBytes = size_t{1} << 20;  // of one read
 
 }  // namespace
 
@@ -59,24 +55,8 @@ std::shared_ptr<const void> StagedTensors::read() {
     staged.tensor.bytes = {to, bytes.size()};
   }
 
-  std::atomic<size_t> next{0};
-  std::mutex mutex;
-  std::exception_ptr failure;
-  const auto work = [&] {
-    try {
-      for (size_t i; (i = next++) < pieces.size();) pieces[i].file->read(pieces[i].part, pieces[i].to);
-    } catch (...) {
-      const std::lock_guard lock(mutex);
-      failure = std::current_exception();
-      next = pieces.size();
-    }
-  };
-  {
-    std::vector<std::jthread> others;
-    for (size_t i = 1; i < std::min(kReaders, pieces.size()); i++) others.emplace_back(work);
-    work();
-  }
-  if (failure) std::rethrow_exception(failure);
+  for_each_piece(pieces.size(), kReaders,
+                 [&](size_t i, size_t) { pieces[i].file->read(pieces[i].part, pieces[i].to); });
   return buffer;
 }
 

@@ -271,6 +271,26 @@ class Logits(Case):
         self.assertGreater(difference, 0)
         self.assertLess(difference, 0.1 * max(map(abs, logits["f16"])))
 
+    def test_a_packed_cache_changes_nothing(self):
+        cache, outs = self.folder / "cache", [self.folder / f"{i}.npy" for i in range(3)]
+        state = lambda: self.report("plan", SILENT, "--packed-cache", cache)["packed_cache"]["state"]
+        self.succeed("logits", SILENT, "--tokens", "1,2,3", "--out", outs[0])
+        self.assertEqual(state(), "absent")
+        self.assertFalse(cache.exists())
+        for out, says in (outs[1], b"kept in"), (outs[2], b"packed weights"):
+            result = self.succeed("logits", SILENT, "--tokens", "1,2,3", "--out", out, NIBBLE_PACKED_CACHE=str(cache))
+            self.assertIn(says, result.stderr)
+        self.assertEqual(len({out.read_bytes() for out in outs}), 1)
+        self.assertIn(state(), ("ready", "to_be_compared"))
+        file, = cache.glob("*.packed")
+        file.write_bytes(b"short")
+        self.assertEqual(state(), "unusable")
+        below_a_file = file / "cache"
+        self.refuse("logits", SILENT, "--tokens", "1", "--out", outs[0], "--packed-cache", below_a_file,
+                    says=[below_a_file, "cannot be made"])
+        self.refuse("logits", SILENT, "--tokens", "1", "--out", outs[0], "--packed-cache", cache, "--backend", "reference",
+                    says=["backend reference", "--packed-cache"])
+
     def test_activations_may_have_8_bits(self):
         logits = {}
         for bits in 15, 8:

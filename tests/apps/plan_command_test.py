@@ -67,8 +67,9 @@ class Plan(Case):
         self.assertEqual(
             list(plan), ["architecture", "backend", "backend_description", "tensors", "unused_tensors",
                          "unused_settings", "file_tensors", "phases", "weights_bytes", "kv_cache_bytes", "kv_cache_type", "ctx",
-                         "scratch_bytes", "available_bytes", "bytes_per_token", "kv_bytes_per_position", "roof_gbps",
-                         "roof_tok_s"])
+                         "scratch_bytes", "available_bytes", "packed_cache", "bytes_per_token", "kv_bytes_per_position",
+                         "roof_gbps", "roof_tok_s"])
+        self.assertIsNone(plan["packed_cache"])
         self.assertEqual(plan["architecture"], "llama")
         self.assertEqual((plan["ctx"], plan["kv_cache_type"]), (100, "f16"))
         self.assertEqual(plan["kv_cache_bytes"], 100 * 2 * (48 + 48) * 2)

@@ -10,6 +10,7 @@
 #include "backends/cpu/packed_matrix.h"
 #include "backends/random_weights.h"
 #include "base/error.h"
+#include "base/hash.h"
 
 namespace nibble {
 namespace {
@@ -167,6 +168,26 @@ TEST(Convert, AWeightThatIsNotFiniteIsAnInputError) {
   weight.N = 1;
   EXPECT_NO_THROW(PackedMatrix(weight, &pool));
 }
+
+#if defined(__x86_64__)
+// Files in packed caches hold these bytes. If this fails because they are others now, kPackedLayoutVersion (packed_layout.h)
+// must be one more, and then the number here is to be changed.
+TEST(PackedMatrix, ChangesItsBytesOnlyWithTheirVersion) {
+  uint64_t hash = kPackedLayoutVersion;
+  for (FormatId format : kAllFormatIds) {
+    const PackedMatrix packed(random_weight(format, 2, 35, 300, 2, 7));
+    hash = hash_bytes(packed.packed_bytes(), hash);
+    const auto copy =
+        std::make_shared<const std::vector<uint8_t>>(packed.packed_bytes().begin(), packed.packed_bytes().end());
+    const PackedMatrix again(format, 2, 35, 300, {copy, copy->data()});
+    std::vector<float> wanted(300), got(300);
+    unpack_row(packed, 1, 34, wanted.data());
+    unpack_row(again, 1, 34, got.data());
+    EXPECT_EQ(got, wanted) << format_name(format);
+  }
+  EXPECT_EQ(hash, 17516304286923941480u);
+}
+#endif
 
 }  // namespace
 }  // namespace nibble

@@ -8,6 +8,7 @@
 #include "backends/cpu/packed_layout.h"
 #include "backends/kernels_under_test.h"
 #include "backends/random_weights.h"
+#include "base/memory.h"
 
 namespace nibble {
 namespace {

@@ -5,6 +5,7 @@
 #include "backends/cpu/cpu_step.h"
 #include "backends/cpu/cpu_vector.h"
 #include "backends/cpu/kernels.h"
+#include "backends/cpu/packed_layout.h"
 #include "backends/cpu/roof.h"
 #include "base/error.h"
 
@@ -37,6 +38,11 @@ class CpuBackend final : public Backend {
   }
   std::unique_ptr<PackedWeight> pack_vector(std::span<const float> values) override {
     return std::make_unique<CpuVector>(values);
+  }
+  std::string packed_layout() const override { return fmt::format("cpu {}", kPackedLayoutVersion); }
+  std::unique_ptr<PackedWeight> adopt(FormatId format, int64_t E, int64_t N, int64_t K,
+                                      std::shared_ptr<const uint8_t> bytes) override {
+    return std::make_unique<PackedMatrix>(format, E, N, K, std::move(bytes));
   }
   std::unique_ptr<KvCache> make_kv_cache(const KvCacheShape& shape) override {
     return std::make_unique<CpuKvCache>(shape);

@@ -18,6 +18,9 @@ class CpuVector final : public PackedWeight {
     bytes = static_cast<int64_t>(from.size_bytes());
     if (!from.empty()) std::memcpy(values.data(), from.data(), from.size_bytes());
   }
+
+  std::span<const uint8_t> packed_bytes() const override { return values.bytes(); }
+
   const Buffer values;
 };
 

@@ -15,6 +15,10 @@
 
 namespace nibble {
 
+// Stands in packed caches (engine/packed_cache.h). One more for every change after which a checkpoint becomes other packed
+// bytes: of the layout, of packing, of converting (weights/convert.h), or of an importer.
+inline constexpr int kPackedLayoutVersion = 1;
+
 // The formats that have kernels here, and the one in which a weight of `format` is packed.
 template <class... Formats>
 auto with_transposed(FormatList<Formats...>) -> FormatList<Formats..., Transposed<Mxfp4>, Transposed<Nvfp4>>;

@@ -7,6 +7,7 @@
 
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/packed_layout.h"
+#include "base/memory.h"
 #include "weights/convert.h"
 
 namespace nibble {
@@ -174,6 +175,14 @@ class BlockPacker {
   std::vector<uint8_t> codes_, scales_;  // of 16 rows that were converted
 };
 
+std::shared_ptr<const uint8_t> room_for(const CanonicalWeight& w, const WorkerPool* pool) {
+  const Planes planes = planes_of(cpu_format(w.format), w.E, w.N, w.K);
+  // A huge page would hold rows of several teams where there are experts: each has only some rows of each of them.
+  const bool huge_pages = w.E == 1 || pool == nullptr || pool->teams().size() == 1;
+  auto buffer = std::make_shared<const Buffer>(static_cast<size_t>(planes.bytes), huge_pages);
+  return {buffer, buffer->data()};
+}
+
 }  // namespace
 
 PackPlan plan_pack(FormatId format, int64_t E, int64_t N, int64_t K) {
@@ -199,34 +208,36 @@ std::vector<Range> blocks_to_pack(int64_t E, int64_t num_blocks, std::span<const
   return ranges;
 }
 
-PackedMatrix::PackedMatrix(const CanonicalWeight& weight, WorkerPool* pool) {
-  format = cpu_format(weight.format);
-  const Planes planes = planes_of(format, weight.E, weight.N, weight.K);
-  // A huge page would hold rows of several teams where there are experts: each has only some rows of each of them.
-  const bool huge_pages = weight.E == 1 || pool == nullptr || pool->teams().size() == 1;
-  buffer_ = Buffer(static_cast<size_t>(planes.bytes), huge_pages);
-  E = weight.E;
-  N = weight.N;
-  K = weight.K;
+PackedMatrix::PackedMatrix(FormatId canonical_format, int64_t num_experts, int64_t num_rows, int64_t num_columns,
+                           std::shared_ptr<const uint8_t> from)
+    : planes_(std::move(from)) {
+  format = cpu_format(canonical_format);
+  E = num_experts;
+  N = num_rows;
+  K = num_columns;
+  const Planes planes = planes_of(format, E, N, K);
   bytes = planes.bytes;
   num_blocks = planes.num_blocks;
   num_scale_blocks = planes.num_scale_blocks;
   block_code_bytes = planes.block_code_bytes;
   block_scale_bytes = planes.block_scale_bytes;
-  codes = buffer_.data();
-  scales = buffer_.data() + planes.scales_at;
-  row_factors = reinterpret_cast<const float*>(buffer_.data() + planes.row_factors_at);
+  codes = planes_.get();
+  scales = codes + planes.scales_at;
+  row_factors = reinterpret_cast<const float*>(codes + planes.row_factors_at);
+}
 
+PackedMatrix::PackedMatrix(const CanonicalWeight& weight, WorkerPool* pool)
+    : PackedMatrix(weight.format, weight.E, weight.N, weight.K, room_for(weight, pool)) {
   const int64_t sharing = std::max(group_rows(format) / kBlockRows, 1);  // blocks
   const auto scale_block = [&](int64_t block) {
     return block / num_blocks * num_scale_blocks + block % num_blocks / sharing;
   };
+  auto* const to = const_cast<uint8_t*>(codes);  // of a buffer that is ours
   const auto pack_blocks = [&](int64_t first, int64_t last) {
     BlockPacker packer(weight, *this);
     for (int64_t i = first; i < last; i++)
-      packer.pack(i, buffer_.data() + i * block_code_bytes,
-                  buffer_.data() + planes.scales_at + scale_block(i) * block_scale_bytes,
-                  reinterpret_cast<float*>(buffer_.data() + planes.row_factors_at) + i * kBlockRows);
+      packer.pack(i, to + i * block_code_bytes, to + (scales - codes) + scale_block(i) * block_scale_bytes,
+                  const_cast<float*>(row_factors) + i * kBlockRows);
   };
   if (pool == nullptr) {
     pack_blocks(0, E * num_blocks);

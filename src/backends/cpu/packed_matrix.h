@@ -4,6 +4,7 @@
 // there to be multiplied by zero activations; padded rows are never stored.
 #pragma once
 
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -23,6 +24,11 @@ class PackedMatrix final : public PackedWeight {
   // kernel is converted (convert.h): InputError if one of its values is not finite.
   explicit PackedMatrix(const CanonicalWeight& weight, WorkerPool* pool = nullptr);
 
+  // The same again from its packed_bytes (Backend::adopt). `canonical_format` is what was packed.
+  PackedMatrix(FormatId canonical_format, int64_t E, int64_t N, int64_t K, std::shared_ptr<const uint8_t> bytes);
+
+  std::span<const uint8_t> packed_bytes() const override { return {codes, static_cast<size_t>(bytes)}; }
+
   int64_t num_blocks = 0;        // of 16 rows, per expert
   int64_t num_scale_blocks = 0;  // the same, or half of it where two blocks share their scales
   int64_t block_code_bytes = 0;  // a multiple of 32
@@ -32,7 +38,7 @@ class PackedMatrix final : public PackedWeight {
   const float* row_factors = nullptr;  // [E, num_blocks * 16]: what a row is multiplied by, its part's tensor scale
 
  private:
-  Buffer buffer_;
+  std::shared_ptr<const uint8_t> planes_;  // all of them
 };
 
 // Blocks that a worker packs, by their places in the planes: its part of what its team has of every expert, the rows that
