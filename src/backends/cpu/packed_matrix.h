@@ -8,7 +8,6 @@
 #include <span>
 #include <vector>
 
-#include "base/memory.h"
 #include "base/worker_pool.h"
 #include "ops/packed_weight.h"
 #include "weights/weight.h"
