@@ -68,8 +68,8 @@ std::unique_ptr<Engine> load_engine(const ModelArguments& a, ModelFiles files) {
                                                                          .kv_cache_type = kv_cache_type(a),
                                                                          .max_len = a.ctx,
                                                                          .num_sequences = a.num_sequences,
-                                                                         .measures_roof = a.measures_roof,
                                                                          .packed_cache = a.packed_cache,
+                                                                         .measures_roof = a.measures_roof,
                                                                          .progress = progress_bar("loading")});
   fmt::print(stderr, "{}: backend {} ({})\n", name, engine->backend().name(), engine->backend().description());
   return engine;

@@ -101,9 +101,9 @@ void CpuAttention::attend_chunk(const CpuKvCache& cache, const AttentionQuery& q
   if (query.q[1].width > 0) {
     float* joined = scores + s.heads_per_kv() * kAttendChunk;
     for (int64_t h = 0; h < num_heads; h++)
-      for (int64_t at = 0; const AttentionQuery::Piece& piece : query.q) {
-        std::copy_n(piece.data + (heads.first + h) * piece.stride, piece.width, joined + h * s.head_dim + at);
-        at += piece.width;
+      for (int64_t d = 0; const AttentionQuery::Piece& piece : query.q) {
+        std::copy_n(piece.data + (heads.first + h) * piece.stride, piece.width, joined + h * s.head_dim + d);
+        d += piece.width;
       }
     q = joined;
     q_stride = s.head_dim;
