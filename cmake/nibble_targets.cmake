@@ -8,11 +8,12 @@ endif()
 if(NIBBLE_SANITIZE)
   target_compile_options(nibble_flags INTERFACE -fsanitize=${NIBBLE_SANITIZE} -fno-omit-frame-pointer
                                                 -fno-sanitize-recover=all)
+  target_compile_definitions(nibble_flags INTERFACE NIBBLE_SANITIZED)
   target_link_options(nibble_flags INTERFACE -fsanitize=${NIBBLE_SANITIZE})
 endif()
 
-# What only parses options, prints or tests is not worth the optimiser's time: a third of a build's, and with sanitizers
-# half of it.
+# What only parses options or prints is not worth the optimiser's time, and what only tests even less: a third of a
+# build's, and with sanitizers half of it.
 set(nibble_light_options $<$<CONFIG:Release>:-O1>)
 if(NIBBLE_SANITIZE)
   list(APPEND nibble_light_options -O0)
@@ -60,18 +61,14 @@ function(nibble_library name)
 endfunction()
 
 # nibble_test(NAME [COMPUTES] DEPENDS folder... SOURCES file...): one GoogleTest program, one CTest entry. COMPUTES: its own
-# code has enough to do to be optimised in every build.
+# code has enough to do to be optimised.
 function(nibble_test name)
   cmake_parse_arguments(ARG "COMPUTES" "" "DEPENDS;LIBRARIES;SOURCES" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
   list(TRANSFORM ARG_DEPENDS PREPEND nibble_)
   target_link_libraries(${name} PRIVATE ${ARG_DEPENDS} ${ARG_LIBRARIES} GTest::gtest_main nibble_flags)
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests)
-  if(ARG_COMPUTES)
-    target_compile_options(${name} PRIVATE -O1)
-  else()
-    target_compile_options(${name} PRIVATE ${nibble_light_options})
-  endif()
+  target_compile_options(${name} PRIVATE $<IF:$<BOOL:${ARG_COMPUTES}>,-O1,-O0>)
   target_compile_definitions(${name} PRIVATE NIBBLE_TEST_DATA="${PROJECT_SOURCE_DIR}/tests/data"
                                              NIBBLE_FIXTURES="${PROJECT_SOURCE_DIR}/../shared/fixtures")
   nibble_precompile(${name} <algorithm> <string> <vector> <fmt/format.h> <gtest/gtest.h> <nlohmann/json.hpp>)
