@@ -304,9 +304,9 @@ std::string report_svg(const Report& report) {
     share.bars.push_back({name, 100 * r.roof_share});
   }
   BarPanel times{.title = "Time of a step", .unit = "%", .note = "by kind of phase"};
-  BarPanel reads{.title = "Weights read",
+  BarPanel reads{.title = "Weights and cache read",
                  .unit = "%",
-                 .note = "by the phases that read any",
+                 .note = "by the phases that read either",
                  .limit = 100,
                  .limit_name = "measured roof"};
   double seconds = 0;
@@ -314,7 +314,7 @@ std::string report_svg(const Report& report) {
   for (const PhaseSum& phase : report.phases) {
     const std::string name = phase.count > 1 ? fmt::format("{} × {}", phase.count, phase.name) : phase.name;
     if (phase.seconds > 0) times.bars.push_back({name, 100 * phase.seconds / seconds});  // the reference counts none
-    if (const auto weights_share = report.roof_share(phase)) reads.bars.push_back({name, 100 * *weights_share});
+    if (const auto roof_share = report.roof_share(phase)) reads.bars.push_back({name, 100 * *roof_share});
   }
   for (BarPanel* panel : {&speed, &share, &times, &reads})
     if (!panel->bars.empty()) chart.panels.push_back(std::move(*panel));
