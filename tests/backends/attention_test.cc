@@ -9,6 +9,9 @@
 namespace nibble {
 namespace {
 
+// Where many heads share a key, AMX's tiles take queries and softmax weights with 16 bits.
+constexpr float kTilesTolerance = 1e-4f;
+
 TEST(CpuAttention, ManyChunksInStepsOfAnySize) {
   constexpr int64_t kPositions = kAttendChunk + 64;
   for (const AttentionHeads& s : {AttentionHeads{5, 1, 20, 0}, {6, 3, 16, 0}, {4, 2, 33, 530}}) {
@@ -29,14 +32,14 @@ TEST(CpuAttention, ManyHeadsOnOneOfEightBits) {
   for (const AttentionHeads& s : {AttentionHeads{13, 1, 40, 0}, {22, 2, 72, 9}}) {
     const StepProgram many = attention_program(s, 20, 40, KvCacheType::q8_0);
     const auto values = backend_values(many, steps_of(20, 40));
-    expect_near(values, many.run(*make_reference_backend(), steps_of(20, 40)), 2e-5f);
+    expect_near(values, many.run(*make_reference_backend(), steps_of(20, 40)), kTilesTolerance);
     const StepProgram one = attention_program(s, 1, 40, KvCacheType::q8_0);
     EXPECT_EQ(one.run(*make_cpu_backend(2), steps_of(1, 40)), values);
   }
 }
 
 TEST(CpuAttention, LatentsOfManyChunks) {
-  constexpr int64_t kPositions = kAttendChunk + 48, kHeads = 5, kLatent = 40, kRope = 6;
+  constexpr int64_t kPositions = kAttendChunk + 48, kHeads = 11, kLatent = 40, kRope = 6;
   for (const KvCacheType type : {KvCacheType::f16, KvCacheType::q8_0}) {
     SCOPED_TRACE(kv_cache_type_name(type));
     StepProgram one(1), many(40);
@@ -56,7 +59,7 @@ TEST(CpuAttention, LatentsOfManyChunks) {
                                 .out = p->step.logits});
     }
     const auto values = backend_values(many, steps_of(40, kPositions));
-    expect_near(values, many.run(*make_reference_backend(), steps_of(40, kPositions)), 2e-5f);
+    expect_near(values, many.run(*make_reference_backend(), steps_of(40, kPositions)), kTilesTolerance);
     const auto alone = one.run(*make_cpu_backend(2), steps_of(1, kPositions));
     EXPECT_EQ(last_rows(alone, kHeads * kLatent, 40), last_rows(values, kHeads * kLatent, 40));
   }

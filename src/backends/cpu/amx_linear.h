@@ -6,24 +6,54 @@
 //         vector instructions for 16 products of 32 k.
 // Order   two sets of tiles: one is multiplied while the other is stored, and what was stored before that is scaled.
 //
-// Included after the rules of linear_kernel.h. Tiles is a struct, of functions that work on tiles of this thread:
-//
-//   configure(num_tokens), release()       before and after; num_tokens is 16 at most
-//   multiply<set, num_planes>(x, codes)    the planes' sums of the groups x[0 … num_tokens), with 8 lines of codes, to the
-//                                          set's tiles
-//   store<set, num_planes>(sums)           a set's tiles to sums[plane][token][row]
+// Included after the rules of linear_kernel.h.
 #pragma once
 
+#include "backends/cpu/amx_tiles.h"
 #include "backends/cpu/kernels_avx512.h"
 
 namespace nibble {
 namespace {
 
-constexpr int kTileTokens = 16;
+constexpr int kTileTokens = kTileRows;
 constexpr int kPanelGroups = 64;       // of 32 k: 32 kB of codes
 constexpr int kFewestTileTokens = 16;  // for fewer, AVX-512 alone is faster
 
 typedef int32_t TileSums[2][kTileTokens][kBlockRows];
+
+// Tiles 0 to 3: the sums of set 0, then of set 1, a plane each. 4: codes. 5 and 6: activations, a plane each.
+template <class Instructions>
+struct IntegerTiles {
+  static void configure(int num_tokens) {
+    TileConfig config;
+    for (int tile = 0; tile < 4; tile++) config.set(tile, num_tokens, kLineBytes);
+    config.set(4, kGroup / 4, kLineBytes);
+    for (int tile = 5; tile < 7; tile++) config.set(tile, num_tokens, kGroup);
+    Instructions::configure(config);
+  }
+  static void release() { Instructions::release(); }
+
+  // The planes' sums of the groups x[0 … num_tokens), with 8 lines of codes, to the set's tiles.
+  template <int set, int num_planes>
+  static void multiply(const ActivationGroup* x, const int8_t* codes) {
+    Instructions::template load<4>(codes, kLineBytes);
+    Instructions::template load<5>(x->high, sizeof(ActivationGroup));
+    Instructions::template zero<2 * set>();
+    Instructions::template dot_int8<2 * set, 5, 4>();
+    if constexpr (num_planes == 2) {
+      Instructions::template load<6>(x->low, sizeof(ActivationGroup));
+      Instructions::template zero<2 * set + 1>();
+      Instructions::template dot_int8<2 * set + 1, 6, 4>();
+    }
+  }
+
+  // A set's tiles to sums[plane][token][row].
+  template <int set, int num_planes>
+  static void store(TileSums& sums) {
+    Instructions::template store<2 * set>(sums[0], kLineBytes);
+    if constexpr (num_planes == 2) Instructions::template store<2 * set + 1>(sums[1], kLineBytes);
+  }
+};
 
 // Some groups of a block, ready to multiply.
 template <class Layout>

@@ -6,9 +6,6 @@ namespace nibble {
 
 namespace {
 
-// Heads of one share: as many as the kernel keeps in registers together.
-constexpr int64_t kHeadsOfShare = 4;
-
 // Beyond so many tokens the results of their chunks would fill memory: 10 MB a token for GLM-4.7-Flash at 131,072
 // positions.
 constexpr int64_t kMostSplitTokens = 8;
@@ -18,8 +15,10 @@ int64_t num_slots(const AttentionShape& s) {
   return s.window > 0 ? std::min((s.window + kAttendChunk - 2) / kAttendChunk + 1, last_chunk) : last_chunk;
 }
 
+// Floats of a worker's own: what the kernel works in, then joined queries, then two lists of results.
+int64_t kernel_scratch(const AttentionShape& s) { return float_kernels().attend_scratch(s.heads_per_kv(), s.head_dim); }
 int64_t own_bytes(const AttentionShape& s) {
-  return s.heads_per_kv() * (kAttendChunk + s.head_dim + 2 * (2 + s.v_dim)) * int64_t{sizeof(float)};
+  return (kernel_scratch(s) + s.heads_per_kv() * (s.head_dim + 2 * (2 + s.v_dim))) * int64_t{sizeof(float)};
 }
 
 int64_t partials_bytes(const AttentionShape& s, int num_workers) {
@@ -63,6 +62,7 @@ CpuAttention::CpuAttention(const AttentionShape& s, int num_workers)
       split(splits_positions(s, num_workers)),
       num_workers_(num_workers),
       num_slots_(num_slots(s)),
+      kernel_scratch_(kernel_scratch(s)),
       partials_(static_cast<size_t>(partials_bytes(s, num_workers))) {
   for (int worker = 0; worker < num_workers; worker++) own_.emplace_back(static_cast<size_t>(own_bytes(s)));
 }
@@ -99,7 +99,7 @@ void CpuAttention::attend_chunk(const CpuKvCache& cache, const AttentionQuery& q
   const float* q = query.q[0].data + heads.first * query.q[0].stride;
   int64_t q_stride = query.q[0].stride;
   if (query.q[1].width > 0) {
-    float* joined = scores + s.heads_per_kv() * kAttendChunk;
+    float* joined = scores + kernel_scratch_;
     for (int64_t h = 0; h < num_heads; h++)
       for (int64_t d = 0; const AttentionQuery::Piece& piece : query.q) {
         std::copy_n(piece.data + (heads.first + h) * piece.stride, piece.width, joined + h * s.head_dim + d);
@@ -118,6 +118,7 @@ void CpuAttention::attend_chunk(const CpuKvCache& cache, const AttentionQuery& q
       {.q = q,
        .q_stride = q_stride,
        .num_heads = static_cast<int>(num_heads),
+       .heads_of_key = static_cast<int>(s.heads_per_kv()),
        .k = k,
        .v = query.values_are_keys ? k : run(cache.v(query.layer, query.sequence, at.kv_head * s.v_dim), first),
        .type = cache.shape.type,
@@ -135,7 +136,7 @@ void CpuAttention::attend_chunk(const CpuKvCache& cache, const AttentionQuery& q
 
 void CpuAttention::attend(const CpuKvCache& cache, const AttentionQuery& query, Range kv_heads, int worker) const {
   const int64_t heads = shape.heads_per_kv();
-  float* all = own(worker) + heads * (kAttendChunk + shape.head_dim);
+  float* all = own(worker) + kernel_scratch_ + heads * shape.head_dim;
   float* more = all + heads * (2 + shape.v_dim);
   const auto of_head = [&](float* list, int64_t h) {
     return Attended{list + h, list + heads + h, list + 2 * heads + h * shape.v_dim};
@@ -163,9 +164,11 @@ void CpuAttention::attend(const CpuKvCache& cache, const AttentionQuery& query, 
 
 void CpuAttention::attend_share(const CpuKvCache& cache, const AttentionQuery& query, int64_t m, int worker) const {
   const int64_t heads = shape.heads_per_kv();
-  const int64_t shares_of_kv = (heads + kHeadsOfShare - 1) / kHeadsOfShare;
-  const int64_t shares_of_chunk = shape.num_kv_heads * shares_of_kv;
   const auto [first_chunk, last_chunk] = chunks(query.pos);
+  const bool enough = (last_chunk - first_chunk) * shape.num_kv_heads >= 2 * num_workers_;
+  const int64_t heads_of_share = enough ? kernels_.many_heads : kernels_.few_heads;
+  const int64_t shares_of_kv = (heads + heads_of_share - 1) / heads_of_share;
+  const int64_t shares_of_chunk = shape.num_kv_heads * shares_of_kv;
   // A worker's shares follow each other in the cache, so that hardly a chunk is read by two of them.
   const auto [first, last] = worker_range((last_chunk - first_chunk) * shares_of_chunk, 1, worker, num_workers_);
   const auto of_share = [&](int64_t i) {
@@ -173,8 +176,8 @@ void CpuAttention::attend_share(const CpuKvCache& cache, const AttentionQuery& q
   };
   for (int64_t i = first; i < last; i++) {
     const ChunkOfHead at = of_share(i);
-    const int64_t first_head = at.kv_head * heads + i % shares_of_kv * kHeadsOfShare;
-    const Range own_heads{first_head, std::min(first_head + kHeadsOfShare, (at.kv_head + 1) * heads)};
+    const int64_t first_head = at.kv_head * heads + i % shares_of_kv * heads_of_share;
+    const Range own_heads{first_head, std::min(first_head + heads_of_share, (at.kv_head + 1) * heads)};
     const Attended to = partial(m, at.chunk - first_chunk, first_head);
     attend_chunk(cache, query, at, of_share(std::min(i + 1, last - 1)), own_heads, worker, to.largest, to.total,
                  to.out);

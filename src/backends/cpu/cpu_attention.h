@@ -77,7 +77,8 @@ class CpuAttention {
   Attended partial(int64_t m, int64_t slot, int64_t head) const;
 
   int num_workers_;
-  int64_t num_slots_;  // chunks that a token sees at most
+  int64_t num_slots_;       // chunks that a token sees at most
+  int64_t kernel_scratch_;  // floats
   const FloatKernels& kernels_ = float_kernels();
   std::vector<Buffer> own_;  // by worker: scores, queries, and two lists of heads' largest, total and out
   Buffer partials_;          // split: [M, num_slots, num_heads, 2 + v_dim]

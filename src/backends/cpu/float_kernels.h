@@ -13,6 +13,8 @@
 
 namespace nibble {
 
+struct CpuKernels;
+
 // Positions that one call of attend_chunk takes at most. An attention is the merge, in their order, of what its chunks
 // give, and a chunk begins at a multiple of this: so neither the step's tokens nor its workers change the sums. Latents
 // of 576 halves fill 0.6 MB, and stay in a second-level cache between the two times that they are read.
@@ -41,13 +43,14 @@ struct AttendTask {
   const float* q;  // [num_heads, head_dim], heads q_stride apart
   int64_t q_stride;
   int num_heads;
+  int heads_of_key;  // query heads that share it, of which these are some
   KvRun k, v;
   KvCacheType type;
   int64_t len, head_dim, v_dim;
   float scale;
-  KvRun next_k;                  // the keys of the call that follows, which are asked for in time
-  int64_t next_len;              // 0: none
-  float* scores;                 // [num_heads, kAttendChunk], scratch
+  KvRun next_k;      // the keys of the call that follows, which are asked for in time
+  int64_t next_len;  // 0: none
+  float* scores;     // scratch of attend_scratch floats, on a line; it begins with [num_heads, kAttendChunk]
   float *largest, *total, *out;  // of each head, as in Attended: [num_heads], [num_heads], [num_heads, v_dim]
 };
 
@@ -73,13 +76,18 @@ struct FloatKernels {
 
   // 1 … kAttendChunk positions.
   void (*attend_chunk)(const AttendTask& task);
+  int64_t (*attend_scratch)(int64_t num_heads, int64_t head_dim);
+  // Heads that one call should have where workers share those of a key: at least few_heads, and up to many_heads if there
+  // is enough for all of them.
+  int few_heads, many_heads;
   // `to` becomes what the positions of both give.
   void (*merge_attended)(Attended to, Attended from, int64_t v_dim);
   // out = softmax(scores) · values; a sink is one more logit of the softmax that has no value, or null.
   void (*finish_attended)(Attended attended, const float* sink, int64_t v_dim, float* out);
 };
 
-// The table that goes with cpu_kernels().
+// The table that goes with those kernels; without an argument with cpu_kernels().
+const FloatKernels& float_kernels_of(const CpuKernels& kernels);
 const FloatKernels& float_kernels();
 
 }  // namespace nibble

@@ -1,3 +1,8 @@
-#define NIBBLE_FLOAT_KERNELS kAvx2FloatKernels
-#define NIBBLE_FLOAT_KERNELS_NAME "avx2"
 #include "backends/cpu/float_kernels.inc"
+
+namespace nibble {
+
+extern const FloatKernels kAvx2FloatKernels;
+constinit const FloatKernels kAvx2FloatKernels = float_kernels_named("avx2");
+
+}  // namespace nibble

@@ -1,3 +1,8 @@
-#define NIBBLE_FLOAT_KERNELS kAvx512FloatKernels
-#define NIBBLE_FLOAT_KERNELS_NAME "avx512"
 #include "backends/cpu/float_kernels.inc"
+
+namespace nibble {
+
+extern const FloatKernels kAvx512FloatKernels;
+constinit const FloatKernels kAvx512FloatKernels = float_kernels_named("avx512");
+
+}  // namespace nibble

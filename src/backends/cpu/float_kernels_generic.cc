@@ -1,3 +1,8 @@
-#define NIBBLE_FLOAT_KERNELS kGenericFloatKernels
-#define NIBBLE_FLOAT_KERNELS_NAME "generic"
 #include "backends/cpu/float_kernels.inc"
+
+namespace nibble {
+
+extern const FloatKernels kGenericFloatKernels;
+constinit const FloatKernels kGenericFloatKernels = float_kernels_named("generic");
+
+}  // namespace nibble

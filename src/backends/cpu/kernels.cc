@@ -44,10 +44,10 @@ bool has_avx_vnni() {  // not among the names of __builtin_cpu_supports in GCC 1
 // Tiles are state that a process has to ask Linux for, once for all its threads (arch_prctl(2)).
 bool may_use_amx() {
 #if defined(__linux__)
-  constexpr unsigned kAmxTile = 1u << 24, kAmxInt8 = 1u << 25;
+  constexpr unsigned kAmx = 1u << 24 | 1u << 25 | 1u << 22;  // tiles; int8 and bfloat16 in them
   constexpr long kRequestPermission = 0x1023, kTileData = 18;
   unsigned a = 0, b = 0, c = 0, d = 0;
-  return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & kAmxTile) != 0 && (d & kAmxInt8) != 0 &&
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & kAmx) == kAmx &&
          syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 #else
   return false;

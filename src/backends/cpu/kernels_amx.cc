@@ -2,60 +2,11 @@
 #include "backends/cpu/amx_linear.h"
 
 namespace nibble {
-namespace {
-
-struct AmxTiles {
-  // Tiles 0 to 3: the sums of set 0, then of set 1, a plane each. 4: codes. 5 and 6: activations, a plane each.
-  struct alignas(64) Config {
-    uint8_t palette = 1, start_row = 0;
-    uint8_t reserved[14] = {};
-    uint16_t row_bytes[16] = {};
-    uint8_t rows[16] = {};
-  };
-  static_assert(sizeof(Config) == 64);
-
-  static void configure(int num_tokens) {
-    Config config;
-    for (int tile = 0; tile < 4; tile++) {
-      config.rows[tile] = static_cast<uint8_t>(num_tokens);
-      config.row_bytes[tile] = kLineBytes;
-    }
-    config.rows[4] = kGroup / 4;
-    config.row_bytes[4] = kLineBytes;
-    for (int tile = 5; tile < 7; tile++) {
-      config.rows[tile] = static_cast<uint8_t>(num_tokens);
-      config.row_bytes[tile] = kGroup;
-    }
-    _tile_loadconfig(&config);
-  }
-  static void release() { _tile_release(); }
-
-  template <int set, int num_planes>
-  static void multiply(const ActivationGroup* x, const int8_t* codes) {
-    _tile_loadd(4, codes, kLineBytes);
-    _tile_loadd(5, x->high, sizeof(ActivationGroup));
-    _tile_zero(2 * set);
-    _tile_dpbssd(2 * set, 5, 4);
-    if constexpr (num_planes == 2) {
-      _tile_loadd(6, x->low, sizeof(ActivationGroup));
-      _tile_zero(2 * set + 1);
-      _tile_dpbssd(2 * set + 1, 6, 4);
-    }
-  }
-
-  template <int set, int num_planes>
-  static void store(TileSums& sums) {
-    _tile_stored(2 * set, sums[0], kLineBytes);
-    if constexpr (num_planes == 2) _tile_stored(2 * set + 1, sums[1], kLineBytes);
-  }
-};
-
-}  // namespace
 
 extern const CpuKernels kAmxKernels;
 constinit const CpuKernels kAmxKernels = {.name = "amx",
                                           .prepare = prepare<Avx512>,
-                                          .linear = tiles_linear<AmxTiles>,
+                                          .linear = tiles_linear<IntegerTiles<AmxInstructions>>,
                                           .gemm_fp4 = gemm_fp4_strip<Avx512>,
                                           .read = read};
 

@@ -1,0 +1,223 @@
+// attend_chunk of every table of this machine, and of AMX's over emulated tiles, against the same sums in double.
+#include <cmath>
+#include <random>
+#include <vector>
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include "backends/cpu/float_kernels.h"
+#include "backends/cpu/kernels.h"
+#include "backends/kernels_under_test.h"
+#include "base/memory.h"
+#include "formats/f16.h"
+
+namespace nibble {
+
+#if defined(__x86_64__)
+extern const FloatKernels kEmulatedAmxFloatKernels;
+#endif
+
+namespace {
+
+struct Case {
+  int heads;
+  int64_t head_dim, v_dim, len;
+  int64_t first_row = 0, num_rows = kAttendChunk;
+  bool values_are_keys = false;
+};
+
+const Case kCases[] = {
+    {1, 16, 16, 1},
+    {2, 64, 64, 15},
+    {3, 20, 20, 17},
+    {4, 33, 33, 31, 20, 40},
+    {5, 80, 80, 33},
+    {10, 64, 64, 512},
+    {8, 8, 8, 16, 30, 31},
+    {16, 72, 72, 64},
+    {20, 576, 512, 70, 0, kAttendChunk, true},
+    {23, 40, 32, 49, 0, kAttendChunk, true},
+    {25, 1, 1, 3},
+    {51, 34, 34, 97, 490, kAttendChunk},
+};
+
+// Rows of a key or value head: what was put in, and what a cache of that type makes of it.
+struct Rows {
+  Rows(const FloatKernels& kernels, KvCacheType type, int64_t num_rows, int64_t width, float size, unsigned seed)
+      : width(width), row_bytes(kv_cache_row_bytes(type, width)), bytes(static_cast<size_t>(num_rows * row_bytes)) {
+    std::mt19937 random(seed);
+    std::normal_distribution<float> normal;
+    std::vector<float> row(static_cast<size_t>(width));
+    for (int64_t r = 0; r < num_rows; r++) {
+      for (float& x : row) x = normal(random) * size;
+      kernels.store(row.data(), width, type, bytes.data() + r * row_bytes);
+    }
+    for (int64_t r = 0; r < num_rows; r++)
+      for (int64_t d = 0; d < width; d++) decoded.push_back(value(type, bytes.data() + r * row_bytes, d));
+  }
+  static double value(KvCacheType type, const uint8_t* row, int64_t d) {
+    if (type == KvCacheType::f32) return reinterpret_cast<const float*>(row)[d];
+    if (type == KvCacheType::f16) return half_to_float(reinterpret_cast<const uint16_t*>(row)[d]);
+    const KvBlock& block = reinterpret_cast<const KvBlock*>(row)[d / Q8_0::group_size];
+    uint16_t scale;
+    std::memcpy(&scale, block.scale, sizeof scale);
+    return static_cast<double>(static_cast<int8_t>(block.codes[d % Q8_0::group_size])) * half_to_float(scale);
+  }
+  int64_t width, row_bytes;
+  Buffer bytes;
+  std::vector<double> decoded;  // [num_rows, width]
+};
+
+struct Result {
+  std::vector<float> largest, total, out;
+  bool operator==(const Result&) const = default;
+};
+
+struct Problem {
+  Problem(const FloatKernels& kernels, const Case& c, KvCacheType type, float size = 1.0f)
+      : c(c),
+        type(type),
+        keys(kernels, type, c.num_rows, c.head_dim, size, 1),
+        values(kernels, type, c.values_are_keys ? 0 : c.num_rows, c.v_dim, size, 2),
+        q(static_cast<size_t>(c.heads * stride)) {
+    std::mt19937 random(3);
+    std::normal_distribution<float> normal;
+    for (float& x : q) x = normal(random);
+    scale = 1.0f / size / std::sqrt(static_cast<float>(c.head_dim));
+  }
+
+  // Heads [first, last) in a call.
+  Result run(const FloatKernels& kernels, int first, int last) const {
+    const auto heads = static_cast<size_t>(last - first);
+    Result result{std::vector<float>(heads), std::vector<float>(heads),
+                  std::vector<float>(heads * static_cast<size_t>(c.v_dim))};
+    const Buffer scratch(static_cast<size_t>(kernels.attend_scratch(last - first, c.head_dim)) * sizeof(float));
+    const KvRun k{keys.bytes.data(), keys.row_bytes, c.num_rows, c.first_row};
+    kernels.attend_chunk(
+        {.q = q.data() + first * stride,
+         .q_stride = stride,
+         .num_heads = last - first,
+         .heads_of_key = c.heads,
+         .k = k,
+         .v = c.values_are_keys ? k : KvRun{values.bytes.data(), values.row_bytes, c.num_rows, c.first_row},
+         .type = type,
+         .len = c.len,
+         .head_dim = c.head_dim,
+         .v_dim = c.v_dim,
+         .scale = scale,
+         .next_k = k,
+         .next_len = 0,
+         .scores = scratch.as<float>(),
+         .largest = result.largest.data(),
+         .total = result.total.data(),
+         .out = result.out.data()});
+    return result;
+  }
+
+  // out / total of each head and column.
+  std::vector<double> expected() const {
+    std::vector<double> all;
+    const Rows& v = c.values_are_keys ? keys : values;
+    for (int h = 0; h < c.heads; h++) {
+      std::vector<double> scores;
+      double largest = -INFINITY, total = 0;
+      for (int64_t p = 0; p < c.len; p++) {
+        double sum = 0;
+        for (int64_t d = 0; d < c.head_dim; d++)
+          sum += keys.decoded[static_cast<size_t>(row(p) * c.head_dim + d)] * q[static_cast<size_t>(h * stride + d)];
+        scores.push_back(sum * scale);
+        largest = std::max(largest, scores.back());
+      }
+      for (double& score : scores) total += score = std::exp(score - largest);
+      for (int64_t d = 0; d < c.v_dim; d++) {
+        double sum = 0;
+        for (int64_t p = 0; p < c.len; p++)
+          sum += scores[static_cast<size_t>(p)] * v.decoded[static_cast<size_t>(row(p) * v.width + d)];
+        all.push_back(sum / total);
+      }
+    }
+    return all;
+  }
+  int64_t row(int64_t p) const { return (c.first_row + p) % c.num_rows; }
+
+  static constexpr int64_t stride = 600;
+  const Case& c;
+  KvCacheType type;
+  Rows keys, values;
+  std::vector<float> q;
+  float scale;
+};
+
+std::vector<const FloatKernels*> tables() {
+  std::vector<const FloatKernels*> found;
+  for (const CpuKernels* kernels : supported_cpu_kernels()) {
+    const FloatKernels* table = &float_kernels_of(*kernels);
+    if (found.empty() || found.back() != table) found.push_back(table);
+  }
+#if defined(__x86_64__)
+  if (find_kernels("avx512") != nullptr) found.push_back(&kEmulatedAmxFloatKernels);
+#endif
+  return found;
+}
+
+TEST(AttendChunk, GivesWhatDoubleGives) {
+  for (const FloatKernels* kernels : tables())
+    for (const Case& c : kCases)
+      for (const KvCacheType type : kKvCacheTypes) {
+        SCOPED_TRACE(fmt::format("{}: {} heads of {} and {}, {} positions, {}", kernels->name, c.heads, c.head_dim,
+                                 c.v_dim, c.len, kv_cache_type_name(type)));
+        const Problem problem(*kernels, c, type);
+        const Result result = problem.run(*kernels, 0, c.heads);
+        const std::vector<double> expected = problem.expected();
+        for (size_t i = 0; i < expected.size(); i++)
+          ASSERT_NEAR(result.out[i] / result.total[i / static_cast<size_t>(c.v_dim)], expected[i], 2e-5) << i;
+      }
+}
+
+// Zeros, denormal halves and the largest ones.
+TEST(AttendChunk, TakesHalvesOfAnySize) {
+  const Case c{9, 64, 64, 40};
+  for (const FloatKernels* kernels : tables())
+    for (const float size : {3e-8f, 1e-6f, 1e-4f, 1e4f}) {
+      SCOPED_TRACE(fmt::format("{}, {}", kernels->name, size));
+      const Problem problem(*kernels, c, KvCacheType::f16, size);
+      const Result result = problem.run(*kernels, 0, c.heads);
+      const std::vector<double> expected = problem.expected();
+      for (size_t i = 0; i < expected.size(); i++)
+        ASSERT_NEAR(result.out[i] / result.total[i / 64], expected[i], 2e-5 * size) << i;
+    }
+}
+
+TEST(AttendChunk, NaNStaysNaN) {
+  const Case c{9, 64, 64, 40};
+  for (const FloatKernels* kernels : tables()) {
+    const Problem problem(*kernels, c, KvCacheType::f16);
+    reinterpret_cast<uint16_t*>(problem.values.bytes.data())[3] = 0x7e00;
+    const Result result = problem.run(*kernels, 0, c.heads);
+    for (int64_t i = 0; i < 9 * 64; i++) ASSERT_EQ(std::isnan(result.out[static_cast<size_t>(i)]), i % 64 == 3) << i;
+    reinterpret_cast<uint16_t*>(problem.keys.bytes.data())[3] = 0xfe00;
+    for (const float x : problem.run(*kernels, 0, c.heads).out) ASSERT_TRUE(std::isnan(x)) << kernels->name;
+  }
+}
+
+TEST(AttendChunk, HeadsDoNotChangeEachOther) {
+  for (const FloatKernels* kernels : tables())
+    for (const Case& c : kCases)
+      for (const KvCacheType type : {KvCacheType::f16, KvCacheType::q8_0}) {
+        if (c.len == kAttendChunk) continue;
+        const Problem problem(*kernels, c, type);
+        const Result all = problem.run(*kernels, 0, c.heads);
+        for (int first = 0, count = 1; first < c.heads; first += count, count *= 2) {
+          const int last = std::min(first + count, c.heads);
+          const Result some = problem.run(*kernels, first, last);
+          const auto part = [&](const std::vector<float>& list, int64_t width) {
+            return std::vector<float>(list.begin() + first * width, list.begin() + last * width);
+          };
+          ASSERT_EQ(some, (Result{part(all.largest, 1), part(all.total, 1), part(all.out, c.v_dim)})) << kernels->name;
+        }
+      }
+}
+
+}  // namespace
+}  // namespace nibble
