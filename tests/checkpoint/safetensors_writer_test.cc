@@ -133,15 +133,6 @@ TEST(SafetensorsWriter, AFullDiskIsARunErrorAndLeavesNothing) {
   EXPECT_EQ(folder.num_files(), 0u);
 }
 
-TEST(WriteFile, ReplacesAFileAsAWhole) {
-  const TemporaryFolder folder;
-  folder.write("config.json", "a longer text that was there");
-  write_file(folder.path() / "config.json", "{}");
-  EXPECT_EQ(folder.read("config.json"), "{}");
-  EXPECT_EQ(folder.num_files(), 1u);
-  expect_parts(error_of([&] { write_file(folder.path() / "none" / "x", "{}"); }), {"none/x", "No such file"});
-}
-
 TEST(SafetensorsWriter, WhatTheDiskHasNoRoomForIsNotBegun) {
   const TemporaryFolder folder;
   const auto path = folder.path() / "new" / "model";
