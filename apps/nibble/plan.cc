@@ -135,7 +135,7 @@ struct Plan {
   std::vector<FileTensor> file_tensors;
   int64_t step_bytes;
   double roof_gbps;
-  std::optional<PackedCache> packed_cache = {};
+  std::optional<PackedCache> packed_cache;
 
   double roof_tok_s() const { return roof_gbps * 1e9 / static_cast<double>(step_bytes); }
 };

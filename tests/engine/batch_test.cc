@@ -79,8 +79,8 @@ class BatchTest : public testing::TestWithParam<Case> {
 INSTANTIATE_TEST_SUITE_P(Shapes, BatchTest,
                          testing::Combine(testing::Values("llama-3.1-8b", "gpt-oss-20b", "glm-4.7-flash"),
                                           testing::Values("cpu", "reference")),
-                         [](const auto& info) {
-                           std::string name = std::get<0>(info.param) + "_" + std::get<1>(info.param);
+                         [](const auto& test) {
+                           std::string name = std::get<0>(test.param) + "_" + std::get<1>(test.param);
                            std::ranges::replace_if(name, [](char c) { return std::isalnum(c) == 0; }, '_');
                            return name;
                          });

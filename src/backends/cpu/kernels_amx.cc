@@ -26,27 +26,51 @@ struct AmxTiles {
       config.rows[tile] = static_cast<uint8_t>(num_tokens);
       config.row_bytes[tile] = kGroup;
     }
+    is_read(&config);
     _tile_loadconfig(&config);
   }
   static void release() { _tile_release(); }
 
   template <int set, int num_planes>
   static void multiply(const ActivationGroup* x, const int8_t* codes) {
+    is_read(codes);
     _tile_loadd(4, codes, kLineBytes);
     _tile_loadd(5, x->high, sizeof(ActivationGroup));
-    _tile_zero(2 * set);
-    _tile_dpbssd(2 * set, 5, 4);
+    sum<2 * set>();
     if constexpr (num_planes == 2) {
       _tile_loadd(6, x->low, sizeof(ActivationGroup));
-      _tile_zero(2 * set + 1);
-      _tile_dpbssd(2 * set + 1, 6, 4);
+      sum<2 * set + 1>();
     }
   }
 
   template <int set, int num_planes>
   static void store(TileSums& sums) {
-    _tile_stored(2 * set, sums[0], kLineBytes);
-    if constexpr (num_planes == 2) _tile_stored(2 * set + 1, sums[1], kLineBytes);
+    store_tile<2 * set>(sums[0][0]);
+    if constexpr (num_planes == 2) store_tile<2 * set + 1>(sums[1][0]);
+  }
+
+ private:
+  // GCC 12's intrinsics do not say that they read memory, and what was stored there might be left out.
+  static void is_read([[maybe_unused]] const void* memory) {
+#if !defined(__clang__)
+    __asm__ volatile("" ::"r"(memory) : "memory");
+#endif
+  }
+
+  // They also take no other tiles than literals.
+  template <int tile>
+  static void sum() {
+    if constexpr (tile == 0) _tile_zero(0), _tile_dpbssd(0, 5, 4);
+    if constexpr (tile == 1) _tile_zero(1), _tile_dpbssd(1, 6, 4);
+    if constexpr (tile == 2) _tile_zero(2), _tile_dpbssd(2, 5, 4);
+    if constexpr (tile == 3) _tile_zero(3), _tile_dpbssd(3, 6, 4);
+  }
+  template <int tile>
+  static void store_tile(int32_t* to) {
+    if constexpr (tile == 0) _tile_stored(0, to, kLineBytes);
+    if constexpr (tile == 1) _tile_stored(1, to, kLineBytes);
+    if constexpr (tile == 2) _tile_stored(2, to, kLineBytes);
+    if constexpr (tile == 3) _tile_stored(3, to, kLineBytes);
   }
 };
 
