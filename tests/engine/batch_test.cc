@@ -134,7 +134,7 @@ TEST(Batch, ItGoesNoFurtherBackThanItsCachesReach) {
 // Both backends choose, and therefore count, the same.
 TEST(Batch, BothBackendsReadTheSameExperts) {
   for (const char* shape : {"gpt-oss-20b", "glm-4.7-flash"}) {
-    std::vector<double> shares;  // of the most that a step could read, sizes being other ones when packed
+    std::vector<int64_t> shares;  // of the most that a step could read, sizes being other ones when packed
     std::vector<std::set<int64_t>> expert_counts;
     for (const char* backend : {"cpu", "reference"}) {
       Engine engine(random_model(small_shape(shape), published_formats(FormatId::mxfp4)), options(backend, 1, 6));
@@ -152,7 +152,7 @@ TEST(Batch, BothBackendsReadTheSameExperts) {
       const int64_t unread = fixed - batch.step(6).last_weight_bytes();
       EXPECT_EQ(unread % expert_bytes, 0) << backend;
       EXPECT_LT(unread / expert_bytes, num_experts);
-      shares.push_back(static_cast<double>(unread / expert_bytes));
+      shares.push_back(unread / expert_bytes);
     }
     EXPECT_EQ(shares[0], shares[1]) << shape;
   }

@@ -227,7 +227,6 @@ TEST(TokenizerJson, WhatIsWrongAroundTheModelIsNamed) {
 }
 
 TEST(SentencePiece, WhatIsWrongIsNamed) {
-  const std::string model = read_text_file(kGoldens / "bpe_nmt.model");
   const auto error = [](const std::string& bytes) {
     return error_of([&] { Tokenizer::from_sentencepiece(bytes, nullptr).encode("the corn"); });
   };
