@@ -39,6 +39,8 @@ int run_program(CLI::App& app, int argc, char** argv) {
   }
 }
 
+std::string not_empty(const std::string& text) { return text.empty() ? "is empty; leave it out, or give a value" : ""; }
+
 bool stderr_is_terminal() { return isatty(STDERR_FILENO) == 1; }
 
 std::function<void(int64_t, int64_t)> progress_bar(const char* what) {

@@ -52,7 +52,7 @@ void add_logits_command(CLI::App& app) {
   auto a = std::make_shared<LogitsArguments>();
   add_model_arguments(*command, a->model);
   command->add_option("--tokens", a->tokens, "Token ids, as in 1,2,3")->required();
-  command->add_option("--out", a->out, "The file to write")->required();
+  command->add_option("--out", a->out, "The file to write")->required()->check(not_empty);
   CLI::Option* step = command->add_flag("--step", a->step, "Feed the tokens one by one");
   command->add_option("--block", a->block, "Feed them in blocks of so many")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))

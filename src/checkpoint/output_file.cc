@@ -17,6 +17,7 @@ namespace {
 
 // The last step would put the file in the place of a device, and fail at a folder.
 std::filesystem::path checked(std::filesystem::path path) {
+  if (!path.has_filename()) throw_input_error("{}: the name of a file to write expected", path.string());
   struct stat info{};
   if (stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode))
     throw_input_error("{}: is {}; a file can be written only in the place of another one", path.string(),
@@ -93,7 +94,7 @@ void check_disk_space(const std::filesystem::path& folder, uint64_t bytes) {
   if (!error && bytes > available)
     throw_input_error(
         "{}: {} MB of weights do not fit on the disk, which has {} MB left; free some or name another one",
-        folder.string(), bytes >> 20, available >> 20);
+        folder.string(), (bytes + (1 << 20) - 1) >> 20, available >> 20);
 }
 
 void write_file(const std::filesystem::path& path, std::string_view contents) {

@@ -139,7 +139,11 @@ PackedCache::PackedCache(fs::path folder, const Checkpoint& checkpoint, const We
       key_(key_of(checkpoint, table, backend)),
       places_(packed_sizes(table, backend)),
       path_(folder_ / fmt::format("{:016x}.packed", key_)),
-      seen_path_(folder_ / fmt::format("{:016x}.seen", key_)) {}
+      seen_path_(folder_ / fmt::format("{:016x}.seen", key_)) {
+  std::error_code error;
+  if (fs::exists(folder_, error) && !fs::is_directory(folder_, error))
+    throw_input_error("{}: is no folder, which packed weights are kept in", folder_.string());
+}
 
 PackedWeights PackedCache::load(const LoadProgress& progress) const {
   if (checkpoint_.files.empty()) {

@@ -58,6 +58,7 @@ TEST(OutputFile, TakesThePlaceOfFilesAlone) {
   create_directory(folder.path() / "sub");
   expect_parts(error_of([&] { OutputFile file(folder.path() / "sub"); }), {"sub", "is a folder"});
   expect_parts(error_of([] { OutputFile file("/dev/null"); }), {"/dev/null", "is a device"});
+  expect_parts(error_of([] { OutputFile file(""); }), {"the name of a file"});
   EXPECT_EQ(folder.num_files(), 1u);
 }
 

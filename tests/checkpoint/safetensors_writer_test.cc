@@ -87,6 +87,13 @@ TEST(SafetensorsWriter, GivenUpItLeavesNothing) {
   EXPECT_EQ(folder.num_files(), 0u);
 }
 
+TEST(SafetensorsWriter, GivenUpItLeavesNoFolderThatItMade) {
+  const TemporaryFolder folder;
+  const auto path = folder.path() / "new";
+  { SafetensorsWriter writer(path, {{"a", DType::u8, {3}}}); }
+  EXPECT_FALSE(exists(path));
+}
+
 TEST(SafetensorsWriter, RefusesWhatWouldNotBeRead) {
   const TemporaryFolder folder;
   const auto fault = [&](std::vector<TensorSpec> specs) {

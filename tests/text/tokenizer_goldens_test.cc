@@ -298,7 +298,7 @@ TEST(Regex, APatternThatTakesTooLongIsAnError) {
   size_t begin, end;
   const auto start = std::chrono::steady_clock::now();
   const std::string error = error_of([&] { search.find(std::string(100000, 'x'), 0, begin, end); });
-  EXPECT_NE(error.find("split pattern '(?=(x+x+)+[yz])'"), std::string::npos) << error;
+  EXPECT_NE(error.find("pattern '(?=(x+x+)+[yz])'"), std::string::npos) << error;
   EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(60));
 }
 

@@ -60,10 +60,22 @@ struct AmxTiles {
   // They also take no other tiles than literals.
   template <int tile>
   static void sum() {
-    if constexpr (tile == 0) _tile_zero(0), _tile_dpbssd(0, 5, 4);
-    if constexpr (tile == 1) _tile_zero(1), _tile_dpbssd(1, 6, 4);
-    if constexpr (tile == 2) _tile_zero(2), _tile_dpbssd(2, 5, 4);
-    if constexpr (tile == 3) _tile_zero(3), _tile_dpbssd(3, 6, 4);
+    if constexpr (tile == 0) {
+      _tile_zero(0);
+      _tile_dpbssd(0, 5, 4);
+    }
+    if constexpr (tile == 1) {
+      _tile_zero(1);
+      _tile_dpbssd(1, 6, 4);
+    }
+    if constexpr (tile == 2) {
+      _tile_zero(2);
+      _tile_dpbssd(2, 5, 4);
+    }
+    if constexpr (tile == 3) {
+      _tile_zero(3);
+      _tile_dpbssd(3, 6, 4);
+    }
   }
   template <int tile>
   static void store_tile(int32_t* to) {
