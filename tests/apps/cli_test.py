@@ -592,6 +592,18 @@ class Output(Case):
         self.assertEqual(result.returncode, 1)
         self.assertIn(b"cannot be written", result.stderr)
 
+    def test_closed_streams_are_not_taken_for_files(self):
+        def closed(stream, *arguments):
+            return subprocess.run(["sh", "-c", f'exec "$0" "$@" {stream}&-', NIBBLE, *map(str, arguments)],
+                                  capture_output=True, timeout=60)
+
+        result = closed("<", "run", FOLDER)
+        self.assertEqual((result.returncode, result.stdout), (2, b""))
+        self.assertIn(b"stdin is empty", result.stderr)
+        result = closed(">", "plan", GGUF, "--backend", "reference")
+        self.assertEqual((result.returncode, result.stdout), (1, b""))
+        self.assertIn(b"cannot be written", result.stderr)
+
     def test_no_progress_bar_and_no_colours_beside_a_terminal(self):
         result = self.succeed("run", SILENT, "--tokens", "1", "--max-new-tokens", "2", "--backend", "reference")
         for mark in b"\r", b"\x1b":
