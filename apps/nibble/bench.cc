@@ -68,7 +68,6 @@ class Sequences {
       batch_.emplace(engine);
   }
   int64_t count() const { return static_cast<int64_t>(numbers_.size()); }
-  int64_t max_len() const { return session_ ? session_->max_len() : batch_->max_len(); }
   CompiledStep& decode_step() { return session_ ? session_->decode_step() : batch_->step(count()); }
 
   void prefill_first(std::span<const int32_t> prompt) {
@@ -336,11 +335,12 @@ void bench(const BenchArguments& a) {
   const std::unique_ptr<OutputFile> plot = open_plot(a.plot);
   model.num_sequences = a.batch;
   model.measures_roof = true;
-  const auto engine =
-      a.shape.empty() ? load_engine(model) : load_engine(model, random_model(a.shape, a.layers, random_formats(a)));
+  ModelFiles files = a.shape.empty() ? open_model(model.path) : random_model(a.shape, a.layers, random_formats(a));
+  if (const int64_t most = files.model->config.max_position_embeddings; most < longest)
+    throw_input_error("{}: {} positions are asked for; the model has {}", files.checkpoint->path.string(), longest,
+                      most);
+  const auto engine = load_engine(model, std::move(files));
   Sequences sequences(*engine, a.batch);
-  if (sequences.max_len() < longest)
-    throw_input_error("{} positions are asked for; the model has {}", longest, sequences.max_len());
   engine->backend().measure_read_gbps();
   std::vector<PrefillResult> prefills;
   for (int64_t length : a.prompts) prefills.push_back(bench_prefill(*engine, sequences, length, a.runs));

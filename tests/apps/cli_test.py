@@ -239,7 +239,7 @@ class Bench(Case):
 
     def test_errors(self):
         self.refuse("bench", FOLDER, "--batch", 0, says=["--batch"])
-        self.refuse("bench", FOLDER, "--depth", 250, "--new-tokens", 20, says=["270 positions", "the model has 256"])
+        self.refuse("bench", FOLDER, "--depth", 250, "--new-tokens", 20, says=[FOLDER, "270 positions", "the model has 256"])
         self.refuse("bench", FOLDER, "--runs", 0, says=["--runs"])
 
 
