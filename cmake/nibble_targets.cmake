@@ -2,7 +2,7 @@
 add_library(nibble_flags INTERFACE)
 target_compile_options(nibble_flags INTERFACE -Wall -Wextra -Wshadow -Wno-missing-field-initializers)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
-  target_compile_options(nibble_flags INTERFACE -Wno-stringop-overflow -Wno-array-bounds)  # it warns of its own std::string
+  target_compile_options(nibble_flags INTERFACE -Wno-array-bounds -Wno-restrict -Wno-stringop-overflow)  # it warns of its own std::string
 endif()
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
   # Else the compiler fuses multiplications and additions as it likes, and what is quantised differs from machine to machine.
