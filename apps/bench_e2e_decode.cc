@@ -281,7 +281,7 @@ int main(int argc, char** argv) {
   app.add_option("--rest", options.rest, "Matrices outside experts in fp4, q8_0 or bf16")
       ->check(CLI::IsMember({"fp4", "q8_0", "bf16"}))
       ->capture_default_str();
-  app.add_option("--threads", options.threads, "Threads. Default: one for each processor")
+  app.add_option("--threads", options.threads, "Threads. Default, as with 0: one for each processor")
       ->envname("NIBBLE_THREADS")
       ->check(CLI::Range(0, 1024));
   app.add_flag("--json", options.json, "One JSON object on stdout");

@@ -1,5 +1,6 @@
 #include "program.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,7 +14,19 @@
 
 namespace nibble {
 
+namespace {
+
+// The next file that is opened would take the place of a closed stdin, stdout or stderr: be read as the prompt, or
+// written into. What stands there now fails as the closed one did.
+void fill_closed_streams() {
+  for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
+    if (fcntl(fd, F_GETFD) == -1) open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
+}
+
+}  // namespace
+
 int run_program(CLI::App& app, int argc, char** argv) {
+  fill_closed_streams();
   set_log_sink([](LogLevel level, std::string_view message) {
     fmt::print(stderr, "{}{}\n", level == LogLevel::warning ? "warning: " : "", message);
   });
@@ -38,6 +51,8 @@ int run_program(CLI::App& app, int argc, char** argv) {
     return 1;
   }
 }
+
+std::string not_empty(const std::string& text) { return text.empty() ? "is empty; leave it out, or give a value" : ""; }
 
 bool stderr_is_terminal() { return isatty(STDERR_FILENO) == 1; }
 

@@ -13,6 +13,9 @@ namespace nibble {
 // failed while working, 2 for bad arguments or bad input; the reason goes to stderr.
 int run_program(CLI::App& app, int argc, char** argv);
 
+// For the check of an option that would read as not given if its text were empty.
+std::string not_empty(const std::string& text);
+
 // Whether stderr is a terminal where a progress bar makes sense.
 bool stderr_is_terminal();
 

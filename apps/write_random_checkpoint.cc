@@ -44,7 +44,9 @@ int main(int argc, char** argv) {
   app.add_option("--layers", options.layers, "Fewer layers; 0: all")
       ->check(CLI::Range(int64_t{0}, int64_t{4096}))
       ->capture_default_str();
-  app.add_option("--out", options.out, "The folder to write; it must not hold a model yet")->required();
+  app.add_option("--out", options.out, "The folder to write; it must not hold a model yet")
+      ->required()
+      ->check(nibble::not_empty);
   app.callback([&] { nibble::run(options); });
   return nibble::run_program(app, argc, argv);
 }

@@ -1,6 +1,9 @@
 # Flags that every target of this project is built with, apart from those of its users.
 add_library(nibble_flags INTERFACE)
 target_compile_options(nibble_flags INTERFACE -Wall -Wextra -Wshadow -Wno-missing-field-initializers)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+  target_compile_options(nibble_flags INTERFACE -Wno-array-bounds -Wno-restrict -Wno-stringop-overflow)  # it warns of its own std::string
+endif()
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
   # Else the compiler fuses multiplications and additions as it likes, and what is quantised differs from machine to machine.
   target_compile_options(nibble_flags INTERFACE -ffp-contract=off)

@@ -4,11 +4,13 @@
 #include <cstdlib>
 
 #include "engine/text.h"
+#include "text/utf8.h"
 
 namespace nibble {
 
 void add_answer_arguments(CLI::App& command, AnswerArguments& a) {
-  command.add_option("--system", a.system, "A system message before the conversation");
+  command.add_option("--system", a.system, "A system message before the conversation")
+      ->check([](const std::string& text) { return is_utf8(text) ? "" : "is not UTF-8"; });
   command.add_option("--thinking", a.thinking, "Tell the chat template whether the model should think: on or off")
       ->check(CLI::IsMember({"on", "off"}));
   command.add_flag("--show-thinking", a.show_thinking, "Print what the model thinks before it answers");
@@ -22,8 +24,11 @@ void add_answer_arguments(CLI::App& command, AnswerArguments& a) {
   command.add_option("--top-p", a.top_p, "Only the best tokens whose probabilities reach p");
   command.add_option("--min-p", a.min_p, "Only tokens with this share of the best one's probability");
   command.add_option("--repetition-penalty", a.repetition_penalty, "Above 1 makes tokens seen before less likely");
-  command.add_option("--seed", a.seed, "Makes sampling repeat itself");
+  command.add_option("--seed", a.seed, "Makes sampling repeat itself")->check([](const std::string& text) {
+    return text.starts_with('-') ? fmt::format("is {}, a number from 0 on expected", text) : "";
+  });
   command.add_option("--stop", a.stop, "A text that ends the answer; may be given several times")
+      ->check(not_empty)
       ->take_all()
       ->allow_extra_args(false);
   command.add_flag("--ignore-eos", a.ignore_eos, "Go on after the token that would end the answer");

@@ -68,7 +68,6 @@ class Sequences {
       batch_.emplace(engine);
   }
   int64_t count() const { return static_cast<int64_t>(numbers_.size()); }
-  int64_t max_len() const { return session_ ? session_->max_len() : batch_->max_len(); }
   CompiledStep& decode_step() { return session_ ? session_->decode_step() : batch_->step(count()); }
 
   void prefill_first(std::span<const int32_t> prompt) {
@@ -336,11 +335,12 @@ void bench(const BenchArguments& a) {
   const std::unique_ptr<OutputFile> plot = open_plot(a.plot);
   model.num_sequences = a.batch;
   model.measures_roof = true;
-  const auto engine =
-      a.shape.empty() ? load_engine(model) : load_engine(model, random_model(a.shape, a.layers, random_formats(a)));
+  ModelFiles files = a.shape.empty() ? open_model(model.path) : random_model(a.shape, a.layers, random_formats(a));
+  if (const int64_t most = files.model->config.max_position_embeddings; most < longest)
+    throw_input_error("{}: {} positions are asked for; the model has {}", files.checkpoint->path.string(), longest,
+                      most);
+  const auto engine = load_engine(model, std::move(files));
   Sequences sequences(*engine, a.batch);
-  if (sequences.max_len() < longest)
-    throw_input_error("{} positions are asked for; the model has {}", longest, sequences.max_len());
   engine->backend().measure_read_gbps();
   std::vector<PrefillResult> prefills;
   for (int64_t length : a.prompts) prefills.push_back(bench_prefill(*engine, sequences, length, a.runs));
@@ -371,14 +371,19 @@ void add_bench_command(CLI::App& app) {
   add_model_arguments(*command, a->model)->required(false);
   std::string shapes;
   for (std::string_view name : shape_names()) shapes += (shapes.empty() ? "" : ", ") + std::string(name);
-  command->add_option("--shape", a->shape, "Random weights of a published shape instead of MODEL: " + shapes);
+  CLI::Option* shape =
+      command->add_option("--shape", a->shape, "Random weights of a published shape instead of MODEL: " + shapes)
+          ->check(not_empty);
   command->add_option("--layers", a->layers, "With --shape: fewer layers; 0: all")
+      ->needs(shape)
       ->check(CLI::Range(int64_t{0}, int64_t{4096}))
       ->capture_default_str();
   command->add_option("--experts", a->experts, "With --shape: the FP4 format, nvfp4 or mxfp4")
+      ->needs(shape)
       ->check(CLI::IsMember({"nvfp4", "mxfp4"}))
       ->capture_default_str();
   command->add_option("--rest", a->rest, "With --shape: matrices outside experts in fp4, q8_0 or bf16")
+      ->needs(shape)
       ->check(CLI::IsMember({"fp4", "q8_0", "bf16"}))
       ->capture_default_str();
   const auto positive = CLI::Range(int64_t{1}, int64_t{1} << 28);
@@ -399,7 +404,7 @@ void add_bench_command(CLI::App& app) {
       ->capture_default_str();
   command->add_option("--runs", a->runs, "Runs")->check(CLI::Range(1, 1000))->capture_default_str();
   command->add_flag("--json", a->json, "JSON instead of text");
-  command->add_option("--plot", a->plot, "Also draw a bar chart, FILE.svg");
+  command->add_option("--plot", a->plot, "Also draw a bar chart, FILE.svg")->check(not_empty);
   command->callback([a] { bench(*a); });
 }
 

@@ -12,6 +12,7 @@
 #include "checkpoint/output_file.h"
 #include "engine/text.h"
 #include "line_reader.h"
+#include "text/utf8.h"
 
 namespace nibble {
 
@@ -108,6 +109,7 @@ void Chat::run() {
 }
 
 bool Chat::take(const std::string& message) {
+  expect_utf8(message, "the message");
   if (message.find_first_not_of(" \t\n") == std::string::npos) return true;
   if (message.starts_with("//")) {
     answer(message.substr(1));

@@ -24,7 +24,7 @@ CLI::Option* add_model_arguments(CLI::App& command, ModelArguments& a) {
   for (std::string_view name : backend_names()) backends += (backends.empty() ? "" : ", ") + std::string(name);
   command.add_option("--backend", a.backend, "Where it runs: " + backends + ". Default: the best of this machine")
       ->envname("NIBBLE_BACKEND");
-  command.add_option("--threads", a.threads, "Threads. Default: one for each processor")
+  command.add_option("--threads", a.threads, "Threads. Default, as with 0: one for each processor")
       ->envname("NIBBLE_THREADS")
       ->check(CLI::Range(0, 1024));
   command.add_option("--ctx", a.ctx, "Positions that the KV cache has room for")

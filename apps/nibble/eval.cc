@@ -8,6 +8,7 @@
 #include "commands.h"
 #include "engine/text.h"
 #include "model_list.h"
+#include "text/utf8.h"
 
 namespace nibble {
 
@@ -73,11 +74,12 @@ double percentile(std::vector<double> values, double share) {
   return values[static_cast<size_t>(at)];
 }
 
-std::vector<int32_t> eval_tokens(const EvalArguments& a, const Engine& engine) {
+std::vector<int32_t> eval_tokens(const EvalArguments& a, const Checkpoint& checkpoint) {
   if (!a.tokens.empty()) return parse_tokens(a.tokens);
   if (a.text.empty()) throw_input_error("eval needs --text FILE or --tokens 1,2,3");
   const std::string text = read_file(a.text);
-  const std::optional<Tokenizer> tokenizer = find_tokenizer(engine.checkpoint());
+  expect_utf8(text, a.text);
+  const std::optional<Tokenizer> tokenizer = find_tokenizer(checkpoint);
   if (!tokenizer) throw_input_error("{}: has no tokenizer; give the text as --tokens 1,2,3", a.model.path);
   return tokenizer->encode(text, {.add_bos = tokenizer->adds_bos()});
 }
@@ -107,7 +109,12 @@ void report(const EvalArguments& a, const Measured& m, size_t num_tokens) {
 }
 
 void eval(const EvalArguments& a) {
-  const auto engine = load_engine(a.model);
+  ModelFiles files = open_model(a.model.path);
+  std::vector<int32_t> tokens = eval_tokens(a, *files.checkpoint);
+  if (a.max_tokens > 0 && static_cast<int64_t>(tokens.size()) > a.max_tokens)
+    tokens.resize(static_cast<size_t>(a.max_tokens));
+  if (tokens.size() < 2) throw_input_error("the text has {} tokens, at least 2 expected", tokens.size());
+  const auto engine = load_engine(a.model, std::move(files));
   std::unique_ptr<Engine> against;
   if (!a.against.empty()) {
     ModelArguments other = a.model;
@@ -117,10 +124,6 @@ void eval(const EvalArguments& a) {
       throw_input_error("{} has a vocabulary of {}, {} one of {}: they cannot be compared", a.model.path,
                         engine->model().config.vocab_size, a.against, against->model().config.vocab_size);
   }
-  std::vector<int32_t> tokens = eval_tokens(a, *engine);
-  if (a.max_tokens > 0 && static_cast<int64_t>(tokens.size()) > a.max_tokens)
-    tokens.resize(static_cast<size_t>(a.max_tokens));
-  if (tokens.size() < 2) throw_input_error("the text has {} tokens, at least 2 expected", tokens.size());
 
   Session session(*engine);
   std::optional<Session> other_session;
@@ -162,9 +165,12 @@ void add_eval_command(CLI::App& app) {
       "  nibble eval models/SmolLM2-NVFP4 --text README.md --against SmolLM2.gguf");
   auto a = std::make_shared<EvalArguments>();
   add_model_arguments(*command, a->model);
-  CLI::Option* text = command->add_option("--text", a->text, "The text");
-  command->add_option("--tokens", a->tokens, "Token ids instead of a text, as in 1,2,3")->excludes(text);
+  CLI::Option* text = command->add_option("--text", a->text, "The text")->check(not_empty);
+  command->add_option("--tokens", a->tokens, "Token ids instead of a text, as in 1,2,3")
+      ->check(not_empty)
+      ->excludes(text);
   command->add_option("--against", a->against, "Another model of the same vocabulary")
+      ->check(not_empty)
       ->transform([](const std::string& name) { return model_path(name).string(); });
   command->add_option("--window", a->window, "Tokens of a window")
       ->check(CLI::Range(int64_t{2}, int64_t{1} << 28))

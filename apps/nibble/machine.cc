@@ -51,7 +51,7 @@ void add_machine_command(CLI::App& app) {
   command->footer("The read bandwidth is measured now, by all threads together: the roof of every decode step.");
   auto json = std::make_shared<bool>(false);
   auto threads = std::make_shared<int>(0);
-  command->add_option("--threads", *threads, "Threads. Default: one for each processor")
+  command->add_option("--threads", *threads, "Threads. Default, as with 0: one for each processor")
       ->envname("NIBBLE_THREADS")
       ->check(CLI::Range(0, 1024));
   command->add_flag("--json", *json, "JSON instead of text");

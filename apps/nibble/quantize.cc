@@ -59,13 +59,15 @@ void add_quantize_command(CLI::App& app) {
   auto a = std::make_shared<QuantizeArguments>();
   add_model_option(*command, a->path);
   command->add_option("--format", a->format, "nvfp4 or mxfp4")->required()->check(CLI::IsMember({"nvfp4", "mxfp4"}));
-  command->add_option("--out", a->out, "The folder to write; it must not hold a model yet")->required();
+  command->add_option("--out", a->out, "The folder to write; it must not hold a model yet")
+      ->required()
+      ->check(not_empty);
   command->add_flag("--all", a->all, "The output matrix too; the embedding, of which a step reads one row, stays");
   command->add_option("--keep", a->keep, "A regular expression: tensors in whose name it is found stay as they are")
       ->take_all()
       ->allow_extra_args(false);
   command->add_flag("--plain", a->plain, "Scales as the formats' producers round them, without a search");
-  command->add_option("--threads", a->threads, "Threads. Default: one for each processor")
+  command->add_option("--threads", a->threads, "Threads. Default, as with 0: one for each processor")
       ->envname("NIBBLE_THREADS")
       ->check(CLI::Range(0, 1024));
   command->add_flag("--json", a->json, "JSON instead of a table");

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "engine/chat.h"
 #include "engine/text.h"
+#include "text/utf8.h"
 
 namespace nibble {
 
@@ -40,6 +41,9 @@ ChatPrompt prompt_of(const RunArguments& a, const Checkpoint& checkpoint, const 
   if (!a.has_prompt && isatty(STDIN_FILENO) == 1)
     throw_input_error("no prompt: give one as the second argument, on stdin, or as --tokens 1,2,3");
   const std::string prompt = a.has_prompt ? a.prompt : read_stdin();
+  if (!a.has_prompt && prompt.empty())
+    throw_input_error("no prompt: none is given, and stdin is empty; a second argument of \"\" asks nothing");
+  expect_utf8(prompt, "the prompt");
   if (a.raw || !find_chat_template(checkpoint)) {
     expect_no_template_options(a.answer, a.raw ? "with --raw none is applied" : "this checkpoint has none");
     return {.text = {},
@@ -75,17 +79,18 @@ void report(const RunArguments& a, const GenerateResult& r, const Tokenizer* tok
 }
 
 void run(const RunArguments& a) {
-  const auto engine = load_engine(a.model);
-  const std::optional<Tokenizer> found = find_tokenizer(engine->checkpoint());
+  ModelFiles files = open_model(a.model.path);
+  const std::shared_ptr<const Checkpoint> checkpoint = files.checkpoint;
+  const std::optional<Tokenizer> found = find_tokenizer(*checkpoint);
   const Tokenizer* tokenizer = found ? &*found : nullptr;
   if (tokenizer == nullptr && !a.answer.stop.empty()) throw_input_error("{}: --stop needs a tokenizer", a.model.path);
-  const ChatPrompt prompt = prompt_of(a, engine->checkpoint(), tokenizer);
-  GenerateOptions options{.sampling = sampling_options(a.answer, engine->checkpoint()),
+  const ChatPrompt prompt = prompt_of(a, *checkpoint, tokenizer);
+  GenerateOptions options{.sampling = sampling_options(a.answer, *checkpoint),
                           .max_new_tokens = a.answer.max_new_tokens,
                           .stop_texts = a.answer.stop};
   if (!a.answer.ignore_eos)
-    options.stop_tokens =
-        prompt.text.empty() ? stop_tokens(engine->checkpoint()) : chat_stop_tokens(engine->checkpoint(), *tokenizer);
+    options.stop_tokens = prompt.text.empty() ? stop_tokens(*checkpoint) : chat_stop_tokens(*checkpoint, *tokenizer);
+  const auto engine = load_engine(a.model, std::move(files));
   Session session(*engine);
   AnswerPrinter printer(a.answer.show_thinking);
   ThinkingSplitter splitter(
@@ -117,7 +122,9 @@ void add_run_command(CLI::App& app) {
   add_model_arguments(*command, a->model);
   a->model.measures_roof = true;
   CLI::Option* prompt = command->add_option("PROMPT", a->prompt, "The prompt. Default: what comes on stdin");
-  command->add_option("--tokens", a->tokens, "Token ids instead of a prompt, as in 1,2,3")->excludes(prompt);
+  command->add_option("--tokens", a->tokens, "Token ids instead of a prompt, as in 1,2,3")
+      ->check(not_empty)
+      ->excludes(prompt);
   command->add_flag("--raw", a->raw, "Take the prompt as it is, special tokens among it, without the chat template");
   add_answer_arguments(*command, a->answer);
   command->add_flag("--json", a->json, "One JSON object on stdout instead of text");

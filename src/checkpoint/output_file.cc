@@ -1,6 +1,7 @@
 #include "checkpoint/output_file.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -12,15 +13,41 @@
 
 namespace nibble {
 
+namespace {
+
+// The last step would put the file in the place of a device, and fail at a folder.
+std::filesystem::path checked(std::filesystem::path path) {
+  if (!path.has_filename()) throw_input_error("{}: the name of a file to write expected", path.string());
+  struct stat info{};
+  if (stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode))
+    throw_input_error("{}: is {}; a file can be written only in the place of another one", path.string(),
+                      S_ISDIR(info.st_mode) ? "a folder" : "a device or pipe");
+  return path;
+}
+
+// A renamed file is found after a power cut only once its folder is on the disk, too.
+void sync_folder_of(const std::filesystem::path& path) {
+  const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
+  const int fd = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  const bool failed = fd < 0 || (fsync(fd) != 0 && errno != EINVAL);  // EINVAL: this file system syncs no folders
+  const int error = errno;
+  if (fd >= 0) ::close(fd);
+  if (failed)
+    throw_run_error("{}: is written, but its name may not last: its folder cannot be written to the disk: {}",
+                    path.string(), std::strerror(error));
+}
+
+}  // namespace
+
 OutputFile::OutputFile(std::filesystem::path path)
-    : path_(std::move(path)),
+    : path_(checked(std::move(path))),
       temporary_(path_.string() + ".partial"),
       fd_(open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)) {
   if (fd_ >= 0) return;
   const int error = errno;
-  const auto message = fmt::format("{}: cannot be created: {}", temporary_.string(), std::strerror(error));
-  if (error == ENOSPC) throw RunError(message);
-  throw InputError(message);
+  constexpr auto message = "{}: cannot be created: {}";
+  if (error == ENOSPC) throw_run_error(message, temporary_.string(), std::strerror(error));
+  throw_input_error(message, temporary_.string(), std::strerror(error));
 }
 
 OutputFile::~OutputFile() {
@@ -56,6 +83,7 @@ void OutputFile::commit() {
   if (std::rename(temporary_.c_str(), path_.c_str()) != 0)
     throw_run_error("{}: cannot be renamed to {}: {}", temporary_.string(), path_.string(), std::strerror(errno));
   committed_ = true;
+  sync_folder_of(path_);
 }
 
 void check_disk_space(const std::filesystem::path& folder, uint64_t bytes) {
@@ -66,7 +94,7 @@ void check_disk_space(const std::filesystem::path& folder, uint64_t bytes) {
   if (!error && bytes > available)
     throw_input_error(
         "{}: {} MB of weights do not fit on the disk, which has {} MB left; free some or name another one",
-        folder.string(), bytes >> 20, available >> 20);
+        folder.string(), (bytes + (1 << 20) - 1) >> 20, available >> 20);
 }
 
 void write_file(const std::filesystem::path& path, std::string_view contents) {

@@ -1,4 +1,5 @@
-// A file that is there in full or not at all: written under a temporary name, renamed once it is on the disk.
+// A file that is there in full or not at all, whatever happens to the machine meanwhile: written under a temporary name,
+// renamed once it is on the disk; then its folder is written to the disk, too.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +12,7 @@ namespace nibble {
 class OutputFile {
  public:
   // Opens "{path}.partial" for writing, replacing what an interrupted program left there. Throws InputError if it
-  // cannot be created.
+  // cannot be created, or if `path` is something that is no file, such as a folder or a device.
   explicit OutputFile(std::filesystem::path path);
   ~OutputFile();  // without commit(): removes the temporary file
   OutputFile(const OutputFile&) = delete;
@@ -21,7 +22,7 @@ class OutputFile {
   // reason, such as a full disk.
   void write(uint64_t offset, std::span<const uint8_t> bytes);
   void close();   // all that was written is on the disk; nothing can be written after it
-  void commit();  // closes, and gives the file its name, in place of one that has it
+  void commit();  // closes, and gives the file its name, in place of one that has it; both are on the disk
 
  private:
   const std::filesystem::path path_, temporary_;
@@ -33,6 +34,7 @@ class OutputFile {
 // yet, has less than `bytes` left.
 void check_disk_space(const std::filesystem::path& folder, uint64_t bytes);
 
+// The same in one call. Throws as OutputFile does.
 void write_file(const std::filesystem::path& path, std::string_view contents);
 
 }  // namespace nibble

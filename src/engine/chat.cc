@@ -128,7 +128,8 @@ Reply Conversation::answer(const std::string& message, const GenerateOptions& op
   try {
     const ChatPrompt prompt = fitting_prompt();
     ThinkingSplitter splitter(prompt.thinking, prompt.text, on_thinking, on_content);
-    Reply reply{.reused_tokens = session_.keep_prefix(prompt.tokens)};
+    Reply reply;
+    reply.reused_tokens = session_.keep_prefix(prompt.tokens);
     reply.result = generate(session_, std::span(prompt.tokens).subspan(static_cast<size_t>(reply.reused_tokens)),
                             options, &tokenizer_, [&](std::string_view text) { splitter.push(text); });
     splitter.finish();

@@ -58,9 +58,17 @@ std::span<const uint8_t> header_of(const MappedFile& file, const Checkpoint& che
   return all.first(size);
 }
 
+std::string layout_of(const Backend& backend) {
+  std::string layout = backend.packed_layout();
+  if (layout.empty())
+    throw_input_error("backend {} has no weights that could be kept; leave out --packed-cache, or run on cpu",
+                      backend.name());
+  return layout;
+}
+
 // All that decides what packed bytes the checkpoint becomes, but the bytes of its tensors.
 uint64_t key_of(const Checkpoint& checkpoint, const WeightTable& table, const Backend& backend) {
-  std::string text = backend.packed_layout() + "\n";
+  std::string text = layout_of(backend) + "\n";
   for (const auto& file : checkpoint.files)
     text += fmt::format("file {} {:x}\n", file->bytes().size(), hash_bytes(header_of(*file, checkpoint)));
   if (checkpoint.container == Container::safetensors)
@@ -119,13 +127,6 @@ void create_folder(const fs::path& folder) {
     throw_input_error("{}: the folder for packed weights cannot be made: {}", folder.string(), error.message());
 }
 
-const Backend& checked(const Backend& backend) {
-  if (backend.packed_layout().empty())
-    throw_input_error("backend {} has no weights that could be kept; leave out --packed-cache, or run on cpu",
-                      backend.name());
-  return backend;
-}
-
 }  // namespace
 
 PackedCache::PackedCache(fs::path folder, const Checkpoint& checkpoint, const WeightTable& table, Backend& backend)
@@ -135,10 +136,14 @@ PackedCache::PackedCache(fs::path folder, const Checkpoint& checkpoint, const We
       backend_(backend),
       identities_(identities_of(checkpoint)),
       began_ns_(system_time_ns()),
-      key_(key_of(checkpoint, table, checked(backend))),
+      key_(key_of(checkpoint, table, backend)),
       places_(packed_sizes(table, backend)),
       path_(folder_ / fmt::format("{:016x}.packed", key_)),
-      seen_path_(folder_ / fmt::format("{:016x}.seen", key_)) {}
+      seen_path_(folder_ / fmt::format("{:016x}.seen", key_)) {
+  std::error_code error;
+  if (fs::exists(folder_, error) && !fs::is_directory(folder_, error))
+    throw_input_error("{}: is no folder, which packed weights are kept in", folder_.string());
+}
 
 PackedWeights PackedCache::load(const LoadProgress& progress) const {
   if (checkpoint_.files.empty()) {

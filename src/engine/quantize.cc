@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "base/naming.h"
 #include "base/worker_pool.h"
 #include "checkpoint/output_file.h"
 #include "checkpoint/safetensors_writer.h"
@@ -74,6 +75,13 @@ std::string fused_name(const std::string& name) {
   return name;
 }
 
+// Of QuantizeOptions::keep.
+struct KeptPattern {
+  std::string text;
+  Regex pattern;
+  bool is_found = false;  // in the name of a matrix
+};
+
 class Quantizer {
  public:
   Quantizer(ModelFiles files, const QuantizeOptions& options)
@@ -89,8 +97,13 @@ class Quantizer {
           "{}: a GGUF file with experts or latent attention is not quantised, since no config.json is made of its "
           "metadata; quantise from the original Hugging Face folder instead",
           files_.checkpoint->path.string());
-    for (const std::string& pattern : options.keep) keep_.emplace_back(pattern);
+    for (const std::string& pattern : options.keep)
+      keep_.push_back({pattern, naming("keep", [&] { return Regex(pattern); })});
     choose();
+    for (const KeptPattern& kept : keep_)
+      if (!kept.is_found)
+        throw_input_error("keep '{}': is found in the name of no matrix; {} is one of {}", kept.text,
+                          matrices_.back().name, matrices_.size());
   }
 
   std::vector<QuantizedTensor> write(const std::filesystem::path& folder) {
@@ -126,14 +139,14 @@ class Quantizer {
   }
 
   // Embedding and router always stay, and so does kv_b_proj, half of which becomes bfloat16 again when it is read.
-  bool is_kept(const MatrixRequest& request, const std::string& name) const {
-    const bool is_output = name == "lm_head";
-    if (name == "model.embed_tokens" || (is_output && !options_.all)) return true;
-    if (request.name.gguf.ends_with("ffn_gate_inp") || request.name.gguf.ends_with("attn_kv_b")) return true;
-    return std::ranges::any_of(keep_, [&](const Regex& pattern) {
+  bool is_kept(const MatrixRequest& request, const std::string& name) {
+    bool is_kept = name == "model.embed_tokens" || (name == "lm_head" && !options_.all) ||
+                   request.name.gguf.ends_with("ffn_gate_inp") || request.name.gguf.ends_with("attn_kv_b");
+    for (KeptPattern& kept : keep_) {
       size_t begin = 0, end = 0;
-      return Regex::Search(pattern).find(name, 0, begin, end);
-    });
+      if (Regex::Search(kept.pattern).find(name, 0, begin, end)) kept.is_found = is_kept = true;
+    }
+    return is_kept;
   }
 
   void add_matrix(const MatrixRequest& request, const std::string& name) {
@@ -328,7 +341,7 @@ class Quantizer {
   ModelFiles files_;
   const QuantizeOptions& options_;
   WorkerPool pool_;
-  std::vector<Regex> keep_;
+  std::vector<KeptPattern> keep_;
   std::vector<OutputMatrix> matrices_;
   std::vector<OutputVector> vectors_;
   bool unties_output_ = false;

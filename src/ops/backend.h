@@ -181,7 +181,7 @@ class Backend {
   // What pack made of a matrix of this format and shape, from its packed_bytes: as many as plan_pack says, from a line of 64
   // bytes on, and 64 more that can be read. Null if there is no packed_layout.
   virtual std::unique_ptr<PackedWeight> adopt(FormatId /*format*/, int64_t /*E*/, int64_t /*N*/, int64_t /*K*/,
-                                              std::shared_ptr<const uint8_t> /*bytes*/) {
+                                              const std::shared_ptr<const uint8_t>& /*bytes*/) {
     return nullptr;
   }
   virtual std::unique_ptr<KvCache> make_kv_cache(const KvCacheShape& shape) = 0;

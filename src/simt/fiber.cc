@@ -120,7 +120,7 @@ void* new_stack(const Fiber& fiber) {
   auto** words = reinterpret_cast<void**>(fiber.top) - kFrameWords;
   for (size_t i = 0; i < kFrameWords; i++) words[i] = nullptr;
   words[kEntryWord] = reinterpret_cast<void*>(&enter);
-  return words;
+  return static_cast<void*>(words);
 }
 #endif
 

@@ -93,8 +93,7 @@ class Translator {
       case 'W':
       case 'H':
         if (in_set) {
-          throw_input_error("split pattern '{}': \\{} inside a set is not supported; write the set out", pattern_,
-                            escaped);
+          throw_input_error("pattern '{}': \\{} inside a set is not supported; write the set out", pattern_, escaped);
         }
         return escaped == 'W' ? fmt::format("[^{}]", kWordClass) : "[^0-9a-fA-F]";
       case 'p':
@@ -158,8 +157,8 @@ class Translator {
   }
 
   [[noreturn]] void refuse() const {
-    throw_input_error("split pattern '{}': offset {}: a set inside a set is not supported; write it as one set",
-                      pattern_, at_);
+    throw_input_error("pattern '{}': offset {}: a set inside a set is not supported; write it as one set", pattern_,
+                      at_);
   }
 
   static constexpr int kMaxNesting = 16;
@@ -195,7 +194,7 @@ struct Regex::Search::State {
 
   void check_time() const {
     if (thread_seconds() - start < kSecondsPerText + kSecondsPerByte * static_cast<double>(longest_text)) return;
-    throw_input_error("split pattern '{}': takes too long for a text of {} bytes", regex->pattern, longest_text);
+    throw_input_error("pattern '{}': takes too long for a text of {} bytes", regex->pattern, longest_text);
   }
   ~State() {
     pcre2_match_data_free(match);
@@ -206,7 +205,7 @@ struct Regex::Search::State {
 
 Regex::Regex(std::string_view pattern) : state_(std::make_unique<State>()) {
   if (pattern.size() > kMaxPattern) {
-    throw_input_error("split pattern: {} bytes, at most {} expected", pattern.size(), kMaxPattern);
+    throw_input_error("pattern: {} bytes, at most {} expected", pattern.size(), kMaxPattern);
   }
   state_->pattern = pattern;
   const std::string translated = Translator(pattern).translate();
@@ -216,7 +215,7 @@ Regex::Regex(std::string_view pattern) : state_(std::make_unique<State>()) {
       pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
                     PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_USE_OFFSET_LIMIT, &error, &offset, nullptr);
   if (state_->code == nullptr) {
-    throw_input_error("split pattern '{}': offset {} of '{}': {}", pattern, offset, translated, error_text(error));
+    throw_input_error("pattern '{}': offset {} of '{}': {}", pattern, offset, translated, error_text(error));
   }
   state_->has_jit = pcre2_jit_compile(state_->code, PCRE2_JIT_COMPLETE) == 0;
 }
@@ -229,11 +228,11 @@ Regex::Search::Search(const Regex& regex) : state_(std::make_unique<State>()) {
   state_->regex = regex.state_.get();
   state_->match = pcre2_match_data_create(1, nullptr);
   state_->context = pcre2_match_context_create(nullptr);
-  if (state_->match == nullptr || state_->context == nullptr) throw_run_error("split pattern: out of memory");
+  if (state_->match == nullptr || state_->context == nullptr) throw_run_error("pattern: out of memory");
   pcre2_set_match_limit(state_->context, kMatchLimit);
   if (regex.state_->has_jit) {
     state_->stack = pcre2_jit_stack_create(size_t{32} << 10, kJitStackBytes, nullptr);
-    if (state_->stack == nullptr) throw_run_error("split pattern: out of memory");
+    if (state_->stack == nullptr) throw_run_error("pattern: out of memory");
     pcre2_jit_stack_assign(state_->context, nullptr, state_->stack);
   }
 }
@@ -259,8 +258,7 @@ bool Regex::Search::find(std::string_view text, size_t from, size_t& begin, size
     if (result == PCRE2_ERROR_NOMATCH && first + num_starts <= text.size()) continue;
     if (result == PCRE2_ERROR_NOMATCH) return false;
     if (result < 0) {
-      throw_input_error("split pattern '{}': text of {} bytes: {}", state.regex->pattern, text.size(),
-                        error_text(result));
+      throw_input_error("pattern '{}': text of {} bytes: {}", state.regex->pattern, text.size(), error_text(result));
     }
     break;
   }

@@ -5,6 +5,8 @@
 
 #include <utf8proc.h>
 
+#include "base/error.h"
+
 namespace nibble {
 
 Utf8Step read_utf8(std::string_view text, size_t at) {
@@ -67,6 +69,14 @@ bool is_utf8(std::string_view text) {
     at += step.num_bytes;
   }
   return true;
+}
+
+void expect_utf8(std::string_view text, std::string_view name) {
+  if (is_utf8(text)) return;
+  size_t at = 0;
+  for (Utf8Step step; (step = read_utf8(text, at)).state == Utf8State::valid;) at += step.num_bytes;
+  throw_input_error("{}: byte {} is 0x{:02x}, which is not UTF-8 there; give it in UTF-8", name, at,
+                    static_cast<uint8_t>(text[at]));
 }
 
 std::string replace_invalid_utf8(std::string_view text) {

@@ -26,6 +26,9 @@ void append_utf8(std::string& text, char32_t code_point);
 
 bool is_utf8(std::string_view text);
 
+// Throws InputError with `name` and the first byte that is not UTF-8, if there is one.
+void expect_utf8(std::string_view text, std::string_view name);
+
 // `text` with every invalid sequence replaced by U+FFFD.
 std::string replace_invalid_utf8(std::string_view text);
 

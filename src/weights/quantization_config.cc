@@ -61,13 +61,12 @@ Scheme read_weights(const Json& weights, const std::string& format) {
     scheme.codes = Codes::nvfp4;
   else if (format == "mxfp4-pack-quantized")
     scheme.codes = Codes::mxfp4;
-  else if (format == "float-quantized" || (format == "naive-quantized" && type == "float"))
+  else if (format == "float-quantized" || (format == "naive-quantized" && type == "float") ||
+           (format.empty() && bits == 8))
     scheme.codes = Codes::fp8;
   else if (format.empty() && bits == 4)
     scheme.codes =
         value_or(weights, "group_size", int{Nvfp4::group_size}) == Mxfp4::group_size ? Codes::mxfp4 : Codes::nvfp4;
-  else if (format.empty() && bits == 8)
-    scheme.codes = Codes::fp8;
   else
     throw_input_error(
         "the format \"{}\" of compressed-tensors is not read; nvfp4-pack-quantized, mxfp4-pack-quantized and "

@@ -28,7 +28,7 @@ struct CanonicalWeight {
   std::shared_ptr<const void> storage;  // keeps codes and scales alive
   // Where a file has each expert by itself: E weights of one expert, whose codes and scales are those of this one, which
   // has none then. canonical_row finds them either way.
-  std::vector<CanonicalWeight> experts = {};
+  std::vector<CanonicalWeight> experts;
 };
 
 // The row's codes and scales, and its tensor scale.

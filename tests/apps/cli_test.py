@@ -45,6 +45,14 @@ class Arguments(Case):
         self.refuse("logits", FOLDER, "--tokens", "1", says=["--out"])
         self.refuse("quantize", FOLDER, "--out", self.folder / "x", says=["--format"])
         self.refuse("quantize", FOLDER, "--format", "int4", "--out", self.folder / "x", says=["int4", "nvfp4"])
+        self.refuse("run", FOLDER, "Hi", "--seed", "-1", says=["--seed: is -1"])
+        self.refuse("bench", FOLDER, "--layers", 1, says=["--layers requires --shape"])
+
+    def test_empty_values_are_refused(self):
+        for arguments in (["run", FOLDER, "--tokens", ""], ["run", FOLDER, "Hi", "--stop", ""],
+                          ["logits", FOLDER, "--tokens", "1", "--out", ""], ["eval", FOLDER, "--tokens", ""],
+                          ["quantize", GGUF, "--format", "nvfp4", "--out", ""], ["bench", FOLDER, "--plot", ""]):
+            self.refuse(*arguments, says=[f"{arguments[-2]}: is empty"])
 
     def test_tokens_are_parsed_strictly(self):
         for text, place in [("1,x", 2), ("1,,2", 2), ("1 2", 0), ("1,2,", 4), ("99999999999", 0), ("1;2", 0)]:
@@ -157,6 +165,13 @@ class Run(Case):
         self.assertNotEqual(answer(hot), greedy)
         self.assertEqual(answer(hot, "--temperature", 0), greedy)
 
+    def test_prompts_that_are_none(self):
+        self.refuse("run", FOLDER, says=["no prompt", "stdin is empty"])
+        self.refuse("run", FOLDER, "a\udcffb", says=["the prompt: byte 1 is 0xff", "UTF-8"])
+        self.refuse("run", FOLDER, stdin=b"ab\xc3", says=["the prompt: byte 2 is 0xc3", "UTF-8"])
+        self.refuse("run", FOLDER, "a", "--system", "\udcff", says=["--system", "UTF-8"])
+        self.assertEqual(self.succeed("run", FOLDER, "", "--max-new-tokens", 0, "--backend", "reference").stdout, b"\n")
+
     def test_prompts_that_do_not_fit(self):
         self.refuse("run", FOLDER, "--tokens", "1,341", says=["token 341", "vocabulary has 341 tokens"])
         self.refuse("run", FOLDER, "--tokens", "-1", says=["token -1"])
@@ -224,7 +239,7 @@ class Bench(Case):
 
     def test_errors(self):
         self.refuse("bench", FOLDER, "--batch", 0, says=["--batch"])
-        self.refuse("bench", FOLDER, "--depth", 250, "--new-tokens", 20, says=["270 positions", "the model has 256"])
+        self.refuse("bench", FOLDER, "--depth", 250, "--new-tokens", 20, says=[FOLDER, "270 positions", "the model has 256"])
         self.refuse("bench", FOLDER, "--runs", 0, says=["--runs"])
 
 
@@ -311,6 +326,9 @@ class Logits(Case):
         self.refuse("logits", self.folder / "none", "--tokens", "1", "--out", out, says=[self.folder / "none"])
         self.refuse("logits", FOLDER, "--tokens", "1", "--out", self.folder / "no" / "out.npy",
                     says=["no/out.npy", "cannot be created", "No such file or directory"])
+        self.refuse("logits", FOLDER, "--tokens", "1", "--out", "/dev/full", says=["/dev/full", "device"])
+        self.refuse("logits", FOLDER, "--tokens", "1", "--out", self.folder, says=[self.folder, "is a folder"])
+        self.refuse("plan", FOLDER, "--backend", "cpu", "--packed-cache", GGUF, says=[GGUF, "is no folder"])
         self.assertEqual(list(self.folder.iterdir()), [])
 
 
@@ -393,7 +411,9 @@ class Quantize(Case):
         self.assertEqual(kinds["model.layers.1.mlp.down_proj"], "F16")
         self.assertEqual(kinds["model.layers.0.self_attn.q_proj"], "F16")
         self.assertEqual(kinds["model.layers.1.self_attn.q_proj"], "NVFP4")
-        self.refuse("quantize", source, "--format", "nvfp4", "--out", self.folder / "b", "--keep", "(", says=["("])
+        self.refuse("quantize", source, "--format", "nvfp4", "--out", self.folder / "b", "--keep", "(", says=["keep", "("])
+        self.refuse("quantize", source, "--format", "nvfp4", "--out", self.folder / "b", "--keep", "q_porj",
+                    says=["keep 'q_porj'", "no matrix", "model.layers.1."])
         self.assertFalse((self.folder / "b").exists())
 
     def test_the_folder_talks_as_the_file_did(self):
@@ -550,6 +570,18 @@ class DamagedModels(Case):
         self.assertFalse(out.exists())
 
 
+    def test_a_scale_that_is_no_number(self):
+        model, out = self.copy(SILENT), self.folder / "out"
+        data = bytearray((model / "model.safetensors").read_bytes())
+        length, = struct.unpack("<Q", data[:8])
+        name = "model.layers.1.mlp.down_proj.weight_scale"
+        data[8 + length + json.loads(data[8:8 + length])[name]["data_offsets"][0]] = 0xFF
+        (model / "model.safetensors").write_bytes(data)
+        for arguments in (["run", model, "--tokens", "1"], ["quantize", model, "--format", "nvfp4", "--out", out]):
+            self.refuse(*arguments, says=[model, name, "scale 0 is 0xff", "NaN", "MXFP4"])
+        self.assertFalse(out.exists())
+
+
 class Output(Case):
     def test_a_full_disk_is_an_error(self):
         if not pathlib.Path("/dev/full").exists():
@@ -558,6 +590,18 @@ class Output(Case):
             result = subprocess.run([NIBBLE, "run", SILENT, "--tokens", "1", "--max-new-tokens", "2", "--backend",
                                      "reference"], stdout=full, stderr=subprocess.PIPE, timeout=60)
         self.assertEqual(result.returncode, 1)
+        self.assertIn(b"cannot be written", result.stderr)
+
+    def test_closed_streams_are_not_taken_for_files(self):
+        def closed(stream, *arguments):
+            return subprocess.run(["sh", "-c", f'exec "$0" "$@" {stream}&-', NIBBLE, *map(str, arguments)],
+                                  capture_output=True, timeout=60)
+
+        result = closed("<", "run", FOLDER)
+        self.assertEqual((result.returncode, result.stdout), (2, b""))
+        self.assertIn(b"stdin is empty", result.stderr)
+        result = closed(">", "plan", GGUF, "--backend", "reference")
+        self.assertEqual((result.returncode, result.stdout), (1, b""))
         self.assertIn(b"cannot be written", result.stderr)
 
     def test_no_progress_bar_and_no_colours_beside_a_terminal(self):

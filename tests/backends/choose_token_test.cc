@@ -1,6 +1,7 @@
 // The choice of the next token on the device, against a plain one in double.
 #include "backends/metal/choose_token.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <numeric>

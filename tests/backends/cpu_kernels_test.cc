@@ -310,9 +310,10 @@ TEST(CpuLinear, ReadsEveryScaleOfTransposedColumns) {
           decode_row(weight, e, n, row.data());
           for (int64_t k = 0; k < K; k++) {
             const float wanted = row[static_cast<size_t>(k)];
-            if (std::isfinite(wanted))
+            if (std::isfinite(wanted)) {
               ASSERT_EQ(out[static_cast<size_t>(k * (N + 1) + n)], wanted * unit)
                   << kernels->name << " " << format_name(format) << " e " << e << " row " << n << " column " << k;
+            }
           }
         }
       }
@@ -377,8 +378,8 @@ TEST(CpuLinear, AcceptsTheLargestAndSmallestActivations) {
     for (const CpuKernels* kernels : kernels_under_test()) {
       const Prepared prepared(*kernels, x, 1, K);
       const auto out = run(*kernels, packed, 0, prepared.activations);
-      for (int64_t n = 0; n < N; n++)
-        if (size < 1) EXPECT_NEAR(out[static_cast<size_t>(n)], 0, 1e-25) << kernels->name;
+      if (size >= 1) continue;
+      for (int64_t n = 0; n < N; n++) EXPECT_NEAR(out[static_cast<size_t>(n)], 0, 1e-25) << kernels->name;
     }
   }
 }

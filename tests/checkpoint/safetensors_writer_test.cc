@@ -87,6 +87,13 @@ TEST(SafetensorsWriter, GivenUpItLeavesNothing) {
   EXPECT_EQ(folder.num_files(), 0u);
 }
 
+TEST(SafetensorsWriter, GivenUpItLeavesNoFolderThatItMade) {
+  const TemporaryFolder folder;
+  const auto path = folder.path() / "new";
+  { SafetensorsWriter writer(path, {{"a", DType::u8, {3}}}); }
+  EXPECT_FALSE(exists(path));
+}
+
 TEST(SafetensorsWriter, RefusesWhatWouldNotBeRead) {
   const TemporaryFolder folder;
   const auto fault = [&](std::vector<TensorSpec> specs) {
@@ -131,15 +138,6 @@ TEST(SafetensorsWriter, AFullDiskIsARunErrorAndLeavesNothing) {
   std::signal(SIGXFSZ, handler);
   expect_parts(message, {(folder.path() / "model.safetensors").string(), "bytes cannot be written", "File too large"});
   EXPECT_EQ(folder.num_files(), 0u);
-}
-
-TEST(WriteFile, ReplacesAFileAsAWhole) {
-  const TemporaryFolder folder;
-  folder.write("config.json", "a longer text that was there");
-  write_file(folder.path() / "config.json", "{}");
-  EXPECT_EQ(folder.read("config.json"), "{}");
-  EXPECT_EQ(folder.num_files(), 1u);
-  expect_parts(error_of([&] { write_file(folder.path() / "none" / "x", "{}"); }), {"none/x", "No such file"});
 }
 
 TEST(SafetensorsWriter, WhatTheDiskHasNoRoomForIsNotBegun) {

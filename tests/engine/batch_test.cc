@@ -79,8 +79,8 @@ class BatchTest : public testing::TestWithParam<Case> {
 INSTANTIATE_TEST_SUITE_P(Shapes, BatchTest,
                          testing::Combine(testing::Values("llama-3.1-8b", "gpt-oss-20b", "glm-4.7-flash"),
                                           testing::Values("cpu", "reference")),
-                         [](const auto& info) {
-                           std::string name = std::get<0>(info.param) + "_" + std::get<1>(info.param);
+                         [](const auto& test) {
+                           std::string name = std::get<0>(test.param) + "_" + std::get<1>(test.param);
                            std::ranges::replace_if(name, [](char c) { return std::isalnum(c) == 0; }, '_');
                            return name;
                          });
@@ -134,7 +134,7 @@ TEST(Batch, ItGoesNoFurtherBackThanItsCachesReach) {
 // Both backends choose, and therefore count, the same.
 TEST(Batch, BothBackendsReadTheSameExperts) {
   for (const char* shape : {"gpt-oss-20b", "glm-4.7-flash"}) {
-    std::vector<double> shares;  // of the most that a step could read, sizes being other ones when packed
+    std::vector<int64_t> shares;  // of the most that a step could read, sizes being other ones when packed
     std::vector<std::set<int64_t>> expert_counts;
     for (const char* backend : {"cpu", "reference"}) {
       Engine engine(random_model(small_shape(shape), published_formats(FormatId::mxfp4)), options(backend, 1, 6));
@@ -152,7 +152,7 @@ TEST(Batch, BothBackendsReadTheSameExperts) {
       const int64_t unread = fixed - batch.step(6).last_weight_bytes();
       EXPECT_EQ(unread % expert_bytes, 0) << backend;
       EXPECT_LT(unread / expert_bytes, num_experts);
-      shares.push_back(static_cast<double>(unread / expert_bytes));
+      shares.push_back(unread / expert_bytes);
     }
     EXPECT_EQ(shares[0], shares[1]) << shape;
   }

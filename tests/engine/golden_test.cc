@@ -25,10 +25,10 @@ std::vector<Golden> all_goldens() {
 
 class GoldenTest : public testing::TestWithParam<Golden> {};
 
-INSTANTIATE_TEST_SUITE_P(Models, GoldenTest, testing::ValuesIn(all_goldens()), [](const auto& info) {
-  std::string name = info.param.name;
+INSTANTIATE_TEST_SUITE_P(Models, GoldenTest, testing::ValuesIn(all_goldens()), [](const auto& test) {
+  std::string name = test.param.name;
   std::ranges::replace_if(name, [](char c) { return std::isalnum(static_cast<unsigned char>(c)) == 0; }, '_');
-  return (info.param.folder.parent_path() == kModels ? "" : "second_") + name;
+  return (test.param.folder.parent_path() == kModels ? "" : "second_") + name;
 });
 
 // Prefills the prompt and feeds the best token back, as often as the golden does.

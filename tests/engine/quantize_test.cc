@@ -45,7 +45,7 @@ class Quantize : public testing::TestWithParam<FormatId> {
 };
 
 INSTANTIATE_TEST_SUITE_P(Formats, Quantize, testing::Values(FormatId::nvfp4, FormatId::mxfp4),
-                         [](const auto& info) { return info.param == FormatId::nvfp4 ? "nvfp4" : "mxfp4"; });
+                         [](const auto& test) { return test.param == FormatId::nvfp4 ? "nvfp4" : "mxfp4"; });
 
 TEST_P(Quantize, WhatIsWrittenRunsAndIsClose) {
   const Golden golden = read_golden(kModels / "llama-gguf-q8_0");
@@ -64,8 +64,9 @@ TEST_P(Quantize, WhatIsWrittenRunsAndIsClose) {
 
   const ModelFiles written = open_model(out);
   for (const WeightEntry& entry : written.model->weights.entries())
-    if (const auto* matrix = std::get_if<MatrixEntry>(&entry.what))
+    if (const auto* matrix = std::get_if<MatrixEntry>(&entry.what)) {
       EXPECT_EQ(matrix->info.format, matrix->request.name.hf.starts_with("model.layers.") ? GetParam() : FormatId::f16);
+    }
   // Every matrix is a tenth off, and the logits are large: not the same model, but recognisably it.
   EXPECT_LT(mean_kl(golden.logits, logits_of(out, golden), 131), 1.5);
 }
@@ -140,7 +141,8 @@ TEST_P(Quantize, ReadsEveryTypeOfGguf) {
     std::set<std::string> from;
     for (const QuantizedTensor& t : quantize_to_out(golden.model)) {
       from.insert(t.from);
-      if (t.to != "F16") EXPECT_TRUE(t.relative_error > 0 && t.relative_error < 0.2) << t.name << t.relative_error;
+      if (t.to == "F16") continue;
+      EXPECT_TRUE(t.relative_error > 0 && t.relative_error < 0.2) << t.name << t.relative_error;
     }
     EXPECT_EQ(from, types);
     EXPECT_LT(mean_kl(golden.logits, logits_of(out, golden), 131), 2.5);
@@ -199,8 +201,9 @@ TEST_P(Quantize, MixturesAndLatentAttention) {
     EXPECT_EQ(num_experts, 3 * std::ranges::count(written.model->config.moe->is_sparse, true));
     for (const WeightEntry& entry : written.model->weights.entries())
       if (const auto* matrix = std::get_if<MatrixEntry>(&entry.what);
-          matrix != nullptr && matrix->request.is_experts && matrix->request.heads.head_rows == 0)
+          matrix != nullptr && matrix->request.is_experts && matrix->request.heads.head_rows == 0) {
         EXPECT_EQ(matrix->info.format, GetParam()) << entry.name();
+      }
     if (GetParam() == FormatId::mxfp4) {
       EXPECT_EQ(logits_of(out, golden, "reference"), logits);
     } else {

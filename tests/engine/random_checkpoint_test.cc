@@ -22,9 +22,9 @@ INSTANTIATE_TEST_SUITE_P(Shapes, RandomCheckpointTest,
                          testing::Combine(testing::Values("llama-3.1-8b", "llama-3.2-1b", "qwen3-0.6b", "qwen3-30b-a3b",
                                                           "mixtral-8x7b", "gpt-oss-20b", "glm-4.7-flash"),
                                           testing::Values(FormatId::mxfp4, FormatId::nvfp4)),
-                         [](const auto& info) {
+                         [](const auto& test) {
                            std::string name =
-                               std::get<0>(info.param) + "_" + std::string(format_name(std::get<1>(info.param)));
+                               std::get<0>(test.param) + "_" + std::string(format_name(std::get<1>(test.param)));
                            std::ranges::replace_if(name, [](char c) { return std::isalnum(c) == 0; }, '_');
                            return name;
                          });

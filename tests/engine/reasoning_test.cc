@@ -23,7 +23,9 @@ Parts split(const ThinkingStyle& style, std::string_view prompt, std::string_vie
     for (size_t at = 0; at < text.size(); at += size) splitter.push(text.substr(at, size));
     splitter.finish();
     EXPECT_EQ(parts, (Parts{splitter.thinking(), splitter.content()}));
-    if (all) EXPECT_EQ(parts, *all) << size;
+    if (all) {
+      EXPECT_EQ(parts, *all) << size;
+    }
     all = parts;
   }
   return *all;

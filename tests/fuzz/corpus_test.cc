@@ -31,7 +31,7 @@ TEST_P(FuzzCorpus, DoesNoHarm) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, FuzzCorpus, testing::ValuesIn(fuzz_targets().begin(), fuzz_targets().end()),
-                         [](const auto& info) { return std::string(info.param.name); });
+                         [](const auto& test) { return std::string(test.param.name); });
 
 TEST(FuzzInputs, AreFilesAgain) {
   const Files files = {{"a", "1\n"}, {"b", ""}, {"c.json", "{}\n@ @"}};

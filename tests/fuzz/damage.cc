@@ -147,10 +147,9 @@ std::string damage_values(std::string& text, Random& random) {
       what = fmt::format("{} removed", name);
       break;
     case 5: {
-      const Place other = places[random.below(places.size())];
-      const Json copy = other.value();
+      const Place& other = places[random.below(places.size())];
       what = fmt::format("{} set to the value of {}", name, other.name());
-      place.value() = copy;  // which may hold the other place
+      place.value() = Json(other.value());  // a copy: the place may hold the other one
       break;
     }
     default: {  // a copy under the same or a longer name; repeated keys exist only in text

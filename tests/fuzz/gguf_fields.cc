@@ -33,7 +33,8 @@ class Walk {
         take("tensor type", 4);
         take("tensor offset", 8);
       }
-    } catch (EndOfWalk) {}
+    } catch (EndOfWalk) {  // NOLINT(bugprone-empty-catch): what was found until here is wanted
+    }
     found_.data = at_;
     return std::move(found_);
   }

@@ -112,7 +112,9 @@ TEST(Rope, Llama3IsFoundInItsDivisors) {
     EXPECT_NEAR(found->factor, factor, 1e-4);
     const Rotation a = make_rotation(*found), b = make_rotation(scaled);
     for (size_t i = 0; i < a.inv_freq.size(); i++) EXPECT_FLOAT_EQ(a.inv_freq[i], b.inv_freq[i]);
-    if (dim > 32) EXPECT_EQ(found->original_max_position_embeddings, original);
+    if (dim > 32) {
+      EXPECT_EQ(found->original_max_position_embeddings, original);
+    }
   }
 }
 

@@ -227,7 +227,6 @@ TEST(TokenizerJson, WhatIsWrongAroundTheModelIsNamed) {
 }
 
 TEST(SentencePiece, WhatIsWrongIsNamed) {
-  const std::string model = read_text_file(kGoldens / "bpe_nmt.model");
   const auto error = [](const std::string& bytes) {
     return error_of([&] { Tokenizer::from_sentencepiece(bytes, nullptr).encode("the corn"); });
   };
@@ -299,7 +298,7 @@ TEST(Regex, APatternThatTakesTooLongIsAnError) {
   size_t begin, end;
   const auto start = std::chrono::steady_clock::now();
   const std::string error = error_of([&] { search.find(std::string(100000, 'x'), 0, begin, end); });
-  EXPECT_NE(error.find("split pattern '(?=(x+x+)+[yz])'"), std::string::npos) << error;
+  EXPECT_NE(error.find("pattern '(?=(x+x+)+[yz])'"), std::string::npos) << error;
   EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(60));
 }
 

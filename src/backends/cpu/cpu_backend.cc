@@ -41,8 +41,8 @@ class CpuBackend final : public Backend {
   }
   std::string packed_layout() const override { return fmt::format("cpu {}", kPackedLayoutVersion); }
   std::unique_ptr<PackedWeight> adopt(FormatId format, int64_t E, int64_t N, int64_t K,
-                                      std::shared_ptr<const uint8_t> bytes) override {
-    return std::make_unique<PackedMatrix>(format, E, N, K, std::move(bytes));
+                                      const std::shared_ptr<const uint8_t>& bytes) override {
+    return std::make_unique<PackedMatrix>(format, E, N, K, bytes);
   }
   std::unique_ptr<KvCache> make_kv_cache(const KvCacheShape& shape) override {
     return std::make_unique<CpuKvCache>(shape);

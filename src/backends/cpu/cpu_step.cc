@@ -29,7 +29,7 @@ struct CompiledPhase {
   Phase info;
   int64_t last_bytes;  // of weights, in the last run
   std::function<void(int worker)> work;
-  std::optional<int> attended_layer = {};  // whose cache it reads
+  std::optional<int> attended_layer;  // whose cache it reads
 };
 
 class CpuStep final : public CompiledStep {

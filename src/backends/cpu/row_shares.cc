@@ -12,11 +12,11 @@ std::vector<std::vector<RowShare>> share_rows(std::span<const SharedMatrix> matr
   const int num_workers = teams.back().last;
   std::vector<std::vector<RowShare>> shares(static_cast<size_t>(num_workers));
   for (const WorkerTeam& team : teams) {
-    struct Part {
+    struct TeamPart {
       Range blocks;  // of a matrix, that the team has
       double bytes;
     };
-    std::vector<Part> parts;
+    std::vector<TeamPart> parts;
     double total = 0, before = 0;
     for (const SharedMatrix& m : matrices) {
       const int64_t num_blocks = std::max<int64_t>((m.N + kBlockRows - 1) / kBlockRows, 1);

@@ -1,4 +1,4 @@
-// The two halves of the filters: those on texts and numbers, and those on sequences.
+// The tables of the filters, which apply_filter looks up: each in a file of its own.
 #pragma once
 
 #include <string>
@@ -12,6 +12,7 @@ using Filter = Value (*)(Interpreter& interpreter, const Value& input, const Arg
 using FilterTable = std::unordered_map<std::string, Filter>;
 
 const FilterTable& text_filters();
+const FilterTable& number_filters();
 const FilterTable& sequence_filters();
 
 }  // namespace nibble::jinja

@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <unordered_map>
 
+#include "text/jinja/markup.h"
 #include "text/jinja/operations.h"
-#include "text/jinja/python_format.h"
 
 namespace nibble::jinja {
 

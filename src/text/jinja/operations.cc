@@ -7,7 +7,8 @@
 
 #include "text/jinja/builtins.h"
 #include "text/jinja/format.h"
-#include "text/jinja/python_format.h"
+#include "text/jinja/markup.h"
+#include "text/jinja/percent_format.h"
 #include "text/jinja/strings.h"
 
 namespace nibble::jinja {

@@ -4,10 +4,11 @@
 #include <utf8proc.h>
 
 #include "text/jinja/case.h"
+#include "text/jinja/field_format.h"
 #include "text/jinja/format.h"
+#include "text/jinja/markup.h"
 #include "text/jinja/methods.h"
 #include "text/jinja/operations.h"
-#include "text/jinja/python_format.h"
 #include "text/jinja/strings.h"
 #include "text/utf8.h"
 
