@@ -23,9 +23,8 @@ constexpr int kGroupTiles = 3;  // of heads: two tiles of sums for each, and two
 constexpr int kGroupHeads = kGroupTiles * kTileHeads;
 constexpr int64_t kTileK = 32;  // columns of keys, or positions of values, that a product adds up
 constexpr int64_t kTileBlocks = kAttendChunk / kTileK;
-// With fewer heads on a key the tiles are too empty: of one tile, the same time as without tiles on a processor whose other
-// hyperthread was busy, and more where four heads half fill it.
-constexpr int kFewestTileHeads = 9;
+// Tiles that fewer heads only half fill are slower than float32 multiply-adds.
+constexpr int kFewestTileHeads = 8;
 
 struct alignas(64) Tile {
   uint32_t rows[kTileRows][16];  // pairs of bfloat16, or floats
