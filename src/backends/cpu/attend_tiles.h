@@ -23,8 +23,8 @@ constexpr int kGroupTiles = 3;  // of heads: two tiles of sums for each, and two
 constexpr int kGroupHeads = kGroupTiles * kTileHeads;
 constexpr int64_t kTileK = 32;  // columns of keys, or positions of values, that a product adds up
 constexpr int64_t kTileBlocks = kAttendChunk / kTileK;
-// Tiles that fewer heads only half fill are slower than float32 multiply-adds.
-constexpr int kFewestTileHeads = 8;
+// One tile of heads gains nothing where keys and values come from memory, and loses where it is half empty.
+constexpr int kFewestTileHeads = kTileHeads + 1;
 
 struct alignas(64) Tile {
   uint32_t rows[kTileRows][16];  // pairs of bfloat16, or floats
