@@ -30,6 +30,7 @@ enum : uint32_t {
   kTileThreads = 128,
   kSortThreads = 256,  // of the threadgroup that sorts pairs of a token and an expert
   kMostExperts = 1024,
+  kQueryTile = 32,       // heads of tokens that a threadgroup attends for, where there are many tokens
   kAttendPart = 256,     // positions that attention takes in one go
   kMostAhead = 8,        // steps of a command buffer
   kMostAheadRows = 32,   // sequences that are decoded together so

@@ -72,12 +72,15 @@ kernel void gate_up_pairs(
   const Matrix gate = matrix_of(gate_bytes, a.gate, e), up = matrix_of(up_bytes, a.up, e);
   const uint N = gate.N, n = (threadgroup_id.x * kRowSimdgroups + simdgroup) * kRows;
   float4 gate_sums[kTokenBlock], up_sums[kTokenBlock];
-  for (uint t = 0; t < kTokenBlock; t++) gate_sums[t] = up_sums[t] = float4(0.0f);
+  device const float* x_of[kTokenBlock];
+  for (uint t = 0; t < kTokenBlock; t++) {
+    gate_sums[t] = up_sums[t] = float4(0.0f);
+    x_of[t] = x + pairs[first + min(t, count - 1)] / a.top_k * a.x_stride;
+  }
   for (uint chunk = lane; chunk < a.gate.num_chunks; chunk += kLanes) {
     Activations rows[kTokenBlock];
     for (uint t = 0; t < kTokenBlock; t++)
-      if (t < count)
-        rows[t] = load_activations(x + pairs[first + t] / a.top_k * a.x_stride, chunk * kChunk, a.K, x_is_aligned);
+      if (t < count) rows[t] = load_activations(x_of[t], chunk * kChunk, a.K, x_is_aligned);
     if (!only_up) add_chunk<Format, kTokenBlock>(gate, n, chunk, rows, gate_sums, count);
     if (!only_gate) add_chunk<Format, kTokenBlock>(up, n, chunk, rows, up_sums, count);
   }
@@ -108,15 +111,16 @@ kernel void moe_down_pairs(
   const Matrix w = matrix_of(w_bytes, a.w, e);
   const uint n = (threadgroup_id.x * kRowSimdgroups + simdgroup) * kRows;
   float4 sums[kTokenBlock];
-  for (uint t = 0; t < kTokenBlock; t++) sums[t] = float4(0.0f);
+  device const float* x_of[kTokenBlock];
+  for (uint t = 0; t < kTokenBlock; t++) {
+    sums[t] = float4(0.0f);
+    const uint pair = pairs[first + min(t, count - 1)];
+    x_of[t] = x + pair / a.top_k * a.x_stride + pair % a.top_k * a.K;
+  }
   for (uint chunk = lane; chunk < a.w.num_chunks; chunk += kLanes) {
     Activations rows[kTokenBlock];
-    for (uint t = 0; t < kTokenBlock; t++) {
-      if (t >= count) continue;
-      const uint pair = pairs[first + t];
-      rows[t] = load_activations(x + pair / a.top_k * a.x_stride + pair % a.top_k * a.K, chunk * kChunk, a.K,
-                                 x_is_aligned);
-    }
+    for (uint t = 0; t < kTokenBlock; t++)
+      if (t < count) rows[t] = load_activations(x_of[t], chunk * kChunk, a.K, x_is_aligned);
     add_chunk<Format, kTokenBlock>(w, n, chunk, rows, sums, count);
   }
   for (uint t = 0; t < count; t++) {

@@ -83,9 +83,10 @@ class StepRecorder {
   struct AttentionKernel {
     std::string name;
     uint32_t num_simdgroups, num_queries;  // of a threadgroup
+    bool may_split = true;                 // threadgroups may share the positions
   };
-  // For heads of `dim` values, of which `num_queries` read the same keys.
-  AttentionKernel attention_kernel(int64_t dim, int64_t num_queries) const;
+  // For heads of `dim` values, of which `num_queries` read the same keys; on simdgroup matrices if it has such for them.
+  AttentionKernel attention_kernel(int64_t dim, int64_t num_queries, bool tiles) const;
 
   // ---- the others: record_step.cc ----
 
