@@ -134,6 +134,10 @@ TEST(MetalAttention, ManyTokensGoInTiles) {
   }
 }
 
+TEST(MetalAttention, OneTileOfPositions) {  // few lanes: for ThreadSanitizer
+  expect_reference(attention_program({1, 1, 8, 0}, 33, 33, KvCacheType::f16), steps_of(33, 33), 2e-5f);
+}
+
 TEST(MetalAttention, ATokenOfATileDoesNotDependOnItsNeighbours) {
   // 40 tokens of sequence 1, alone, and among those of others which begin earlier and later, and end earlier.
   const AttentionHeads heads{3, 1, 20, 0};
