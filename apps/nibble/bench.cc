@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <map>
 #include <numeric>
+#include <random>
 
 #include "base/error.h"
 #include "commands.h"
@@ -101,13 +102,17 @@ class Sequences {
     const std::vector<int32_t> tokens = some_tokens(num_tokens * count(), vocab_size_);
     double bytes = 0;
     if (batch_) {
-      for (auto left = std::span(tokens); !left.empty(); left = left.subspan(numbers_.size())) {
-        batch_->extend(left.first(numbers_.size()), numbers_);
-        bytes += static_cast<double>(batch_->bytes_per_step());
+      for (auto left = std::span<const int32_t>(tokens); !left.empty();) {
+        size_t num_steps = run_ahead(left);
+        if (num_steps == 0) {
+          batch_->extend(left.first(numbers_.size()), numbers_);
+          num_steps = 1;
+        }
+        bytes += static_cast<double>(num_steps) * static_cast<double>(batch_->bytes_per_step());
+        left = left.subspan(num_steps * numbers_.size());
       }
     } else if (chooses_tokens()) {
-      // Drawn, for the best token would soon be the same ones again, and read the same experts.
-      Sampler sampler({.temperature = 1, .top_k = 40, .seed = 1}, vocab_size_);
+      Sampler sampler({.temperature = kDrawn.temperature, .top_k = kDrawn.top_k, .seed = 1}, vocab_size_);
       TokenStream stream(*session_, sampler);
       int32_t token = tokens[0];
       for (int64_t i = 0; i < num_tokens; i++) {
@@ -124,13 +129,29 @@ class Sequences {
   }
 
  private:
+  // Not the best token, which would soon be the same ones again, and read the same experts.
+  static constexpr TokenChoice kDrawn = {.temperature = 1, .top_k = 40};
+
   // Whether the backend decodes several tokens without the host between them.
   bool chooses_tokens() const { return session_->max_ahead() > 0; }
+
+  // The steps that one command buffer takes at once, the first with tokens of `left`, which has some for each step; 0 if the
+  // backend takes one after the other.
+  size_t run_ahead(std::span<const int32_t> left) {
+    const size_t M = numbers_.size();
+    const auto count = std::min(static_cast<size_t>(batch_->max_ahead(numbers_)), left.size() / M);
+    if (count == 0) return 0;
+    std::vector<double> draws(count * M);
+    for (double& draw : draws) draw = std::uniform_real_distribution<double>(0, 1)(random_);
+    std::vector<int32_t> chosen(draws.size());
+    return static_cast<size_t>(batch_->extend_ahead(left.first(M), numbers_, kDrawn, draws, chosen));
+  }
 
   int64_t vocab_size_;
   std::vector<int32_t> numbers_;
   std::optional<Session> session_;
   std::optional<Batch> batch_;
+  std::mt19937_64 random_{1};
 };
 
 PrefillResult bench_prefill(Engine& engine, Sequences& sequences, int64_t length, int runs) {

@@ -31,8 +31,11 @@ void on_interrupt(int) {
 }  // namespace
 
 Interrupts::Interrupts() {
-  if (pipe2(interrupt_pipe.data(), O_CLOEXEC | O_NONBLOCK) != 0)
-    throw_run_error("no pipe for signals: {}", std::strerror(errno));
+  if (pipe(interrupt_pipe.data()) != 0) throw_run_error("no pipe for signals: {}", std::strerror(errno));
+  for (const int descriptor : interrupt_pipe) {  // macOS has no pipe2
+    fcntl(descriptor, F_SETFD, FD_CLOEXEC);
+    fcntl(descriptor, F_SETFL, O_NONBLOCK);
+  }
   interrupt_raised = false;
   struct sigaction action = {};
   action.sa_handler = on_interrupt;

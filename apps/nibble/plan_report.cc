@@ -94,6 +94,10 @@ void print_plan_json(const Plan& p) {
   json["phases"] = nlohmann::ordered_json::array();
   for (const PlannedPhase& phase : p.phases)
     json["phases"].push_back({{"name", phase.name}, {"kernel", phase.kernel}, {"weight_bytes", phase.weight_bytes}});
+  json["routes"] = nlohmann::ordered_json::array();
+  for (const PlannedRoute& route : p.backend.routes())
+    json["routes"].push_back(
+        {{"what", route.what}, {"tokens", route.tokens}, {"kernels", route.kernels}, {"reason", route.reason}});
   json["weights_bytes"] = p.memory.weights_bytes;
   json["kv_cache_bytes"] = p.memory.kv_cache_bytes;
   json["kv_cache_type"] = kv_cache_type_name(p.cache.type);
@@ -155,6 +159,20 @@ void print_phases(const std::vector<PlannedPhase>& phases) {
                g.bytes > 0 ? bytes_text(static_cast<double>(g.bytes)) : "-");
 }
 
+void print_routes(const std::vector<PlannedRoute>& routes) {
+  if (routes.empty()) return;
+  size_t what_width = 0, tokens_width = 6, kernels_width = 7;
+  for (const PlannedRoute& route : routes) {
+    what_width = std::max(what_width, route.what.size());
+    tokens_width = std::max(tokens_width, route.tokens.size());
+    kernels_width = std::max(kernels_width, route.kernels.size());
+  }
+  fmt::print("\nkernels by the number of tokens of a step:\n");
+  for (const PlannedRoute& route : routes)
+    fmt::print("  {:<{}}  {:<{}}  {:<{}}  {}\n", route.what, what_width, route.tokens, tokens_width, route.kernels,
+               kernels_width, route.reason);
+}
+
 // By reason; names only for `all`, else those of one layer stand for all.
 void print_unused(const std::vector<FileTensor>& tensors, bool all) {
   std::map<std::string, std::vector<std::string>> by_reason;
@@ -185,6 +203,7 @@ void print_plan(const Plan& p, bool all) {
   fmt::print("backend {} ({})\n\n", p.backend.name(), p.backend.description());
   print_rows(all ? p.rows : grouped(p.rows), p.backend.name());
   print_phases(p.phases);
+  print_routes(p.backend.routes());
   print_unused(p.file_tensors, all);
   for (const std::string& setting : p.model.weights.source().unused_settings()) fmt::print("not used: {}\n", setting);
   const auto text = [](int64_t bytes) { return bytes_text(static_cast<double>(bytes)); };

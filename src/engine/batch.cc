@@ -19,8 +19,7 @@ CompiledStep& Batch::step(int64_t M, LogitsFor logits_for) {
   return steps_.get(engine_, M, logits_for);
 }
 
-std::span<const float> Batch::extend(std::span<const int32_t> tokens, std::span<const int32_t> sequences,
-                                     LogitsFor logits_for) {
+void Batch::check(std::span<const int32_t> tokens, std::span<const int32_t> sequences) const {
   const int64_t vocab_size = engine_.model().config.vocab_size;
   if (tokens.empty() || tokens.size() != sequences.size())
     throw_input_error("{} tokens for {} sequences; as many of both, at least 1, expected", tokens.size(),
@@ -39,17 +38,54 @@ std::span<const float> Batch::extend(std::span<const int32_t> tokens, std::span<
       throw_input_error("sequence {}: {} tokens do not fit into a context of {}", sequences[i],
                         length(sequences[i]) + upcoming, max_len());
   }
+}
+
+std::span<const float> Batch::extend(std::span<const int32_t> tokens, std::span<const int32_t> sequences,
+                                     LogitsFor logits_for) {
+  check(tokens, sequences);
   pos_.resize(std::max(pos_.size(), tokens.size()));
   for (size_t i = 0; i < tokens.size(); i++)
     pos_[i] = static_cast<int32_t>(lengths_[static_cast<size_t>(sequences[i])]++);
   for (size_t s = 0; s < lengths_.size(); s++) longest_[s] = std::max(longest_[s], lengths_[s]);
   const size_t num_rows = logits_for == LogitsFor::all_tokens ? tokens.size() : 1;
-  const size_t values = num_rows * static_cast<size_t>(vocab_size);
+  const size_t values = num_rows * static_cast<size_t>(engine_.model().config.vocab_size);
   logits_.resize(std::max(logits_.size(), values));
   CompiledStep& compiled = step(static_cast<int64_t>(tokens.size()), logits_for);
   compiled.run({tokens, std::span(pos_).first(tokens.size()), sequences}, *cache_, std::span(logits_).first(values));
   last_step_ = &compiled;
   return std::span(logits_).first(values);
+}
+
+int64_t Batch::max_ahead(std::span<const int32_t> sequences) {
+  // What is chosen in vain can be forgotten again: no more than the cache has to spare.
+  int64_t most = std::min(step(static_cast<int64_t>(sequences.size())).max_ahead(), cache_->shape.spare);
+  for (const int32_t sequence : sequences) most = std::min(most, max_len() - length(sequence));
+  return most;
+}
+
+int64_t Batch::extend_ahead(std::span<const int32_t> tokens, std::span<const int32_t> sequences,
+                            const TokenChoice& choice, std::span<const double> draws, std::span<int32_t> chosen) {
+  check(tokens, sequences);
+  for (size_t i = 0; i < sequences.size(); i++)
+    if (std::ranges::count(sequences, sequences[i]) > 1)
+      throw_input_error("sequence {} is there {} times, once expected", sequences[i],
+                        std::ranges::count(sequences, sequences[i]));
+  const auto num_steps = static_cast<int64_t>(chosen.size() / tokens.size());
+  if (num_steps > max_ahead(sequences) || chosen.size() % tokens.size() != 0 || draws.size() != chosen.size())
+    throw_input_error("{} draws and room for {} tokens; as many of both expected, for up to {} steps of {} sequences",
+                      draws.size(), chosen.size(), max_ahead(sequences), tokens.size());
+  pos_.resize(std::max(pos_.size(), tokens.size()));
+  for (size_t i = 0; i < tokens.size(); i++) pos_[i] = static_cast<int32_t>(length(sequences[i]));
+  CompiledStep& compiled = step(static_cast<int64_t>(tokens.size()));
+  const int64_t count =
+      compiled.run_ahead({tokens, std::span(pos_).first(tokens.size()), sequences}, *cache_, choice, draws, chosen);
+  for (const int32_t sequence : sequences) {
+    const auto s = static_cast<size_t>(sequence);
+    longest_[s] = std::max(longest_[s], lengths_[s] + num_steps);
+    lengths_[s] += count;
+  }
+  last_step_ = &compiled;
+  return count;
 }
 
 std::span<const float> Batch::prefill(std::span<const int32_t> tokens, int32_t sequence) {

@@ -22,6 +22,14 @@ class Batch {
   std::span<const float> extend(std::span<const int32_t> tokens, std::span<const int32_t> sequences,
                                 LogitsFor logits_for = LogitsFor::all_tokens);
 
+  // Up to `max_ahead` steps without the host between them, if the backend has such (CompiledStep::run_ahead): token i, and those
+  // that are chosen after it, extend sequences[i], another one each. draws and chosen are [steps, tokens]. Returns how many of
+  // the steps count: the cache has `tokens` and what was chosen in all of them but the last.
+  int64_t extend_ahead(std::span<const int32_t> tokens, std::span<const int32_t> sequences, const TokenChoice& choice,
+                       std::span<const double> draws, std::span<int32_t> chosen);
+  // How many steps that can be now for these sequences; 0: extend is the only way.
+  int64_t max_ahead(std::span<const int32_t> sequences);
+
   // Puts a prompt of one sequence through, in blocks; the logits after its last token.
   std::span<const float> prefill(std::span<const int32_t> tokens, int32_t sequence);
 
@@ -34,13 +42,15 @@ class Batch {
   void truncate(int64_t length);
 
   // Bytes that the last step, which took a token of each sequence, read: packed weights, of experts those that its
-  // tokens chose, and the cached keys and values of all sequences.
+  // tokens chose, and the cached keys and values of all sequences. After extend_ahead it is the last of those steps.
   int64_t bytes_per_step() const;
 
   // The step for M tokens, for its phases.
   CompiledStep& step(int64_t M, LogitsFor logits_for = LogitsFor::all_tokens);
 
  private:
+  void check(std::span<const int32_t> tokens, std::span<const int32_t> sequences) const;
+
   Engine& engine_;
   std::unique_ptr<KvCache> cache_;
   StepCache steps_;

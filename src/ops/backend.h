@@ -109,6 +109,11 @@ struct PlannedPhase {
   std::vector<WeightId> matrices;  // that it reads
 };
 
+// Which kernels some numbers of tokens take, and why, as `plan` prints it.
+struct PlannedRoute {
+  std::string what, tokens, kernels, reason;  // "linear", "2 to 32", "linear_block", "…"; `what` is empty if as before
+};
+
 // What a weight will be: a matrix in the file's format, or a vector of N values in each of E experts.
 struct WeightShape {
   FormatId format;
@@ -123,13 +128,13 @@ class CompiledStep {
   // Runs the step. Writes the logits, [rows, vocabulary], and the cache. Allocates nothing and throws nothing.
   virtual void run(const StepInputs& inputs, KvCache& cache, std::span<float> logits) = 0;
 
-  // Optional, for a step of one token: up to max_ahead() runs (0: it has none of this) without the host between them. The
-  // first is that of `inputs`; each other one has the next position, and the token chosen from the logits of the one
-  // before it. draws[i], in [0, 1), is the random number of choice i, which is written to tokens[i]; both have an element
-  // for each run.
+  // Optional, for a step of one token, or of a token of each of M sequences with the logits of all: up to max_ahead() runs (0:
+  // it has none of this) without the host between them. The first is that of `inputs`; in each other one a sequence has its
+  // next position, and the token chosen from its logits of the one before. draws[i * M + m], in [0, 1), is the random number
+  // of choice i of token m, which is written to tokens[i * M + m]; both have M elements for each run.
   //
-  // Returns how many of the tokens, the first ones, are what the host's Sampler takes of the same logits and numbers. That
-  // is fewer than all where rounding could make a difference, and none where the backend knows no such choice: what
+  // Returns of how many runs, the first ones, all tokens are what the host's Sampler takes of the same logits and numbers.
+  // That is fewer than all where rounding could make a difference, and none where the backend knows no such choice: what
   // comes after is no result, and what the cache has of those positions is to be written again.
   virtual int64_t max_ahead() const { return 0; }
   virtual int64_t run_ahead(const StepInputs& /*inputs*/, KvCache&, const TokenChoice&,
@@ -165,6 +170,10 @@ class Backend {
                                                 const KvCacheShape&) const {
     return {};
   }
+
+  // The routes by the number of tokens, of the engine's matrices and of dispatch_gemm_fp4, where they are other ones than the
+  // CPU's. Empty if they are the same.
+  virtual std::vector<PlannedRoute> routes() const { return {}; }
 
   // CompiledStep::scratch_bytes of a step that compile would make.
   virtual int64_t plan_scratch_bytes(const Step& step, std::span<const WeightShape> /*weights*/,

@@ -16,12 +16,14 @@ std::string_view linear_kernel_name(LinearKernel kernel) {
   return "";
 }
 
-GemmRoute choose_gemm_fp4(int64_t M, int64_t N, int64_t) noexcept {
+GemmRoute choose_gemm_fp4(int64_t M, int64_t N, const GemmFp4Device& device) noexcept {
   if (M == 0 || N == 0) return GemmRoute::nothing;
   if (M == 1) return GemmRoute::decode_gemv_fp4_wide;
-  // Per row both are as fast, but a tile computes all its 64 rows.
-  return M % 64 == 0 ? GemmRoute::marlin_gemm_fp4 : GemmRoute::batched_gemv_fp4;
+  const int64_t num_tiles = M / 64 + (M % 64 != 0 ? 1 : 0);
+  return num_tiles <= M / device.rows_worth_a_tile ? GemmRoute::marlin_gemm_fp4 : GemmRoute::batched_gemv_fp4;
 }
+
+GemmRoute choose_gemm_fp4(int64_t M, int64_t N, int64_t) noexcept { return choose_gemm_fp4(M, N, kCpuGemmFp4); }
 
 const char* gemm_route_name(GemmRoute route) {
   switch (route) {

@@ -24,4 +24,17 @@ enum class LinearRoute : uint8_t {
 LinearKernel choose_linear(int64_t M, LinearRoute route = LinearRoute::by_tokens);
 std::string_view linear_kernel_name(LinearKernel kernel);
 
+// What the route of dispatch_gemm_fp4 depends on besides M: how many rows of the device's batched GEMV take as long as one of its
+// tiles of 64 rows, full or not.
+struct GemmFp4Device {
+  int64_t rows_worth_a_tile;
+};
+
+// The batched GEMV decodes B once for as many rows as a tile does, and a row takes as long in either.
+inline constexpr GemmFp4Device kCpuGemmFp4 = {.rows_worth_a_tile = 64};
+
+// The one choice for all devices: a single token takes the GEMV; several take tiles where those are no slower than the batched
+// GEMV, and it where they are.
+GemmRoute choose_gemm_fp4(int64_t M, int64_t N, const GemmFp4Device& device) noexcept;
+
 }  // namespace nibble

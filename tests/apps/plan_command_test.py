@@ -66,7 +66,7 @@ class Plan(Case):
         plan = self.report("plan", MODELS / "llama-modelopt-nvfp4", "--ctx", 100)
         self.assertEqual(
             list(plan), ["architecture", "backend", "backend_description", "tensors", "unused_tensors",
-                         "unused_settings", "file_tensors", "phases", "weights_bytes", "kv_cache_bytes", "kv_cache_type", "ctx",
+                         "unused_settings", "file_tensors", "phases", "routes", "weights_bytes", "kv_cache_bytes", "kv_cache_type", "ctx",
                          "scratch_bytes", "available_bytes", "packed_cache", "bytes_per_token", "kv_bytes_per_position",
                          "roof_gbps", "roof_tok_s"])
         self.assertIsNone(plan["packed_cache"])
@@ -174,6 +174,12 @@ class Plan(Case):
         self.assertEqual(kernels["model.layers.1.mlp.up_proj"], "gate_up_nvfp4")
         text = self.succeed("plan", model, "--backend", "metal").stdout.decode()
         self.assertIn(f"a decode step, {len(names)} dispatches", text)
+        routes = [(route["tokens"], route["kernels"]) for route in plan["routes"]]
+        self.assertEqual(routes[:3], [("1", "linear, gate_up"), ("2 to 32", "linear_block, gate_up_block"),
+                                      ("from 33 on", "linear_tiles")])
+        self.assertEqual(routes[-3:], [("1", "decode_gemv_fp4_wide"), ("2 to 8", "batched_gemv_fp4"),
+                                       ("from 9 on", "marlin_gemm_fp4")])
+        self.assertTrue(all(route["reason"] in text for route in plan["routes"]))
 
     def test_what_is_not_used_is_grouped_by_its_reason(self):
         model = MODELS / "llama-modelopt-nvfp4"

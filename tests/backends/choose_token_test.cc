@@ -56,7 +56,7 @@ Chosen choose(MetalDevice& device, const std::vector<float>& logits, const Token
   std::ranges::copy(logits, row->as<float>());
   const auto N = static_cast<int64_t>(logits.size());
   EXPECT_TRUE(TokenChooser::knows(choice, N));
-  TokenChooser chooser({row.get(), 0}, N, {next.get(), 0}, device, kernels);
+  TokenChooser chooser({{row.get(), 0}, 1, N, N, {next.get(), 0}}, device, kernels);
   chooser.prepare(choice, draws);
   device.begin();
   for (size_t i = 0; i < draws.size(); i++) chooser.encode(i);
@@ -91,6 +91,44 @@ int64_t expect_choices(const std::vector<float>& logits, const TokenChoice& choi
 std::vector<float> scaled(std::vector<float> logits, float by) {
   for (float& logit : logits) logit *= by;
   return logits;
+}
+
+// Rows that are apart in memory get what each would get alone, and a choice counts only if that of every row does.
+TEST(ChooseToken, RowsAreApart) {
+  constexpr int64_t kRows = 3, kN = 2500, kStride = kN + 4;
+  for (const TokenChoice& choice : {TokenChoice{}, {.temperature = 1, .top_k = 20}, {.temperature = 0.7f}}) {
+    for (const auto& device : devices_under_test()) {
+      const std::vector<double> draws = {0.1, 0.2, 0.35, 0.45, 0.55, 0.65};  // [2, rows]
+      const auto logits = device->make_buffer(kRows * kStride * sizeof(float));
+      const auto next = device->make_buffer(kRows * sizeof(int32_t));
+      std::vector<int32_t> wanted(draws.size());
+      int64_t num_sure = 2;
+      for (int64_t m = 0; m < kRows; m++) {
+        std::vector<float> row = scaled(random_activations(kN, static_cast<uint32_t>(m + 1)), 3);
+        if (m == 2) std::ranges::fill(row, kNan);
+        if (m == 2 && choice.top_k == 20) row[7] = 1;  // the others have a row that nobody can choose from
+        std::ranges::copy(row, logits->as<float>() + m * kStride);
+        for (size_t i = 0; i < 2; i++) {
+          const size_t at = i * kRows + static_cast<size_t>(m);
+          const Chosen alone = choose(*device, row, choice, {draws[at]});
+          wanted[at] = alone.tokens[0];
+          if (alone.num_sure == 0) num_sure = std::min(num_sure, static_cast<int64_t>(i));
+        }
+      }
+      MetalKernels kernels(*device);
+      TokenChooser chooser({{logits.get(), 0}, kRows, kStride, kN, {next.get(), 0}}, *device, kernels);
+      chooser.prepare(choice, draws);
+      device->begin();
+      for (size_t i = 0; i < 2; i++) chooser.encode(i);
+      device->finish();
+      std::vector<int32_t> tokens(draws.size());
+      EXPECT_EQ(chooser.read(tokens), num_sure);
+      EXPECT_EQ(num_sure, choice.top_k == 20 ? 2 : 0);
+      EXPECT_EQ(tokens, wanted);
+      EXPECT_EQ(std::vector<int32_t>(next->as<int32_t>(), next->as<int32_t>() + kRows),
+                std::vector<int32_t>(wanted.begin() + kRows, wanted.end()));
+    }
+  }
 }
 
 TEST(ChooseToken, TheBest) {

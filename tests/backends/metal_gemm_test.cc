@@ -175,16 +175,35 @@ TEST(MetalGemmFp4, EveryRouteGivesTheProduct) {
   }
 }
 
+// Numbers of tokens around those where the route changes, on either backend.
+constexpr int64_t kRouteTokens[] = {0, 1, 2, 3, 8, 9, 15, 63, 64, 65, 130};
+
 TEST(MetalGemmFp4, GoesTheWayOfItsChoice) {
-  for (const GemmShape& shape : {GemmShape{65, 136, 64}, {3, 8, 128}, {0, 64, 32}, {5, 0, 32}}) {
-    for (int64_t M : {0, 1, 8, 9}) {
+  for (const GemmShape& shape :
+       {GemmShape{65, 136, 64}, {3, 8, 128}, {17, 40, 32}, {130, 72, 128}, {0, 64, 32}, {5, 0, 32}}) {
+    for (int64_t M : kRouteTokens) {
+      if (kIsSlow && M * shape.N * shape.K > 500000) continue;
       const GemmOperands operands(shape, M, static_cast<uint32_t>(M + 1));
+      const std::vector<GemmElement> wanted = slow_twin(operands);
+      std::vector<float> first;
       for (const auto& device : devices_under_test()) {
         DeviceGemm gemm(*device, operands);
         const std::vector<float> C = gemm.run<float>();
-        expect_near(C, slow_twin(operands), text("chosen", M, shape));
-        EXPECT_EQ(C, gemm.run<float>(choose_gemm_fp4_metal(M, shape.N, shape.K)));
+        if (first.empty()) {
+          first = C;
+          expect_near(C, wanted, text("chosen", M, shape));
+          EXPECT_EQ(C, gemm.run<float>(choose_gemm_fp4(M, shape.N, kMetalGemmFp4)));
+        }
+        EXPECT_EQ(C, first);
       }
+      // The CPU on its own route: its activations have 15 bits.
+      std::vector<float> C(static_cast<size_t>(M * shape.N));
+      GemmFp4 gemm = operands.gemm();
+      gemm.C_float = C.data();
+      ASSERT_EQ(dispatch_gemm_fp4(gemm), GemmStatus::ok);
+      for (size_t i = 0; i < C.size(); i++)
+        ASSERT_NEAR(C[i], wanted[i].value, wanted[i].bound / 32512 + wanted[i].magnitudes * 0x1p-20 + 1e-30)
+            << text("cpu", M, shape) << " element " << i;
     }
   }
 }
@@ -218,13 +237,29 @@ TEST(MetalGemmFp4, WhatDoesNotFitIsAnError) {
             "gemm_fp4: C begins at byte 512 of 512, 512 bytes from there on expected");
 }
 
-TEST(MetalGemmPlan, RoutesByTokens) {
-  EXPECT_EQ(choose_gemm_fp4_metal(0, 4096, 4096), GemmRoute::nothing);
-  EXPECT_EQ(choose_gemm_fp4_metal(4, 0, 4096), GemmRoute::nothing);
-  EXPECT_EQ(choose_gemm_fp4_metal(1, 4096, 4096), GemmRoute::decode_gemv_fp4_wide);
-  EXPECT_EQ(choose_gemm_fp4_metal(2, 4096, 4096), GemmRoute::batched_gemv_fp4);
-  EXPECT_EQ(choose_gemm_fp4_metal(8, 4096, 4096), GemmRoute::batched_gemv_fp4);
-  EXPECT_EQ(choose_gemm_fp4_metal(9, 4096, 4096), GemmRoute::marlin_gemm_fp4);
+// One choice for both backends, with a number for each. They differ where tiles save reads, which they do on a GPU only.
+TEST(MetalGemmPlan, RoutesByTokensAsTheCpu) {
+  std::string routes;
+  for (int64_t M : kRouteTokens) {
+    const GemmRoute metal = choose_gemm_fp4(M, 4096, kMetalGemmFp4), cpu = choose_gemm_fp4(M, 4096, 4096);
+    EXPECT_EQ(cpu, choose_gemm_fp4(M, 4096, kCpuGemmFp4));
+    routes += fmt::format("{} {}{}\n", M, gemm_route_name(metal),
+                          cpu == metal ? "" : fmt::format(", cpu {}", gemm_route_name(cpu)));
+  }
+  EXPECT_EQ(routes,
+            "0 nothing\n"
+            "1 decode_gemv_fp4_wide\n"
+            "2 batched_gemv_fp4\n"
+            "3 batched_gemv_fp4\n"
+            "8 batched_gemv_fp4\n"
+            "9 marlin_gemm_fp4, cpu batched_gemv_fp4\n"
+            "15 marlin_gemm_fp4, cpu batched_gemv_fp4\n"
+            "63 marlin_gemm_fp4, cpu batched_gemv_fp4\n"
+            "64 marlin_gemm_fp4\n"
+            "65 marlin_gemm_fp4, cpu batched_gemv_fp4\n"
+            "130 marlin_gemm_fp4, cpu batched_gemv_fp4\n");
+  for (int64_t M = 9; M < 1000; M++) EXPECT_EQ(choose_gemm_fp4(M, 1, kMetalGemmFp4), GemmRoute::marlin_gemm_fp4) << M;
+  EXPECT_EQ(choose_gemm_fp4(4, 0, kMetalGemmFp4), GemmRoute::nothing);
 }
 
 TEST(MetalGemmPlan, SplitsKWhereColumnsAreFew) {

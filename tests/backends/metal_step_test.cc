@@ -58,8 +58,8 @@ TEST(MetalStep, AnExpertThatSeveralTokensChoseCountsOnce) {
   program.run({{0}, {1, 1}, {2, 2}, {3, 3}});
   EXPECT_EQ(program.step->last_weight_bytes(), 3 * one);
   const auto phases = program.step->phases();
-  EXPECT_EQ(phases[phases.size() - 2].name, "moe_gate_up (gate_up_nvfp4)");
-  EXPECT_EQ(phases.back().name, "moe_down (moe_down_mxfp4)");
+  EXPECT_EQ(phases[phases.size() - 3].name, "moe_gate_up (gate_up_pairs_nvfp4)");
+  EXPECT_EQ(phases[phases.size() - 2].name, "moe_down (moe_down_pairs_mxfp4)");
 }
 
 }  // namespace

@@ -1,11 +1,11 @@
 // Matrices and many tokens on Metal: tiles of 64 by 64 give what the reference gives, and a token's result does not depend
 // on the others.
 #include <array>
-#include <functional>
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include "backends/experts_program.h"
 #include "backends/metal/metal_fuse.h"
 #include "backends/packed_program.h"
 #include "backends/step_comparison.h"
@@ -70,46 +70,6 @@ TEST(MetalTiles, HeadsHaveAMatrixEach) {
   }
 }
 
-// Gate, up and down of `E` experts, of which each token has chosen some, given or by its logits.
-StepProgram experts_program(int64_t M, int64_t E, int64_t top_k, FormatId gate, FormatId up, bool clamped) {
-  const int64_t H = 40, I = 70;
-  StepProgram p(M);
-  Step& s = p.step;
-  const auto matrices = [&](FormatId format, int64_t N, int64_t K, uint32_t seed) {
-    return p.matrix(random_weight(format, E, N, K, 1, seed));
-  };
-  const Slice x = p.random_input("x", H + 3, M).columns(3, H), logits = p.random_input("router_logits", E, M);
-  const Slice experts = s.buffer("experts", top_k), weights = s.buffer("weights", top_k);
-  const Slice hidden = s.buffer("hidden", top_k * I);
-  s.logits = p.random_input("out", H, M);
-  s.route({.logits = logits, .scores = RouterScores::softmax, .experts = experts, .expert_weights = weights});
-  for (int layer = 0; layer < 2; layer++) {  // the second goes by the pairs of the first
-    s.moe_gate_up({.x = x,
-                   .gate = matrices(gate, I, H, 7),
-                   .up = matrices(up, I, H, 8),
-                   .gate_bias = p.vector(E * I),
-                   .up_bias = clamped ? p.vector(E * I) : WeightId{},
-                   .experts = experts,
-                   .activation = clamped ? ExpertActivation::clamped : ExpertActivation::silu,
-                   .alpha = 1.7f,
-                   .limit = 2,
-                   .out = hidden});
-    s.moe_down({.x = hidden,
-                .down = matrices(FormatId::bf16, H, I, 9),
-                .bias = clamped ? p.vector(E * H) : WeightId{},
-                .experts = experts,
-                .expert_weights = weights,
-                .out = s.logits});
-    if (layer == 0)
-      s.route({.logits = logits,
-               .scores = RouterScores::sigmoid,
-               .normalise = false,
-               .experts = experts,
-               .expert_weights = weights});
-  }
-  return p;
-}
-
 TEST(MetalTiles, Experts) {
   for (const auto& [M, E, top_k] : {std::array<int64_t, 3>{40, 2, 1}, {90, 5, 2}, {130, 1, 1}}) {
     for (const bool clamped : {false, true}) {
@@ -144,18 +104,6 @@ TEST(MetalTiles, ExpertsOfEveryTokenAreThoseItChose) {
   expect_reference(p, p.one_run(), 2e-5f);
 }
 
-// The rows of the first tokens of a step of `few` and of one of `more`, whose other tokens are others.
-void expect_no_neighbours(const std::function<StepProgram(int64_t M)>& program, int32_t few = 40, int32_t more = 70) {
-  const auto values = [&](int64_t M) {
-    Runs runs(1);
-    for (int32_t m = 0; m < M; m++) runs[0].push_back({m < few ? m : 0, m, 0});
-    return backend_values(program(M), runs);
-  };
-  const std::vector<float> alone = values(few), with_others = values(more);
-  EXPECT_EQ(std::vector<float>(with_others.begin(), with_others.begin() + static_cast<std::ptrdiff_t>(alone.size())),
-            alone);
-}
-
 TEST(MetalTiles, ATokenDoesNotDependOnItsNeighbours) {
   expect_no_neighbours([](int64_t M) { return block_program(M, 40, 70); });
   expect_no_neighbours([](int64_t M) { return block_program(M, 40, 70); }, 1, 6);  // rows, of one token and of four
@@ -172,8 +120,11 @@ TEST(MetalTiles, AreForManyTokens) {
   EXPECT_EQ(last_phases(block_program(32, 40, 40), 1), (Names{"2 linears + swiglu (gate_up_block_bf16)"}));
   EXPECT_EQ(last_phases(block_program(33, 40, 40), 2), (Names{"2 linears (linear_tiles_bf16)", "swiglu (swiglu)"}));
   const auto experts = [](int64_t M) { return experts_program(M, 4, 2, FormatId::bf16, FormatId::f32, false); };
-  EXPECT_EQ(last_phases(experts(31), 3),
+  EXPECT_EQ(last_phases(experts(1), 3),
             (Names{"moe_gate (gate_up_bf16)", "moe_up (gate_up_f32)", "moe_down (moe_down_bf16)"}));
+  EXPECT_EQ(last_phases(experts(31), 5),
+            (Names{"moe_gate (sort_pairs)", "moe_gate (gate_up_pairs_bf16)", "moe_up (gate_up_pairs_f32)",
+                   "moe_down (moe_down_pairs_bf16)", "moe_down (sum_experts)"}));
   EXPECT_EQ(last_phases(experts(32), 5),  // sorted once for both
             (Names{"moe_gate (sort_pairs)", "moe_gate (gate_up_tiles_bf16)", "moe_up (gate_up_tiles_f32)",
                    "moe_down (moe_down_tiles_bf16)", "moe_down (sum_experts)"}));

@@ -120,7 +120,7 @@ class AppleDevice final : public MetalDevice {
       if (!kernel->pipeline) break;
       return kernel;
     }
-    throw_run_error("Metal: kernel {}: {}", name, text_of(error));
+    throw_run_error("{}: kernel {}: {}", description(), name, text_of(error));
   }
 
   // The encoder is concurrent: what must wait is said by barriers.

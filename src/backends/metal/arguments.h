@@ -30,8 +30,10 @@ enum : uint32_t {
   kTileThreads = 128,
   kSortThreads = 256,  // of the threadgroup that sorts pairs of a token and an expert
   kMostExperts = 1024,
+  kQueryTile = 32,       // heads of tokens that a threadgroup attends for, where there are many tokens
   kAttendPart = 256,     // positions that attention takes in one go
-  kMostAhead = 8,        // tokens that one command buffer decodes
+  kMostAhead = 8,        // steps of a command buffer
+  kMostAheadRows = 32,   // sequences that are decoded together so
   kSlice = 1024,         // logits of which a threadgroup takes the best
   kCandidates = 128,     // tokens among which one is drawn
   kChooseThreads = 256,  // of a threadgroup that looks for the best
@@ -148,22 +150,22 @@ static_assert(sizeof(RouteArguments) == 40, "the same for host and shader");
 
 struct GateUpArguments {
   PackedMatrixArguments gate, up;
-  uint32_t M, K, x_stride, out_stride, experts_stride, top_k, has_gate_bias, has_up_bias;
+  uint32_t M, K, x_stride, out_stride, top_k, has_gate_bias, has_up_bias;
   float alpha, limit, norm_eps;
-  uint32_t padding;
 };
-static_assert(sizeof(GateUpArguments) == 112, "the same for host and shader");
+static_assert(sizeof(GateUpArguments) == 104, "the same for host and shader");
 
 struct MoeDownArguments {
   PackedMatrixArguments w;
-  uint32_t K, x_stride, out_stride, experts_stride, weights_stride, top_k;
+  uint32_t K, x_stride, top_k, padding;
 };
-static_assert(sizeof(MoeDownArguments) == 56, "the same for host and shader");
+static_assert(sizeof(MoeDownArguments) == 48, "the same for host and shader");
 
 struct SortPairsArguments {
-  uint32_t M, top_k, num_experts, experts_stride, most_tiles;
+  uint32_t M, top_k, num_experts, experts_stride;
+  uint32_t piece, most_pieces;  // pairs of a piece; pieces that there may be
 };
-static_assert(sizeof(SortPairsArguments) == 20, "the same for host and shader");
+static_assert(sizeof(SortPairsArguments) == 24, "the same for host and shader");
 
 struct SumExpertsArguments {
   uint32_t N, top_k, weights_stride, out_stride;
@@ -171,15 +173,15 @@ struct SumExpertsArguments {
 static_assert(sizeof(SumExpertsArguments) == 16, "the same for host and shader");
 
 struct ChooseArguments {  // of the next token
-  uint32_t N, num_slices, top_k;
+  uint32_t N, logits_stride, num_slices, top_k;
   float temperature, top_p, min_p;
 };
-static_assert(sizeof(ChooseArguments) == 24, "the same for host and shader");
+static_assert(sizeof(ChooseArguments) == 28, "the same for host and shader");
 
 struct MergeArguments {
-  uint32_t num_lists;  // of kCandidates each
+  uint32_t num_lists, row_lists;  // of kCandidates each: of a row, and the place that a row has
 };
-static_assert(sizeof(MergeArguments) == 4, "the same for host and shader");
+static_assert(sizeof(MergeArguments) == 8, "the same for host and shader");
 
 struct CopyRowsArguments {
   uint32_t width, x_stride, out_stride, first_row;

@@ -1,5 +1,5 @@
-// Takes the next token from a row of logits, as engine/sampler.h says: the best one, or one drawn from the best
-// kCandidates. So the host need not know a token for the next step to begin with it.
+// Takes the next token from each row of logits, as engine/sampler.h says: the best one, or one drawn from the best
+// kCandidates. So the host need not know a token for the next step to begin with it. A grid's last dimension is the row.
 //
 // Exact   The best token, and which tokens are candidates in which order, are exact: logits are compared, and of equals
 //         the lower token comes first; a NaN is never taken. Probabilities are float32 where the host's are double; where
@@ -43,42 +43,44 @@ static inline uint2 best_of_threads(uint2 mine, threadgroup uint* keys, threadgr
 
 kernel void best_of_slices(
     constant ChooseArguments& a,
-    device const float* logits,  // [N]
-    device uint2* best,          // [num_slices]: key and token
-    uint slice [[threadgroup_position_in_grid]],
+    device const float* logits,  // [rows, N]
+    device uint2* best,          // [rows, num_slices]: key and token
+    uint2 threadgroup_id [[threadgroup_position_in_grid]],
     uint thread_id [[thread_index_in_threadgroup]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]]) {
   threadgroup uint keys[kSimdgroups];
   threadgroup uint tokens[kSimdgroups];
   uint2 mine = uint2(0u, ~0u);
-  const uint end = min((slice + 1) * kSlice, a.N);
+  const uint slice = threadgroup_id.x, row = threadgroup_id.y, end = min((slice + 1) * kSlice, a.N);
   for (uint i = slice * kSlice + thread_id; i < end; i += kChooseThreads) {
-    const uint key = key_of(logits[i]);
+    const uint key = key_of(logits[row * a.logits_stride + i]);
     if (key > mine.x) mine = uint2(key, i);
   }
   const uint2 all = best_of_threads(mine, keys, tokens, simdgroup, lane);
-  if (thread_id == 0) best[slice] = all;
+  if (thread_id == 0) best[row * a.num_slices + slice] = all;
 }
 
 kernel void take_best(
     constant ChooseArguments& a,
-    device const uint2* best,  // [num_slices]
-    device int* token,         // of the next step
-    device int* chosen,
+    device const uint2* best,         // [rows, num_slices]
+    device int* tokens_of_next_step,  // [rows]
+    device int* chosen,               // [rows]
+    uint row [[threadgroup_position_in_grid]],
     uint thread_id [[thread_index_in_threadgroup]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]]) {
   threadgroup uint keys[kSimdgroups];
   threadgroup uint tokens[kSimdgroups];
   uint2 mine = uint2(0u, ~0u);
+  best += row * a.num_slices;
   for (uint i = thread_id; i < a.num_slices; i += kChooseThreads)
     if (is_better(best[i].x, best[i].y, mine.x, mine.y)) mine = best[i];
   const uint2 all = best_of_threads(mine, keys, tokens, simdgroup, lane);
   if (thread_id != 0) return;
   const int taken = all.x == 0 ? 0 : int(all.y);
-  token[0] = taken;
-  chosen[0] = all.x == 0 ? ~taken : taken;  // all are NaN
+  tokens_of_next_step[row] = taken;
+  chosen[row] = all.x == 0 ? ~taken : taken;  // all are NaN
 }
 
 // ---- one of the best ----
@@ -114,19 +116,20 @@ static inline float sum_of_threads(float mine, threadgroup float* sums, uint num
 
 kernel void slice_candidates(
     constant ChooseArguments& a,
-    device const float* logits,  // [N]
-    device uint2* candidates,    // [num_slices, kCandidates]: key and token, the best first
-    device float2* masses,       // [num_slices]: the best logit, the sum of exp((logit - best) / temperature)
-    uint slice [[threadgroup_position_in_grid]],
+    device const float* logits,  // [rows, N]
+    device uint2* candidates,    // [rows, num_slices, kCandidates]: key and token, the best first
+    device float2* masses,       // [rows, num_slices]: the best logit, the sum of exp((logit - best) / temperature)
+    uint2 threadgroup_id [[threadgroup_position_in_grid]],
     uint thread_id [[thread_index_in_threadgroup]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]]) {
   threadgroup uint keys[kSlice];
   threadgroup uint tokens[kSlice];
   threadgroup float sums[kSimdgroups];
+  const uint slice = threadgroup_id.x, row = threadgroup_id.y;
   for (uint i = thread_id; i < kSlice; i += kChooseThreads) {
     const uint token = slice * kSlice + i;
-    keys[i] = token < a.N ? key_of(logits[token]) : 0u;
+    keys[i] = token < a.N ? key_of(logits[row * a.logits_stride + token]) : 0u;
     tokens[i] = token;
   }
   sort_best_first(keys, tokens, thread_id);
@@ -136,45 +139,50 @@ kernel void slice_candidates(
     for (uint i = thread_id; i < kSlice; i += kChooseThreads)
       if (keys[i] != 0) mass += exp((from_ordered(keys[i]) - best) / a.temperature);
   mass = sum_of_threads(mass, sums, kSimdgroups, simdgroup, lane);
+  const uint list = row * a.num_slices + slice;
   for (uint i = thread_id; i < kCandidates; i += kChooseThreads)
-    candidates[slice * kCandidates + i] = uint2(keys[i], tokens[i]);
-  if (thread_id == 0) masses[slice] = float2(best, mass);
+    candidates[list * kCandidates + i] = uint2(keys[i], tokens[i]);
+  if (thread_id == 0) masses[list] = float2(best, mass);
 }
 
 // A threadgroup takes the best of as many lists as it can sort.
 kernel void merge_candidates(
     constant MergeArguments& a,
-    device const uint2* lists,  // [num_lists, kCandidates]
-    device uint2* out,          // [num_lists / 8, kCandidates]
-    uint threadgroup_id [[threadgroup_position_in_grid]],
+    device const uint2* lists,  // [rows, row_lists, kCandidates], of which num_lists are in use
+    device uint2* out,          // the same, of which an eighth will be
+    uint2 threadgroup_id [[threadgroup_position_in_grid]],
     uint thread_id [[thread_index_in_threadgroup]]) {
   threadgroup uint keys[kSlice];
   threadgroup uint tokens[kSlice];
+  const uint first = threadgroup_id.y * a.row_lists * kCandidates;  // of the row
   for (uint i = thread_id; i < kSlice; i += kChooseThreads) {
-    const uint at = threadgroup_id * kSlice + i;
-    const uint2 pair = at < a.num_lists * kCandidates ? lists[at] : uint2(0u, ~0u);
+    const uint at = threadgroup_id.x * kSlice + i;
+    const uint2 pair = at < a.num_lists * kCandidates ? lists[first + at] : uint2(0u, ~0u);
     keys[i] = pair.x;
     tokens[i] = pair.y;
   }
   sort_best_first(keys, tokens, thread_id);
   for (uint i = thread_id; i < kCandidates; i += kChooseThreads)
-    out[threadgroup_id * kCandidates + i] = uint2(keys[i], tokens[i]);
+    out[first + threadgroup_id.x * kCandidates + i] = uint2(keys[i], tokens[i]);
 }
 
 // kCandidates threads.
 kernel void draw_token(
     constant ChooseArguments& a,
-    device const uint2* candidates,  // [kCandidates]
-    device const float2* masses,     // [num_slices]
-    device const float* draw,        // in [0, 1)
-    device int* token,               // of the next step
-    device int* chosen,
+    device const uint2* candidates,   // [rows, num_slices, kCandidates]: a row's first list
+    device const float2* masses,      // [rows, num_slices]
+    device const float* draws,        // [rows], in [0, 1)
+    device int* tokens_of_next_step,  // [rows]
+    device int* chosen,               // [rows]
+    uint row [[threadgroup_position_in_grid]],
     uint thread_id [[thread_index_in_threadgroup]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]]) {
   threadgroup float weights[kCandidates];
   threadgroup uint is_there[kCandidates];
   threadgroup float sums[kCandidates / kLanes];
+  candidates += row * a.num_slices * kCandidates;
+  masses += row * a.num_slices;
   const float best = from_ordered(candidates[0].x);
   const bool is_sane = candidates[0].x != 0 && isfinite(best);
   const uint key = candidates[thread_id].x;
@@ -214,7 +222,7 @@ kernel void draw_token(
     kept = total;
   }
 
-  const float at = draw[0] * kept;
+  const float at = draws[row] * kept;
   float above = 0.0f;  // the sum up to the one that is taken, without it
   uint taken = 0;
   for (; taken < num_kept; taken++) {
@@ -230,6 +238,6 @@ kernel void draw_token(
     if (!is_last && above + weights[taken] - at < kDoubt * total) is_sure = false;
   }
   const int next = is_sane ? int(candidates[taken].y) : 0;
-  token[0] = next;
-  chosen[0] = is_sure ? next : ~next;
+  tokens_of_next_step[row] = next;
+  chosen[row] = is_sure ? next : ~next;
 }

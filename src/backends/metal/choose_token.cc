@@ -17,42 +17,49 @@ constexpr uint32_t kListsOfMerge = kSlice / kCandidates;
 
 }  // namespace
 
-TokenChooser::TokenChooser(MetalBinding logits, int64_t vocab_size, MetalBinding next_token, MetalDevice& device,
-                           MetalKernels& kernels)
-    : device_(device) {
+TokenChooser::TokenChooser(const Rows& rows, MetalDevice& device, MetalKernels& kernels)
+    : device_(device), num_rows_(static_cast<size_t>(rows.num_rows)) {
   const auto kernel = [&](const char* name) { return &kernels.get(name, {}); };
-  const auto N = static_cast<uint32_t>(vocab_size), num_slices = divide_up(N, kSlice);
-  arguments_ = {.N = N, .num_slices = num_slices};
+  const auto N = static_cast<uint32_t>(rows.vocab_size), num_slices = divide_up(N, kSlice);
+  arguments_ = {.N = N, .logits_stride = static_cast<uint32_t>(rows.stride), .num_slices = num_slices};
   constexpr size_t kPair = 2 * sizeof(uint32_t);
-  best_ = device.make_buffer(num_slices * kPair);
-  lists_ = device.make_buffer(num_slices * kCandidates * kPair);
-  other_lists_ = device.make_buffer(divide_up(num_slices, kListsOfMerge) * kCandidates * kPair);
-  masses_ = device.make_buffer(num_slices * kPair);
-  draws_ = device.make_buffer(kMostAhead * sizeof(float));
-  chosen_ = device.make_buffer(kMostAhead * sizeof(int32_t));
+  best_ = device.make_buffer(num_rows_ * num_slices * kPair);
+  lists_ = device.make_buffer(num_rows_ * num_slices * kCandidates * kPair);
+  other_lists_ = device.make_buffer(num_slices > 1 ? lists_->size() : 0);
+  masses_ = device.make_buffer(num_rows_ * num_slices * kPair);
+  draws_ = device.make_buffer(num_rows_ * kMostAhead * sizeof(float));
+  chosen_ = device.make_buffer(num_rows_ * kMostAhead * sizeof(int32_t));
 
   const std::span<const uint8_t> arguments = bytes_of(arguments_);
-  greedy_ = {{kernel("best_of_slices"), arguments, {logits, {best_.get(), 0}}, num_slices, kChooseThreads}};
+  const auto num_rows = static_cast<uint32_t>(num_rows_);
+  greedy_ = {
+      {kernel("best_of_slices"), arguments, {rows.logits, {best_.get(), 0}}, {num_slices, num_rows}, kChooseThreads}};
   sampled_ = {{kernel("slice_candidates"),
                arguments,
-               {logits, {lists_.get(), 0}, {masses_.get(), 0}},
-               num_slices,
+               {rows.logits, {lists_.get(), 0}, {masses_.get(), 0}},
+               {num_slices, num_rows},
                kChooseThreads}};
-  for (uint32_t lists = num_slices; lists > 1; lists = divide_up(lists, kListsOfMerge)) merges_.push_back({lists});
+  for (uint32_t lists = num_slices; lists > 1; lists = divide_up(lists, kListsOfMerge))
+    merges_.push_back({lists, num_slices});
   const MetalBuffer *from = lists_.get(), *to = other_lists_.get();
   for (const MergeArguments& merge : merges_) {
     sampled_.push_back({kernel("merge_candidates"),
                         bytes_of(merge),
                         {{from, 0}, {to, 0}},
-                        divide_up(merge.num_lists, kListsOfMerge),
+                        {divide_up(merge.num_lists, kListsOfMerge), num_rows},
                         kChooseThreads});
     std::swap(from, to);
   }
   for (size_t i = 0; i < kMostAhead; i++) {
-    const MetalBinding chosen{chosen_.get(), i * sizeof(int32_t)}, draw{draws_.get(), i * sizeof(float)};
-    last_greedy_.push_back({kernel("take_best"), arguments, {{best_.get(), 0}, next_token, chosen}, 1, kChooseThreads});
-    last_sampled_.push_back(
-        {kernel("draw_token"), arguments, {{from, 0}, {masses_.get(), 0}, draw, next_token, chosen}, 1, kCandidates});
+    const MetalBinding chosen{chosen_.get(), i * num_rows_ * sizeof(int32_t)};
+    const MetalBinding draws{draws_.get(), i * num_rows_ * sizeof(float)};
+    last_greedy_.push_back(
+        {kernel("take_best"), arguments, {{best_.get(), 0}, rows.next_tokens, chosen}, {num_rows}, kChooseThreads});
+    last_sampled_.push_back({kernel("draw_token"),
+                             arguments,
+                             {{from, 0}, {masses_.get(), 0}, draws, rows.next_tokens, chosen},
+                             {num_rows},
+                             kCandidates});
   }
 }
 
@@ -79,19 +86,19 @@ void TokenChooser::run(const Dispatch& d) {
   device_.dispatch({.kernel = d.kernel,
                     .arguments = d.arguments,
                     .buffers = d.buffers,
-                    .threadgroups = {d.threadgroups},
+                    .threadgroups = d.threadgroups,
                     .threads = d.threads});
 }
 
 int64_t TokenChooser::read(std::span<int32_t> tokens) const {
   const auto* chosen = chosen_->as<int32_t>();
-  int64_t num_sure = 0;
+  size_t num_sure = 0;
   for (size_t i = 0; i < tokens.size(); i++) {
     const bool is_sure = chosen[i] >= 0;  // else the complement of a token
     tokens[i] = is_sure ? chosen[i] : ~chosen[i];
-    if (is_sure && num_sure == static_cast<int64_t>(i)) num_sure++;
+    if (is_sure && num_sure == i) num_sure++;
   }
-  return num_sure;
+  return static_cast<int64_t>(num_sure / num_rows_);
 }
 
 int64_t TokenChooser::bytes() const {

@@ -1,7 +1,7 @@
-// Gate and up of the chosen experts with what stands between them and down; then down, weighted and summed. Without
-// experts: gate, up and SwiGLU of a dense block.
+// Gate and up of a token's experts with what stands between them and down; then down, weighted and summed. Without experts:
+// gate, up and SwiGLU of a dense block, for any number of tokens. expert_pairs.metal is for the experts of several.
 //
-// Cost    reads the chosen experts' rows once for each token, those of a dense block once for kTokenBlock tokens.
+// Cost    reads each chosen expert's rows once, those of a dense block once for kTokenBlock tokens.
 // Work    a simdgroup has kRows rows of gate and the same of up, or kRows of down in every chosen expert, summed in the
 //         order of the token's choice.
 #include <metal_stdlib>
@@ -13,8 +13,6 @@ using namespace metal;
 using namespace nibble;
 
 constant bool has_norm [[function_constant(kHasNorm)]];
-constant bool only_gate [[function_constant(kOnlyGate)]];
-constant bool only_up [[function_constant(kOnlyUp)]];
 constant bool has_experts [[function_constant(kHasExperts)]];
 constant bool has_down_bias [[function_constant(kHasBias)]];
 
@@ -27,15 +25,15 @@ kernel void gate_up(
     device const uchar* up_bytes,
     device const float* gate_bias, // [E, N]
     device const float* up_bias,
-    device const float* experts,   // [M, top_k]
-    device uint* used,             // [M, top_k]: which experts were read, for the host's count
-    device float* out,             // [M, top_k, N]
+    device const float* experts,   // [top_k], of the only token
+    device uint* used,             // [top_k]: which experts were read, for the host's count
+    device float* out,             // [M, top_k, N]: of experts M is 1
     uint3 threadgroup_id [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]]) {
   const uint choice = threadgroup_id.y, m = threadgroup_id.z * T;
-  const uint e = has_experts ? uint(experts[m * a.experts_stride + choice]) : 0;
-  if (has_experts && threadgroup_id.x == 0 && simdgroup == 0 && lane == 0) used[m * a.top_k + choice] = e;
+  const uint e = has_experts ? uint(experts[choice]) : 0;
+  if (has_experts && threadgroup_id.x == 0 && simdgroup == 0 && lane == 0) used[choice] = e;
   const Matrix gate = matrix_of(gate_bytes, a.gate, e), up = matrix_of(up_bytes, a.up, e);
   const uint N = gate.N, n = (threadgroup_id.x * kRowSimdgroups + simdgroup) * kRows;
 
@@ -64,53 +62,43 @@ kernel void gate_up(
     const float4 gates = simd_sum(gate_sums[t]), ups = simd_sum(up_sums[t]);
     const float factor = has_norm ? 1.0f / sqrt(simd_sum(squares[t]) / float(a.K) + a.norm_eps) : 1.0f;
     if (lane >= kRows || n + lane >= N) continue;
-    device float& to = out[(m + t) * a.out_stride + choice * N + n + lane];
-    float g = only_up ? to : gates[lane] * gate.factors[n + lane] * factor;
-    if (!only_up && a.has_gate_bias) g += gate_bias[e * N + n + lane];
-    if (only_gate) {
-      to = g;
-      continue;
-    }
-    float u = ups[lane] * up.factors[n + lane] * factor;
-    if (a.has_up_bias) u += up_bias[e * N + n + lane];
-    to = activate(g, u, a);
+    store_gate_up(out[(m + t) * a.out_stride + choice * N + n + lane], gates[lane] * gate.factors[n + lane] * factor,
+                  ups[lane] * up.factors[n + lane] * factor, gate_bias, up_bias, e * N + n + lane, a);
   }
 }
 
 template <typename Format>
 kernel void moe_down(
     constant MoeDownArguments& a,
-    device const float* x,               // [M, top_k, K]
+    device const float* x,               // [top_k, K]
     device const uchar* w_bytes,
     device const float* bias,            // [E, N]
-    device const float* experts,         // [M, top_k]
-    device const float* expert_weights,  // [M, top_k]
-    device uint* used,                   // [M, top_k]
-    device float* out,                   // [M, N]
-    uint2 threadgroup_id [[threadgroup_position_in_grid]],
+    device const float* experts,         // [top_k]
+    device const float* expert_weights,  // [top_k]
+    device uint* used,                   // [top_k]
+    device float* out,                   // [N]
+    uint threadgroup_id [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]]) {
-  const uint m = threadgroup_id.y, N = a.w.N;
-  const uint n = (threadgroup_id.x * kRowSimdgroups + simdgroup) * kRows;
+  const uint N = a.w.N, n = (threadgroup_id * kRowSimdgroups + simdgroup) * kRows;
   float sum = 0.0f;  // of row n + lane
   for (uint choice = 0; choice < a.top_k; choice++) {
-    const uint e = uint(experts[m * a.experts_stride + choice]);
-    if (threadgroup_id.x == 0 && simdgroup == 0 && lane == 0) used[m * a.top_k + choice] = e;
+    const uint e = uint(experts[choice]);
+    if (threadgroup_id == 0 && simdgroup == 0 && lane == 0) used[choice] = e;
     const Matrix w = matrix_of(w_bytes, a.w, e);
     float4 sums = float4(0.0f);
     for (uint chunk = lane; chunk < a.w.num_chunks; chunk += kLanes) {
-      const Activations row =
-          load_activations(x + m * a.x_stride + choice * a.K, chunk * kChunk, a.K, x_is_aligned);
+      const Activations row = load_activations(x + choice * a.K, chunk * kChunk, a.K, x_is_aligned);
       add_chunk<Format, 1>(w, n, chunk, &row, &sums);
     }
     sums = simd_sum(sums);
     if (lane < kRows && n + lane < N) {
       float y = sums[lane] * w.factors[n + lane];
       if (has_down_bias) y += bias[e * N + n + lane];
-      sum = fma(expert_weights[m * a.weights_stride + choice], y, sum);
+      sum = fma(expert_weights[choice], y, sum);
     }
   }
-  if (lane < kRows && n + lane < N) out[m * a.out_stride + n + lane] += sum;
+  if (lane < kRows && n + lane < N) out[n + lane] += sum;
 }
 
 #define instantiate_gate_up(name, Format) \

@@ -33,7 +33,7 @@ void check_buffer(const char* name, const MetalBinding& binding, int64_t count, 
 }  // namespace
 
 void gemm_fp4(MetalDevice& device, MetalKernels& kernels, const MetalGemmFp4& g) {
-  gemm_fp4_on_route(device, kernels, g, choose_gemm_fp4_metal(g.M, g.N, g.K));
+  gemm_fp4_on_route(device, kernels, g, choose_gemm_fp4(g.M, g.N, kMetalGemmFp4));
 }
 
 void gemm_fp4_on_route(MetalDevice& device, MetalKernels& kernels, const MetalGemmFp4& g, GemmRoute route) {

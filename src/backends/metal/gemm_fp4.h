@@ -24,7 +24,7 @@ struct MetalGemmFp4 {
 };
 
 // C[m, n] = sum over k of A[m, k] * e2m1(B[k, n]) * scales[k / group_size, n], sums in float32; a command buffer of its
-// own, on the route of choose_gemm_fp4_metal or on the given one (`nothing` is none). Writes all of C and nothing else;
+// own, on the route of choose_gemm_fp4 or on the given one (`nothing` is none). Writes all of C and nothing else;
 // results are the same each time. Throws InputError, before anything runs, for a size or a buffer that does not fit,
 // with its name and both values.
 void gemm_fp4(MetalDevice& device, MetalKernels& kernels, const MetalGemmFp4& gemm);

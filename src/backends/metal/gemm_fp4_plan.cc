@@ -12,6 +12,7 @@ constexpr int64_t kGemvColumns = 512, kGemvThreads = 128;  // of a threadgroup o
 constexpr int64_t kTile = 64, kTileThreads = 128;
 constexpr int64_t kSumThreads = 256;
 constexpr int64_t kBatchedRows = 8;
+static_assert(kMetalGemmFp4.rows_worth_a_tile == kBatchedRows + 1);
 
 // Enough to keep the largest of Apple's GPUs (80 cores) busy with some threadgroups each.
 constexpr int64_t kWantedThreadgroups = 256;
@@ -54,12 +55,6 @@ const char* metal_gemm_kernel_name(MetalGemmKernel kernel) {
     case MetalGemmKernel::marlin_gemm_fp4_float: return "marlin_gemm_fp4_float";
   }
   return "";
-}
-
-GemmRoute choose_gemm_fp4_metal(int64_t M, int64_t N, int64_t) noexcept {
-  if (M == 0 || N == 0) return GemmRoute::nothing;
-  if (M == 1) return GemmRoute::decode_gemv_fp4_wide;
-  return M <= kBatchedRows ? GemmRoute::batched_gemv_fp4 : GemmRoute::marlin_gemm_fp4;
 }
 
 int64_t choose_split_k(int64_t N, int64_t K, int64_t group_size) noexcept {

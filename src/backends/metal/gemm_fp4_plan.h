@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "backends/metal/gemm_fp4_arguments.h"
-#include "nibble/dispatch_gemm_fp4.h"
+#include "ops/choose_gemm.h"
 
 namespace nibble {
 
@@ -42,9 +42,9 @@ struct MetalGemmPlan {
   MetalGemmDispatch dispatches[2] = {};
 };
 
-// The route: one token takes the GEMV, up to 8 the batched one, more the tiles. By reason, not by measurement: up to 8 tokens B
-// is read once either way, and tiles would compute 56 rows of 64 for nothing.
-GemmRoute choose_gemm_fp4_metal(int64_t M, int64_t N, int64_t K) noexcept;
+// For choose_gemm_fp4. The batched GEMV reads B anew for each 8 tokens, as many as a thread has registers for, a tile once for
+// 64: so a tile pays from 9 tokens on. By reason, not by measurement.
+inline constexpr GemmFp4Device kMetalGemmFp4 = {.rows_worth_a_tile = 9};
 
 // How many k one threadgroup of a GEMV takes: all of them where the columns alone give enough threadgroups to fill a GPU, else
 // a part, a multiple of group_size and at least 128. A multiple of group_size in any case.

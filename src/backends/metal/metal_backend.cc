@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <chrono>
 
+#include <fmt/format.h>
+
+#include "backends/metal/gemm_fp4_plan.h"
 #include "backends/metal/metal_fuse.h"
 #include "backends/metal/metal_kernels.h"
 #include "backends/metal/metal_kv_cache.h"
@@ -17,6 +20,8 @@
 namespace nibble {
 
 namespace {
+
+using namespace metal_fusion;
 
 #ifdef __APPLE__
 constexpr uint32_t kRoofThreadgroups = 4096;  // that read 512 MB
@@ -49,6 +54,29 @@ double measure_read(MetalDevice& device, MetalKernels& kernels) {
   return best;
 }
 
+std::vector<PlannedRoute> metal_routes() {
+  const auto up_to = [](int64_t M) { return fmt::format("2 to {}", M); };
+  const auto from = [](int64_t M) { return fmt::format("from {} on", M); };
+  const auto gemm = [](int64_t M) { return gemm_route_name(choose_gemm_fp4(M, 1, kMetalGemmFp4)); };
+  constexpr int64_t kMostBatched = kMetalGemmFp4.rows_worth_a_tile - 1;
+  return {
+      {"linear, gate_up", "1", "linear, gate_up", "reads a matrix once"},
+      {"", up_to(kMostBlockTokens), "linear_block, gate_up_block", "once for 4 tokens, for which there are registers"},
+      {"", from(kMostBlockTokens + 1), "linear_tiles", "once for 64, on simdgroup matrices"},
+      {"experts", "1", "gate_up, moe_down", "reads each chosen expert once"},
+      {"", "more", "gate_up_pairs, moe_down_pairs", "once for 4 of its tokens"},
+      {"", fmt::format("from {} choices an expert on", kExpertTilePairs), "gate_up_tiles, moe_down_tiles",
+       "once for 64 of its tokens, on simdgroup matrices"},
+      {"attention", fmt::format("up to {}", kMostBlockTokens), "attention, attention_block",
+       "reads a key once for 4 heads that share it; for 2 of latents, for 1 of more than 640 values"},
+      {"", from(kMostBlockTokens + 1), "attention_tiles",
+       "once for 32, on simdgroup matrices; heads of up to 256 values, no latents"},
+      {"dispatch_gemm_fp4", "1", gemm(1), "as on the CPU"},
+      {"", up_to(kMostBatched), gemm(kMostBatched), "as on the CPU"},
+      {"", from(kMostBatched + 1), gemm(kMostBatched + 1),
+       "B is read once for 8 tokens, or for a tile's 64; the CPU, whose tiles save nothing, takes full ones only"}};
+}
+
 class MetalBackend final : public Backend {
  public:
   MetalBackend(std::unique_ptr<MetalDevice> device, int num_threads)
@@ -72,6 +100,7 @@ class MetalBackend final : public Backend {
                              const KvCacheShape& cache_shape) const override {
     return plan_metal_step(step, weights, cache_shape).scratch_bytes;
   }
+  std::vector<PlannedRoute> routes() const override { return metal_routes(); }
   std::unique_ptr<PackedWeight> pack(const CanonicalWeight& weight) override {
     return std::make_unique<MetalMatrix>(weight, *device_, pool_);
   }

@@ -43,13 +43,17 @@ struct ExpertGateUp {
   int part = 0;  // 0: both at once
 };
 
-// Whether so many tokens go through a matrix in tiles of 64 (tiles.h) rather than four by four (rows.h). By reason, not by
-// measurement: a tile computes 64 tokens whatever their number is, and from here on more than half of it is for something.
-inline bool takes_tiles(int64_t M) { return M > 32; }
+// The most tokens that go through a matrix four by four (rows.h) rather than in tiles of 64 (tiles.h). By reason, not by
+// measurement: a tile computes 64 tokens whatever their number is, and beyond this more than half of it is for something.
+inline constexpr int64_t kMostBlockTokens = 32;
+inline bool takes_tiles(int64_t M) { return M > kMostBlockTokens; }
 
-// The same for experts, whose rows each pair of a token and an expert reads anew without tiles: from a quarter on, if all
-// are chosen equally often. A block of 512 tokens does so with 8 of 256 experts and with 4 of 128.
-inline bool takes_expert_tiles(int64_t num_pairs, int64_t num_experts) { return num_pairs >= 16 * num_experts; }
+// The same for the pairs of a token and an expert, for each expert there is: from a quarter of a tile on, if all are chosen
+// equally often. A block of 512 tokens takes tiles with 8 of 256 experts and with 4 of 128.
+inline constexpr int64_t kExpertTilePairs = 16;
+inline bool takes_expert_tiles(int64_t num_pairs, int64_t num_experts) {
+  return num_pairs >= kExpertTilePairs * num_experts;
+}
 
 using Dispatch =
     std::variant<Linears, DenseGateUp, Heads, ExpertGateUp, EmbedOp, RmsNormOp, RopeOp, KvAppendOp, AttentionOp,

@@ -51,13 +51,19 @@ class MetalStep final : public CompiledStep {
                     std::span<int32_t> tokens) override {
     if (max_ahead() == 0 || !TokenChooser::knows(choice, step_.logits.width)) return 0;
     if (!chooser_)
-      chooser_.emplace(logits_at(), step_.logits.width, MetalBinding{scratch_.tokens.get(), 0}, device_, kernels_);
+      chooser_.emplace(TokenChooser::Rows{.logits = logits_at(),
+                                          .num_rows = step_.M,
+                                          .stride = scratch_.strides[static_cast<size_t>(step_.logits.buffer)],
+                                          .vocab_size = step_.logits.width,
+                                          .next_tokens = {scratch_.tokens.get(), 0}},
+                       device_, kernels_);
     write_inputs(inputs, cache);
     chooser_->prepare(choice, draws);
-    bind_ahead(inputs.pos[0], tokens.size());
+    const size_t num_runs = tokens.size() / static_cast<size_t>(step_.M);
+    bind_ahead(inputs.pos, num_runs);
     device_.begin();
     auto buffers = ahead_buffers_.begin();
-    for (size_t i = 0; i < tokens.size(); i++) {
+    for (size_t i = 0; i < num_runs; i++) {
       for (const RecordedDispatch& d : recorded_.dispatches) {
         if (d.needs_barrier || &d == recorded_.dispatches.data()) device_.barrier();
         encode(d, {buffers, d.buffers.size()});
@@ -112,16 +118,17 @@ class MetalStep final : public CompiledStep {
     return {scratch_.buffers[static_cast<size_t>(step_.logits.buffer)].get(),
             static_cast<size_t>(step_.logits.first) * sizeof(float)};
   }
-  // The buffers of `count` runs of one token, from position `pos` on: each has its own position and angles, and all else in
-  // common.
-  void bind_ahead(int32_t pos, size_t count) {
+  // The buffers of `count` runs, the first of which has the positions `pos`: each has its own positions and angles, and all
+  // else in common.
+  void bind_ahead(std::span<const int32_t> pos, size_t count) {
     ahead_buffers_.clear();
     for (size_t i = 0; i < count; i++) {
-      const int32_t own = scratch_.pos->as<int32_t>()[i] = pos + static_cast<int32_t>(i);
-      for (size_t r = 0; r < scratch_.turns.size(); r++) fill_turns(r, {&own, 1}, i);
+      const std::span<int32_t> own(scratch_.pos->as<int32_t>() + i * pos.size(), pos.size());
+      std::ranges::transform(pos, own.begin(), [&](int32_t first) { return first + static_cast<int32_t>(i); });
+      for (size_t r = 0; r < scratch_.turns.size(); r++) fill_turns(r, own, i);
       for (const RecordedDispatch& d : recorded_.dispatches) {
         for (MetalBinding b : d.buffers) {
-          if (b.buffer == scratch_.pos.get()) b.first_byte += i * sizeof(int32_t);
+          if (b.buffer == scratch_.pos.get()) b.first_byte += i * pos.size_bytes();
           for (size_t r = 0; r < scratch_.turns.size(); r++)
             if (b.buffer == scratch_.turns[r].get()) b.first_byte += i * turns_of_run(r) * sizeof(float);
           ahead_buffers_.push_back(b);

@@ -69,7 +69,12 @@ void StepRecorder::record(const KvAppendOp& op, const Dispatch& what) {
   add_elementwise(std::move(d), slices, std::max(op.k.width, op.v.width), step_.M);
 }
 
-StepRecorder::AttentionKernel StepRecorder::attention_kernel(int64_t dim, int64_t num_queries) const {
+StepRecorder::AttentionKernel StepRecorder::attention_kernel(int64_t dim, int64_t num_queries, bool tiles) const {
+  if (tiles && dim <= 256)
+    return {.name = fmt::format("{}_{}", cached_kernel_name("attention_tiles"), dim <= 128 ? 128 : 256),
+            .num_simdgroups = kQueryTile / 8,
+            .num_queries = kQueryTile,
+            .may_split = false};
   struct Variant {
     int64_t largest;
     uint32_t num_simdgroups, num_queries;
@@ -90,7 +95,8 @@ void StepRecorder::add_attention(const Dispatch& what, Kernel kernel, AttentionA
                                  const AttentionOperands& of) {
   const KvLayer& kv = kv_layer(layer);
   const int64_t M = step_.M, heads = a.num_heads, num_queries = M * a.group_size;  // of a key head
-  const AttentionKernel choice = attention_kernel(a.key_dim, num_queries);
+  const bool is_latent = kernel.constants[kIsLatent];
+  const AttentionKernel choice = attention_kernel(a.key_dim, num_queries, takes_tiles(M) && !is_latent);
   const int64_t num_kv_heads = heads / a.group_size, num_blocks = divide_up(num_queries, choice.num_queries);
   a.k_width = u32(kv.k_width);
   a.v_width = u32(kv.v_width);
@@ -102,8 +108,8 @@ void StepRecorder::add_attention(const Dispatch& what, Kernel kernel, AttentionA
   const int64_t most_parts = divide_up(positions, kAttendPart);
   const int64_t num_splits =
       std::clamp<int64_t>(divide_up(kWantedThreadgroups, num_kv_heads * num_blocks), 1, most_parts);
-  const bool splits = num_splits > 1;
-  a.num_splits = u32(num_splits);
+  const bool splits = num_splits > 1 && choice.may_split;
+  a.num_splits = splits ? u32(num_splits) : 1;
   a.most_parts = u32(most_parts);
   a.M = u32(M);
   const int64_t part_values = splits ? M * heads * most_parts * (a.value_dim + 2) : 0;

@@ -9,20 +9,19 @@ namespace {
 
 constexpr int64_t kRowsOfThreadgroup = kRows * kRowSimdgroups;
 
-// How M tokens go through a matrix: the end of a kernel's stem, and what its threadgroups are.
-struct MatrixRoute {
-  std::string_view suffix;
-  int64_t rows, tokens;  // of a threadgroup
-  uint32_t threads;
-};
-MatrixRoute route_of(int64_t M) {
+int64_t bytes_of_one(const MetalMatrix& w) { return w.bytes / w.E; }
+
+}  // namespace
+
+StepRecorder::MatrixRoute StepRecorder::route_of(int64_t M) {
   if (takes_tiles(M)) return {"_tiles", kTile, kTile, kTileThreads};
   if (M > 1) return {"_block", kRowsOfThreadgroup, kTokenBlock, kRowSimdgroups * kLanes};
   return {"", kRowsOfThreadgroup, 1, kRowSimdgroups * kLanes};
 }
-int64_t bytes_of_one(const MetalMatrix& w) { return w.bytes / w.E; }
-
-}  // namespace
+StepRecorder::MatrixRoute StepRecorder::route_of_pairs(int64_t num_pairs, int64_t num_experts) {
+  if (takes_expert_tiles(num_pairs, num_experts)) return {"_tiles", kTile, kTile, kTileThreads};
+  return {"_pairs", kRowsOfThreadgroup, kTokenBlock, kRowSimdgroups * kLanes};
+}
 
 void StepRecorder::record(const Linears& group, const Dispatch& what) {
   const Slice& x = group.norm ? group.norm->x : group.linears[0].x;
@@ -145,7 +144,6 @@ void StepRecorder::record(const ExpertGateUp& part, const Dispatch& what) {
                           .K = u32(op.x.width),
                           .x_stride = stride(op.x),
                           .out_stride = stride(op.out),
-                          .experts_stride = stride(op.experts),
                           .top_k = u32(top_k),
                           .has_gate_bias = bool{op.gate_bias},
                           .has_up_bias = bool{op.up_bias},
@@ -157,10 +155,10 @@ void StepRecorder::record(const ExpertGateUp& part, const Dispatch& what) {
   kernel.constants[kClamped] = op.activation == ExpertActivation::clamped;
   kernel.constants[kOnlyGate] = part.part == 1;
   kernel.constants[kOnlyUp] = part.part == 2;
-  if (takes_expert_tiles(M * top_k, gate.E)) return record_tiles(part, a, std::move(kernel), what);
+  if (M > 1) return record_pairs(part, a, std::move(kernel), what);
   RecordedDispatch d = make(what, kernel, a);
   const int64_t one = bytes_of_expert(part);
-  d.info.weight_bytes = one * std::min(M * top_k, gate.E);
+  d.info.weight_bytes = one * top_k;
   d.buffers = {bind(op.x),
                bind_nothing(),
                bind(op.gate),
@@ -168,90 +166,88 @@ void StepRecorder::record(const ExpertGateUp& part, const Dispatch& what) {
                bind_vector(op.gate_bias),
                bind_vector(op.up_bias),
                bind(op.experts),
-               bind_used(M * top_k, one),
+               bind_used(top_k, one),
                bind(op.out)};
   OpSlices slices{{op.x, op.experts}, {op.out}};
   if (part.part == 2) slices.reads.push_back(op.out);
-  add(std::move(d), slices, {u32(divide_up(gate.N, kRowsOfThreadgroup)), u32(top_k), u32(M)}, kRowSimdgroups * kLanes);
+  add(std::move(d), slices, {u32(divide_up(gate.N, kRowsOfThreadgroup)), u32(top_k)}, kRowSimdgroups * kLanes);
 }
 
 void StepRecorder::record(const MoeDownOp& op, const Dispatch& what) {
   const MetalMatrix& w = matrix(op.down);
-  const int64_t M = rows(op.x), top_k = op.experts.width;
-  const MoeDownArguments a{.w = w.arguments,
-                           .K = u32(w.K),
-                           .x_stride = stride(op.x),
-                           .out_stride = stride(op.out),
-                           .experts_stride = stride(op.experts),
-                           .weights_stride = stride(op.expert_weights),
-                           .top_k = u32(top_k)};
+  const int64_t top_k = op.experts.width;
+  const MoeDownArguments a{.w = w.arguments, .K = u32(w.K), .x_stride = stride(op.x), .top_k = u32(top_k)};
   Kernel kernel{.name = kernel_name("moe_down", op.down)};
   kernel.constants[kAligned] = is_aligned(op.x) && w.K % 4 == 0;
   kernel.constants[kHasBias] = bool{op.bias};
-  if (takes_expert_tiles(M * top_k, w.E)) return record_tiles(op, a, std::move(kernel), what);
+  if (rows(op.x) > 1) return record_pairs(op, a, std::move(kernel), what);
   RecordedDispatch d = make(what, kernel, a);
-  d.info.weight_bytes = bytes_of_one(w) * std::min(M * top_k, w.E);
+  d.info.weight_bytes = bytes_of_one(w) * top_k;
   d.buffers = {bind(op.x),       bind(op.down),           bind_vector(op.bias),
-               bind(op.experts), bind(op.expert_weights), bind_used(M * top_k, bytes_of_one(w)),
+               bind(op.experts), bind(op.expert_weights), bind_used(top_k, bytes_of_one(w)),
                bind(op.out)};
-  add(std::move(d), op_slices(op), {u32(divide_up(w.N, kRowsOfThreadgroup)), u32(M)}, kRowSimdgroups * kLanes);
+  add(std::move(d), op_slices(op), {u32(divide_up(w.N, kRowsOfThreadgroup))}, kRowSimdgroups * kLanes);
 }
 
-// ---- experts of many tokens ----
+// ---- experts of several tokens ----
 
-const StepRecorder::SortedPairs& StepRecorder::sort_pairs(const Slice& experts, int64_t num_experts,
+const StepRecorder::SortedPairs& StepRecorder::sort_pairs(const Slice& experts, int64_t num_experts, int64_t piece,
                                                           const Dispatch& what) {
-  if (sorted_ && sorted_->experts == experts) return *sorted_;
+  if (sorted_ && sorted_->experts == experts && sorted_->piece == piece) return *sorted_;
   const int64_t M = rows(experts), top_k = experts.width, num_pairs = M * top_k;
-  // A tile of each expert may be short.
-  const int64_t most_tiles = num_pairs / kTile + std::min(num_pairs, num_experts);
+  // A piece of each expert may be short.
+  const int64_t most_pieces = std::min(num_pairs, num_pairs / piece + std::min(num_pairs, num_experts));
   scratch_.used.push_back(device_.make_buffer(static_cast<size_t>(num_pairs) * sizeof(uint32_t)));
   const SortedPairs sorted{.experts = experts,
-                           .most_tiles = most_tiles,
+                           .piece = piece,
+                           .most_pieces = most_pieces,
                            .pairs = bind_shared(kPairs, num_pairs * int64_t{sizeof(uint32_t)}),
-                           .tiles = bind_shared(kTiles, most_tiles * int64_t{4 * sizeof(uint32_t)}),
+                           .pieces = bind_shared(kPieces, most_pieces * int64_t{4 * sizeof(uint32_t)}),
                            .used = scratch_.used.back().get()};
   RecordedDispatch d = make(what, {"sort_pairs"},
                             SortPairsArguments{.M = u32(M),
                                                .top_k = u32(top_k),
                                                .num_experts = u32(num_experts),
                                                .experts_stride = stride(experts),
-                                               .most_tiles = u32(most_tiles)});
+                                               .piece = u32(piece),
+                                               .most_pieces = u32(most_pieces)});
   d.plan.matrices.clear();
-  d.buffers = {bind(experts), {sorted.used, 0}, sorted.pairs, sorted.tiles};
+  d.buffers = {bind(experts), {sorted.used, 0}, sorted.pairs, sorted.pieces};
   add(std::move(d), {{experts}, {shared_slice(kPairs)}}, {1}, kSortThreads);
   return sorted_.emplace(sorted);
 }
 
-void StepRecorder::record_tiles(const ExpertGateUp& part, const GateUpArguments& a, Kernel kernel,
+void StepRecorder::record_pairs(const ExpertGateUp& part, const GateUpArguments& a, Kernel kernel,
                                 const Dispatch& what) {
   const MoeGateUpOp& op = part.op;
   const MetalMatrix& gate = matrix(op.gate);
-  const SortedPairs& sorted = sort_pairs(op.experts, gate.E, what);
   const int64_t num_pairs = rows(op.x) * op.experts.width;
-  kernel.name = kernel_name("gate_up_tiles", part.part == 2 ? op.up : op.gate);
+  const MatrixRoute route = route_of_pairs(num_pairs, gate.E);
+  const SortedPairs& sorted = sort_pairs(op.experts, gate.E, route.tokens, what);
+  kernel.name = kernel_name(fmt::format("gate_up{}", route.suffix), part.part == 2 ? op.up : op.gate);
   RecordedDispatch d = make(what, kernel, a);
   d.info.weight_bytes = bytes_of_expert(part) * std::min(num_pairs, gate.E);
   d.buffers = {bind(op.x),   bind(op.gate), bind(op.up), bind_vector(op.gate_bias), bind_vector(op.up_bias),
-               sorted.pairs, sorted.tiles,  bind(op.out)};
+               sorted.pairs, sorted.pieces, bind(op.out)};
   note_used(sorted.used, num_pairs, bytes_of_expert(part));
   OpSlices slices{{op.x, shared_slice(kPairs)}, {op.out}};
   if (part.part == 2) slices.reads.push_back(op.out);
-  add(std::move(d), slices, {u32(divide_up(gate.N, kTile)), u32(sorted.most_tiles)}, kTileThreads);
+  add(std::move(d), slices, {u32(divide_up(gate.N, route.rows)), u32(sorted.most_pieces)}, route.threads);
 }
 
-void StepRecorder::record_tiles(const MoeDownOp& op, const MoeDownArguments& a, Kernel kernel, const Dispatch& what) {
+void StepRecorder::record_pairs(const MoeDownOp& op, const MoeDownArguments& a, Kernel kernel, const Dispatch& what) {
   const MetalMatrix& w = matrix(op.down);
-  const SortedPairs& sorted = sort_pairs(op.experts, w.E, what);
   const int64_t M = rows(op.x), top_k = op.experts.width;
+  const MatrixRoute route = route_of_pairs(M * top_k, w.E);
+  const SortedPairs& sorted = sort_pairs(op.experts, w.E, route.tokens, what);
   const MetalBinding products = bind_shared(kPairProducts, M * top_k * w.N * int64_t{sizeof(float)});
-  kernel.name = kernel_name("moe_down_tiles", op.down);
+  kernel.name = kernel_name(fmt::format("moe_down{}", route.suffix), op.down);
   RecordedDispatch d = make(what, kernel, a);
   d.info.weight_bytes = bytes_of_one(w) * std::min(M * top_k, w.E);
-  d.buffers = {bind(op.x), bind(op.down), bind_vector(op.bias), sorted.pairs, sorted.tiles, products};
+  d.buffers = {bind(op.x), bind(op.down), bind_vector(op.bias), sorted.pairs, sorted.pieces, products};
   note_used(sorted.used, M * top_k, bytes_of_one(w));
   add(std::move(d), {{op.x, shared_slice(kPairs)}, {shared_slice(kPairProducts)}},
-      {u32(divide_up(w.N, kTile)), u32(sorted.most_tiles)}, kTileThreads);
+      {u32(divide_up(w.N, route.rows)), u32(sorted.most_pieces)}, route.threads);
 
   RecordedDispatch sum = make(what, {"sum_experts"},
                               SumExpertsArguments{.N = u32(w.N),

@@ -9,6 +9,11 @@ using namespace metal_fusion;
 
 namespace {
 
+// As steps that decode have them.
+bool has_all_logits(const Step& step) {
+  return step.num_rows(step.buffers[static_cast<size_t>(step.logits.buffer)].rows) == step.M;
+}
+
 std::unique_ptr<MetalBuffer> make_floats(MetalDevice& device, int64_t count) {
   return device.make_buffer(static_cast<size_t>(count) * sizeof(float));
 }
@@ -110,7 +115,7 @@ void StepRecorder::record(const RouteOp& op, const Dispatch& what) {
 }
 
 MetalScratch::MetalScratch(const Step& step, MetalDevice& device)
-    : num_ahead(step.M == 1 ? kMostAhead : 1),
+    : num_ahead(has_all_logits(step) && step.M <= kMostAheadRows ? kMostAhead : 1),
       tokens(make_floats(device, step.M)),
       pos(make_floats(device, num_ahead * step.M)),
       sequence(make_floats(device, step.M)),

@@ -15,8 +15,8 @@ namespace nibble {
 // What a dispatch leaves for the next one and no op knows of; all layers use the same.
 enum SharedBuffer : uint8_t {
   kAttentionParts,  // [M, heads, parts, 2 + values]: attention.metal
-  kPairs,           // [M * top_k]: expert_tiles.metal
-  kTiles,           // of those
+  kPairs,           // [M * top_k]: expert_pairs.metal
+  kPieces,          // of those
   kPairProducts,    // [M * top_k, N]
   kNumSharedBuffers,
 };
@@ -25,7 +25,7 @@ enum SharedBuffer : uint8_t {
 struct MetalScratch {
   MetalScratch(const Step& step, MetalDevice& device);
 
-  int64_t num_ahead;             // runs that one command buffer may have: kMostAhead for one token, else 1
+  int64_t num_ahead;             // runs that one command buffer may have: kMostAhead of a step that decodes, else 1
   std::vector<int64_t> strides;  // by StepBuffer, in floats
   std::vector<std::unique_ptr<MetalBuffer>> buffers;   // by StepBuffer
   std::vector<std::unique_ptr<MetalBuffer>> turns;     // by Rotation, [num_ahead]: cosines, then sines, [M, pairs] each

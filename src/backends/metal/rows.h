@@ -70,14 +70,16 @@ static inline Matrix matrix_of(device const uchar* w, constant PackedMatrixArgum
   return m;
 }
 
-// The chunk's part of the products with rows n … n + kRows - 1, for T tokens. A row past the end is the last one again.
+// The chunk's part of the products with rows n … n + kRows - 1, for `count` of T tokens. A row past the end is the last one
+// again.
 template <typename Format, int T>
 static inline void add_chunk(thread const Matrix& m, uint n, uint chunk, thread const Activations* x,
-                             thread float4* sums) {
+                             thread float4* sums, uint count = T) {
   for (uint r = 0; r < kRows; r++) {
     const ulong row = min(n + r, m.N - 1);
     const Weights w = Format::load(m.codes + row * m.code_row_bytes, m.scales + row * m.scale_row_bytes, chunk);
-    for (int t = 0; t < T; t++) sums[t][r] += product(w, x[t]);
+    for (uint t = 0; t < T; t++)
+      if (t < count) sums[t][r] += product(w, x[t]);
   }
 }
 

@@ -45,18 +45,26 @@ class StepRecorder {
   // The next dispatch uses those experts.
   void note_used(const MetalBuffer* experts, int64_t count, int64_t bytes_of_one);
   int64_t bytes_of_expert(const metal_fusion::ExpertGateUp& part) const;
-  void record_tiles(const metal_fusion::ExpertGateUp& part, const GateUpArguments& a, Kernel kernel,
+  // How M tokens go through a matrix: the end of a kernel's stem, and what its threadgroups are.
+  struct MatrixRoute {
+    std::string_view suffix;
+    int64_t rows, tokens;  // of a threadgroup
+    uint32_t threads;
+  };
+  static MatrixRoute route_of(int64_t M);
+  static MatrixRoute route_of_pairs(int64_t num_pairs, int64_t num_experts);
+  void record_pairs(const metal_fusion::ExpertGateUp& part, const GateUpArguments& a, Kernel kernel,
                     const Dispatch& what);
-  void record_tiles(const MoeDownOp& op, const MoeDownArguments& a, Kernel kernel, const Dispatch& what);
-  // The pairs of a token and an expert, sorted by expert and cut into tiles; a dispatch that does it comes first if the
+  void record_pairs(const MoeDownOp& op, const MoeDownArguments& a, Kernel kernel, const Dispatch& what);
+  // The pairs of a token and an expert, sorted by expert and cut into pieces; a dispatch that does it comes first if the
   // last ones were others.
   struct SortedPairs {
     Slice experts;
-    int64_t most_tiles;
-    MetalBinding pairs, tiles;
+    int64_t piece, most_pieces;
+    MetalBinding pairs, pieces;
     const MetalBuffer* used;
   };
-  const SortedPairs& sort_pairs(const Slice& experts, int64_t num_experts, const Dispatch& what);
+  const SortedPairs& sort_pairs(const Slice& experts, int64_t num_experts, int64_t piece, const Dispatch& what);
 
   // ---- heads and the cache: record_attention.cc ----
 
@@ -75,9 +83,10 @@ class StepRecorder {
   struct AttentionKernel {
     std::string name;
     uint32_t num_simdgroups, num_queries;  // of a threadgroup
+    bool may_split = true;                 // threadgroups may share the positions
   };
-  // For heads of `dim` values, of which `num_queries` read the same keys.
-  AttentionKernel attention_kernel(int64_t dim, int64_t num_queries) const;
+  // For heads of `dim` values, of which `num_queries` read the same keys; on simdgroup matrices if it has such for them.
+  AttentionKernel attention_kernel(int64_t dim, int64_t num_queries, bool tiles) const;
 
   // ---- the others: record_step.cc ----
 
