@@ -57,7 +57,7 @@ int32_t Sampler::sample(std::span<const float> logits) {
     candidates_.push_back({logit, static_cast<int32_t>(i)});
   }
   if (candidates_.empty())
-    throw_run_error("all {} logits are NaN: the weights or the context are damaged", logits.size());
+    throw_input_error("all {} logits are NaN; the weights are damaged", logits.size());
 
   const auto better = [](const Candidate& a, const Candidate& b) {
     return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;

@@ -28,7 +28,8 @@ class Sampler {
  public:
   Sampler(const SamplingOptions& options, int64_t vocab_size);
 
-  // The next token. Ties go to the lower id. Logits that are NaN are never chosen. Allocates nothing.
+  // The next token. Ties go to the lower id. Logits that are NaN are never chosen; InputError if all are. Allocates
+  // nothing.
   int32_t sample(std::span<const float> logits);
 
   // Tells the penalty that a token is now part of the text.

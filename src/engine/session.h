@@ -18,6 +18,7 @@ class Session {
 
   // Positions used so far, and those that there are.
   int64_t length() const { return length_; }
+  const Engine& engine() const { return engine_; }
   int64_t max_len() const { return cache_->shape.max_len; }
 
   // Puts a prompt through, in blocks, and returns the logits [vocab_size] after its last token, valid until the next

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/naming.h"
+
 namespace nibble {
 
 namespace {
@@ -11,7 +13,9 @@ constexpr int64_t kPause = 32;
 }  // namespace
 
 int32_t TokenStream::next(int32_t token, int64_t num_wanted) {
-  if (ahead_.empty() && !run_ahead(token, num_wanted)) return sampler_.sample(session_.decode(token));
+  if (ahead_.empty() && !run_ahead(token, num_wanted))
+    return naming(session_.engine().checkpoint().path.native(),
+                  [&] { return sampler_.sample(session_.decode(token)); });
   const int32_t next = ahead_.back();
   ahead_.pop_back();
   return next;

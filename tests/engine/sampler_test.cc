@@ -47,7 +47,7 @@ TEST(Sampler, NansAreNeverChosen) {
     }
   }
   Sampler sampler({}, 3);
-  expect_parts(error_of<RunError>([&] { sampler.sample(Logits{kNan, kNan, kNan}); }), {"all 3 logits are NaN"});
+  expect_parts(error_of<InputError>([&] { sampler.sample(Logits{kNan, kNan, kNan}); }), {"all 3 logits are NaN"});
 }
 
 TEST(Sampler, DrawsByProbability) {
