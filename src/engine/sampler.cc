@@ -56,8 +56,7 @@ int32_t Sampler::sample(std::span<const float> logits) {
       logit = logit > 0 ? logit / options_.repetition_penalty : logit * options_.repetition_penalty;
     candidates_.push_back({logit, static_cast<int32_t>(i)});
   }
-  if (candidates_.empty())
-    throw_input_error("all {} logits are NaN; the weights are damaged", logits.size());
+  if (candidates_.empty()) throw_input_error("all {} logits are NaN; the weights are damaged", logits.size());
 
   const auto better = [](const Candidate& a, const Candidate& b) {
     return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
