@@ -61,7 +61,8 @@ double seconds_of(const std::function<void()>& work) {
 // The sequences that are measured: one is a session, decoded as `nibble run` does it, several are a batch.
 class Sequences {
  public:
-  Sequences(Engine& engine, int64_t count) : vocab_size_(engine.model().config.vocab_size), numbers_(count) {
+  Sequences(Engine& engine, int64_t count)
+      : vocab_size_(engine.model().config.vocab_size), block_(engine.options().prefill_block), numbers_(count) {
     std::iota(numbers_.begin(), numbers_.end(), 0);
     if (count == 1)
       session_.emplace(engine);
@@ -80,14 +81,21 @@ class Sequences {
       batch_->prefill(prompt, 0);
     }
   }
-  // Leaves `depth` positions of each, after prompts of their own.
+  // Leaves `depth` positions of each: a prompt of its own of up to a block, over and over.
   void fill(int64_t depth) {
     if (session_) session_->truncate(0);
     if (batch_) batch_->truncate(0);
+    if (depth == 0) return;
     for (const int32_t sequence : numbers_) {
-      const std::vector<int32_t> prompt = some_tokens(depth, vocab_size_, static_cast<uint64_t>(sequence) + 1);
-      if (batch_) batch_->prefill(prompt, sequence);
-      if (session_ && depth > 0) session_->prefill(prompt);
+      const std::vector<int32_t> prompt =
+          some_tokens(std::min(depth, block_), vocab_size_, static_cast<uint64_t>(sequence) + 1);
+      if (batch_) {
+        batch_->prefill(prompt, sequence);
+        batch_->repeat(sequence, depth);
+      } else {
+        session_->prefill(prompt);
+        session_->repeat(depth);
+      }
     }
   }
   // Goes back to what fill left.
@@ -147,7 +155,7 @@ class Sequences {
     return static_cast<size_t>(batch_->extend_ahead(left.first(M), numbers_, kDrawn, draws, chosen));
   }
 
-  int64_t vocab_size_;
+  int64_t vocab_size_, block_;
   std::vector<int32_t> numbers_;
   std::optional<Session> session_;
   std::optional<Batch> batch_;
@@ -412,7 +420,9 @@ void add_bench_command(CLI::App& app) {
       ->delimiter(',')
       ->check(positive)
       ->capture_default_str();
-  command->add_option("--depth", a->depths, "Positions in the cache before decoding")
+  command
+      ->add_option("--depth", a->depths,
+                   "Positions in the cache before decoding: a prompt of up to 512 tokens, over and over")
       ->delimiter(',')
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 28))
       ->capture_default_str();

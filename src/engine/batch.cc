@@ -99,6 +99,18 @@ std::span<const float> Batch::prefill(std::span<const int32_t> tokens, int32_t s
   return logits;
 }
 
+void Batch::repeat(int32_t sequence, int64_t length) {
+  const int64_t most = engine_.options().prefill_block;
+  int64_t& present = lengths_[static_cast<size_t>(sequence)];
+  if (present < 1 || present > most)
+    throw_input_error("sequence {}: {} positions to repeat; 1 to {} expected", sequence, present, most);
+  if (length > max_len())
+    throw_input_error("sequence {}: {} positions do not fit into a context of {}", sequence, length, max_len());
+  cache_->repeat(sequence, present, length);
+  present = std::max(present, length);
+  longest_[static_cast<size_t>(sequence)] = std::max(longest_[static_cast<size_t>(sequence)], present);
+}
+
 void Batch::truncate(int64_t length) {
   for (size_t s = 0; s < lengths_.size(); s++) {
     if (!cache_->shape.can_resume(longest_[s], std::min(lengths_[s], length)))

@@ -33,6 +33,10 @@ class Batch {
   // Puts a prompt of one sequence through, in blocks; the logits after its last token.
   std::span<const float> prefill(std::span<const int32_t> tokens, int32_t sequence);
 
+  // A sequence goes on to `length` positions with copies of those it has (KvCache::repeat). Throws InputError if it has
+  // none, or more than prefill_block, or if `length` exceeds max_len(). Measurements at a depth need no more.
+  void repeat(int32_t sequence, int64_t length);
+
   int64_t num_sequences() const { return static_cast<int64_t>(lengths_.size()); }
   int64_t max_len() const { return cache_->shape.max_len; }
   int64_t length(int64_t sequence) const { return lengths_[static_cast<size_t>(sequence)]; }

@@ -104,6 +104,17 @@ int64_t Session::decode_ahead(int32_t token, const TokenChoice& choice, std::spa
   return num_chosen;
 }
 
+void Session::repeat(int64_t length) {
+  const int64_t most = engine_.options().prefill_block;
+  if (length_ < 1 || length_ > most) throw_input_error("{} positions to repeat; 1 to {} expected", length_, most);
+  if (length > max_len()) throw_input_error("{} positions do not fit into a context of {}", length, max_len());
+  cache_->repeat(0, length_, length);
+  const int64_t period = length_;
+  for (; length_ < length; length_++)
+    tokens_[static_cast<size_t>(length_)] = tokens_[static_cast<size_t>(length_ - period)];
+  longest_ = std::max(longest_, length_);
+}
+
 void Session::truncate(int64_t length) {
   length_ = std::min(length_, length);
   if (!cache_->shape.can_resume(longest_, length_)) length_ = 0;

@@ -39,6 +39,10 @@ class Session {
   // How many steps that can be now; 0: decode is the only way.
   int64_t max_ahead() const;
 
+  // Goes on to `length` positions with copies of those there are (KvCache::repeat). Throws InputError if there are none, or
+  // more than prefill_block, or if `length` exceeds max_len(). Measurements at a depth need no more.
+  void repeat(int64_t length);
+
   // The tokens at the positions used so far.
   std::span<const int32_t> tokens() const { return {tokens_.data(), static_cast<size_t>(length_)}; }
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <optional>
 #include <span>
@@ -80,8 +81,20 @@ class KvCache {
   virtual ~KvCache() = default;
   const KvCacheShape shape;
 
+  // Positions `period` … length - 1 of a sequence become copies of its positions 0 … period - 1, over and over: a long
+  // context at the price of a copy, for a measurement. 1 <= period <= kept(layer) of every layer, length <= max_len.
+  virtual void repeat(int64_t sequence, int64_t period, int64_t length) = 0;
+
  protected:
   explicit KvCache(KvCacheShape s) : shape(std::move(s)) {}
+
+  // The same for a ring of rows, position p in row p % num_rows.
+  static void repeat_rows(void* rows, int64_t row_bytes, int64_t num_rows, int64_t period, int64_t length) {
+    auto* bytes = static_cast<char*>(rows);
+    for (int64_t p = period; p < length; p++)
+      std::memmove(bytes + p % num_rows * row_bytes, bytes + (p - period) % num_rows * row_bytes,
+                   static_cast<size_t>(row_bytes));
+  }
 };
 
 // One value for each of the step's M tokens. Tokens of one sequence come in the order of their positions, and all

@@ -28,6 +28,19 @@ class CpuKvCache final : public KvCache {
     }
   }
 
+  void repeat(int64_t sequence, int64_t period, int64_t length) override {
+    const auto repeat_head = [&](const KvPlane& rows) {
+      repeat_rows(rows.data, rows.row_bytes, rows.num_rows, period, length);
+    };
+    for (int l = 0; l < static_cast<int>(shape.layers.size()); l++) {
+      const KvLayer& layer = shape.layers[static_cast<size_t>(l)];
+      for (int64_t head = 0; head < layer.num_heads; head++) {
+        repeat_head(k(l, sequence, head * layer.k_width / layer.num_heads));
+        if (layer.v_width > 0) repeat_head(v(l, sequence, head * layer.v_width / layer.num_heads));
+      }
+    }
+  }
+
   // The rows that hold column `column` of the keys (or values), from that column on; of q8_0 a head's first column.
   KvPlane k(int layer, int64_t sequence, int64_t column) const {
     return plane(k_, shape.layers[static_cast<size_t>(layer)].k_width, layer, sequence, column);

@@ -21,6 +21,18 @@ class MetalKvCache final : public KvCache {
       v.push_back(plane(layer, layer.v_width));
     }
   }
+  void repeat(int64_t sequence, int64_t period, int64_t length) override {
+    for (size_t l = 0; l < k.size(); l++) {
+      const KvLayer& layer = shape.layers[l];
+      const int64_t num_rows = shape.kept(layer);
+      const auto repeat_plane = [&](MetalBuffer& plane, int64_t width) {
+        const int64_t row_bytes = kv_cache_row_bytes(shape.type, width);
+        repeat_rows(plane.data() + sequence * num_rows * row_bytes, row_bytes, num_rows, period, length);
+      };
+      repeat_plane(*k[l], layer.k_width);
+      repeat_plane(*v[l], layer.v_width);
+    }
+  }
   std::vector<std::unique_ptr<MetalBuffer>> k, v;  // by layer
 };
 

@@ -26,6 +26,16 @@ struct ReferenceCache final : KvCache {
       v.emplace_back(static_cast<size_t>(s.num_sequences * s.kept(layer) * layer.v_width));
     }
   }
+  void repeat(int64_t sequence, int64_t period, int64_t length) override {
+    for (size_t l = 0; l < k.size(); l++) {
+      const KvLayer& layer = shape.layers[l];
+      const int64_t num_rows = shape.kept(layer), first = sequence * num_rows;
+      repeat_rows(k[l].data() + first * layer.k_width, layer.k_width * static_cast<int64_t>(sizeof(float)), num_rows,
+                  period, length);
+      repeat_rows(v[l].data() + first * layer.v_width, layer.v_width * static_cast<int64_t>(sizeof(float)), num_rows,
+                  period, length);
+    }
+  }
   std::vector<std::vector<float>> k, v;  // by layer: [num_sequences, kept, width]
 };
 
