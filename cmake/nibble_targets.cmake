@@ -15,6 +15,14 @@ if(NIBBLE_SANITIZE)
   target_link_options(nibble_flags INTERFACE -fsanitize=${NIBBLE_SANITIZE})
 endif()
 
+# nibble_fuzz_coverage(TARGET): libFuzzer learns which of its code an input reaches.
+function(nibble_fuzz_coverage target)
+  if(NIBBLE_FUZZ)
+    target_compile_options(${target} PRIVATE -fsanitize=fuzzer-no-link)
+    target_link_options(${target} PUBLIC -fsanitize=fuzzer-no-link)
+  endif()
+endfunction()
+
 # What only parses options or prints is not worth the optimiser's time, and what only tests even less: a third of a
 # build's, and with sanitizers half of it.
 set(nibble_light_options $<$<CONFIG:Release>:-O1>)
@@ -58,22 +66,30 @@ function(nibble_library name)
                                                    $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
   list(TRANSFORM ARG_DEPENDS PREPEND nibble_)
   target_link_libraries(nibble_${name} PUBLIC ${ARG_DEPENDS} ${ARG_LIBRARIES} PRIVATE $<BUILD_INTERFACE:nibble_flags>)
+  if(NOT name MATCHES "^(simt|reference|cpu|metal)$")  # what computes takes no ways that an input's bytes choose
+    nibble_fuzz_coverage(nibble_${name})
+  endif()
   nibble_precompile(nibble_${name} <algorithm> <string> <vector> <fmt/format.h> <nlohmann/json.hpp>)
   set_target_properties(nibble_${name} PROPERTIES EXPORT_NAME ${name})
   set_property(GLOBAL APPEND PROPERTY nibble_libraries nibble_${name})
 endfunction()
 
-# nibble_test(NAME [COMPUTES] DEPENDS folder... SOURCES file...): one GoogleTest program, one CTest entry. COMPUTES: its own
-# code has enough to do to be optimised.
+# nibble_test_code(TARGET COMPUTES): what the code of all tests is built with. COMPUTES: it has enough to do to be optimised.
+function(nibble_test_code target computes)
+  target_link_libraries(${target} PRIVATE GTest::gtest_main nibble_flags)
+  target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR}/tests)
+  target_compile_options(${target} PRIVATE $<IF:$<BOOL:${computes}>,-O1,-O0>)
+  target_compile_definitions(${target} PRIVATE NIBBLE_TEST_DATA="${PROJECT_SOURCE_DIR}/tests/data"
+                                               NIBBLE_FIXTURES="${PROJECT_SOURCE_DIR}/../shared/fixtures")
+  nibble_precompile(${target} <algorithm> <string> <vector> <fmt/format.h> <gtest/gtest.h> <nlohmann/json.hpp>)
+endfunction()
+
+# nibble_test(NAME [COMPUTES] DEPENDS folder... SOURCES file...): one GoogleTest program, one CTest entry.
 function(nibble_test name)
   cmake_parse_arguments(ARG "COMPUTES" "" "DEPENDS;LIBRARIES;SOURCES" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
   list(TRANSFORM ARG_DEPENDS PREPEND nibble_)
-  target_link_libraries(${name} PRIVATE ${ARG_DEPENDS} ${ARG_LIBRARIES} GTest::gtest_main nibble_flags)
-  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests)
-  target_compile_options(${name} PRIVATE $<IF:$<BOOL:${ARG_COMPUTES}>,-O1,-O0>)
-  target_compile_definitions(${name} PRIVATE NIBBLE_TEST_DATA="${PROJECT_SOURCE_DIR}/tests/data"
-                                             NIBBLE_FIXTURES="${PROJECT_SOURCE_DIR}/../shared/fixtures")
-  nibble_precompile(${name} <algorithm> <string> <vector> <fmt/format.h> <gtest/gtest.h> <nlohmann/json.hpp>)
+  target_link_libraries(${name} PRIVATE ${ARG_DEPENDS} ${ARG_LIBRARIES})
+  nibble_test_code(${name} ${ARG_COMPUTES})
   add_test(NAME ${name} COMMAND ${name})
 endfunction()

@@ -11,9 +11,9 @@ namespace nibble {
 
 namespace {
 
-constexpr size_t kMaxBytes = size_t{100} << 20;  // the limit that safetensors sets for its headers
-constexpr size_t kMaxValues = size_t{1} << 22;   // up to 160 bytes each; the largest tokenizer.json has 2e6
-constexpr size_t kMaxDepth = 64;                 // nlohmann copies and prints recursively: this bounds the stack
+constexpr size_t kMaxBytes = size_t{100} << 20;     // the limit that safetensors sets for its headers
+constexpr size_t kMaxJsonValues = size_t{1} << 22;  // up to 160 bytes each; the largest tokenizer.json has 2e6
+constexpr size_t kMaxDepth = 64;                    // nlohmann copies and prints recursively: this bounds the stack
 
 // Walks the text once without building anything; throws at the first fault.
 class Checker : public nlohmann::json_sax<nlohmann::json> {
@@ -46,8 +46,8 @@ class Checker : public nlohmann::json_sax<nlohmann::json> {
 
  private:
   bool count() {
-    if (++num_values_ > kMaxValues)
-      throw_input_error("{}: more than {} JSON values; no file of a model has so many", where_, kMaxValues);
+    if (++num_values_ > kMaxJsonValues)
+      throw_input_error("{}: more than {} JSON values; no file of a model has so many", where_, kMaxJsonValues);
     return true;
   }
   bool open() {

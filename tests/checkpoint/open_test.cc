@@ -22,7 +22,7 @@ std::string index(std::initializer_list<std::pair<std::string, std::string>> ten
   return nlohmann::json{{"weight_map", weight_map}}.dump();
 }
 
-std::string fault(const std::filesystem::path& path) {
+std::string open_fault(const std::filesystem::path& path) {
   auto message = error_of([&] { open_checkpoint(path); });
   EXPECT_TRUE(message.starts_with(path.string())) << message;
   return message;
@@ -60,7 +60,7 @@ TEST(OpenCheckpoint, TheFilesBesideTheWeights) {
   EXPECT_EQ(checkpoint.generation_config["eos_token_id"][1], 2);
   EXPECT_TRUE(checkpoint.hf_quant_config["quantization"].is_object());
   const auto broken = folder.write("generation_config.json", "{");
-  expect_parts(fault(folder.path()), {broken.string() + ": not valid JSON at byte 2"});
+  expect_parts(open_fault(folder.path()), {broken.string() + ": not valid JSON at byte 2"});
 }
 
 TEST(OpenCheckpoint, AnyFilesWithoutAnIndex) {
@@ -72,7 +72,7 @@ TEST(OpenCheckpoint, AnyFilesWithoutAnIndex) {
   EXPECT_EQ(value_of(checkpoint, "a"), 'x');
   EXPECT_EQ(value_of(checkpoint, "b"), 'y');
   const auto path = folder.write("zwei.safetensors", shard({{"b", 'y'}}));
-  expect_parts(fault(folder.path()), {path.string() + ": tensor b: ", "also in two.safetensors"});
+  expect_parts(open_fault(folder.path()), {path.string() + ": tensor b: ", "also in two.safetensors"});
 }
 
 TEST(OpenCheckpoint, ShardsByTheIndex) {
@@ -90,45 +90,46 @@ TEST(OpenCheckpoint, ShardsByTheIndex) {
   EXPECT_EQ(value_of(checkpoint, "c"), 'z');
 
   folder.write(name, index({{"a", "1.safetensors"}, {"e", "2.safetensors"}}));
-  expect_parts(fault(path), {(path / "2.safetensors").string() + ": tensor e: is not there", name});
+  expect_parts(open_fault(path), {(path / "2.safetensors").string() + ": tensor e: is not there", name});
   folder.write(name, index({{"a", "2.safetensors"}, {"b", "1.safetensors"}}));
-  expect_parts(fault(path), {(path / "2.safetensors").string() + ": tensor a: is not there", "it is in 1.safetensors"});
+  expect_parts(open_fault(path),
+               {(path / "2.safetensors").string() + ": tensor a: is not there", "it is in 1.safetensors"});
   folder.write(name, index({{"a", "1.safetensors"}, {"c", "3.safetensors"}}));
-  expect_parts(fault(path), {(path / "3.safetensors").string() + ": is not there", "tensor c"});
+  expect_parts(open_fault(path), {(path / "3.safetensors").string() + ": is not there", "tensor c"});
   for (const auto* elsewhere : {"../1.safetensors", "/etc/passwd", "..", ""}) {
     folder.write(name, index({{"a", elsewhere}}));
-    expect_parts(fault(path), {(path / name).string() + ": tensor a: ", fmt::format("\"{}\"", elsewhere)});
+    expect_parts(open_fault(path), {(path / name).string() + ": tensor a: ", fmt::format("\"{}\"", elsewhere)});
   }
   folder.write(name, R"({"weight_map": {"a": 3}})");
-  expect_parts(fault(path), {(path / name).string() + ": tensor a: "});
+  expect_parts(open_fault(path), {(path / name).string() + ": tensor a: "});
   folder.write(name, R"({"weight_map": {"a": "1.safetensors", "a": "2.safetensors"}})");
-  expect_parts(fault(path), {(path / name).string() + ": the key \"a\" is there twice"});
+  expect_parts(open_fault(path), {(path / name).string() + ": the key \"a\" is there twice"});
   folder.write(name, "{}");
-  expect_parts(fault(path), {(path / name).string() + ": has no object \"weight_map\""});
+  expect_parts(open_fault(path), {(path / name).string() + ": has no object \"weight_map\""});
   folder.write("2.safetensors", shard({{"b", 'z'}, {"c", 'z'}}));
   folder.write(name, index({{"b", "1.safetensors"}, {"c", "2.safetensors"}}));
-  expect_parts(fault(path), {(path / "2.safetensors").string() + ": tensor b: ", "also in 1.safetensors"});
+  expect_parts(open_fault(path), {(path / "2.safetensors").string() + ": tensor b: ", "also in 1.safetensors"});
 }
 
 TEST(OpenCheckpoint, WhatIsNoCheckpoint) {
   const TemporaryFolder folder;
   const auto& path = folder.path();
-  expect_parts(fault(path / "none"), {(path / "none").string() + ": does not exist"});
-  expect_parts(fault(path / std::string(5000, 'x')), {": cannot be read: File name too long"});
-  expect_parts(fault(path), {": has no config.json", "Hugging Face"});
+  expect_parts(open_fault(path / "none"), {(path / "none").string() + ": does not exist"});
+  expect_parts(open_fault(path / std::string(5000, 'x')), {": cannot be read: File name too long"});
+  expect_parts(open_fault(path), {": has no config.json", "Hugging Face"});
   const auto gguf = folder.write("m.gguf", "GGUF");
-  expect_parts(fault(path), {": has no config.json", "name " + gguf.string()});
-  expect_parts(fault(gguf), {gguf.string() + ": version: 4 bytes expected"});
+  expect_parts(open_fault(path), {": has no config.json", "name " + gguf.string()});
+  expect_parts(open_fault(gguf), {gguf.string() + ": version: 4 bytes expected"});
 
   folder.write("config.json", "[]");
-  expect_parts(fault(path), {(path / "config.json").string() + ": a JSON array"});
+  expect_parts(open_fault(path), {(path / "config.json").string() + ": a JSON array"});
   folder.write("config.json", "{}");
-  expect_parts(fault(path), {path.string() + ": has no *.safetensors"});
+  expect_parts(open_fault(path), {path.string() + ": has no *.safetensors"});
   const auto weights = folder.write("model.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:00\n");
-  expect_parts(fault(path), {weights.string() + ": is a Git LFS pointer of 57 bytes"});
+  expect_parts(open_fault(path), {weights.string() + ": is a Git LFS pointer of 57 bytes"});
   folder.write("model.safetensors", "");
-  expect_parts(fault(path), {weights.string() + ": has 0 bytes"});
-  expect_parts(fault(weights), {weights.string() + ": is only the weights", "folder"});
+  expect_parts(open_fault(path), {weights.string() + ": has 0 bytes"});
+  expect_parts(open_fault(weights), {weights.string() + ": is only the weights", "folder"});
 }
 
 }  // namespace

@@ -20,7 +20,7 @@ using nlohmann::json;
 
 const std::filesystem::path kGoldens = std::filesystem::path(NIBBLE_TEST_DATA) / "text" / "tokenizers";
 
-std::string error_of(const std::function<void()>& work) {
+std::string golden_error(const std::function<void()>& work) {
   try {
     work();
   } catch (const InputError& error) {
@@ -193,7 +193,7 @@ TEST(TokenizerJson, WhatIsWrongAroundTheModelIsNamed) {
   const auto with = [&](const std::string& name, const char* pointer, const json& value) {
     json file = case_of(goldens, name)["file"];
     file[json::json_pointer(pointer)] = value;
-    return error_of([&] { Tokenizer::from_json(file, nullptr).encode("the corn"); });
+    return golden_error([&] { Tokenizer::from_json(file, nullptr).encode("the corn"); });
   };
   const auto expect = [](const std::string& error, const char* part) {
     EXPECT_NE(error.find(part), std::string::npos) << error;
@@ -228,7 +228,7 @@ TEST(TokenizerJson, WhatIsWrongAroundTheModelIsNamed) {
 
 TEST(SentencePiece, WhatIsWrongIsNamed) {
   const auto error = [](const std::string& bytes) {
-    return error_of([&] { Tokenizer::from_sentencepiece(bytes, nullptr).encode("the corn"); });
+    return golden_error([&] { Tokenizer::from_sentencepiece(bytes, nullptr).encode("the corn"); });
   };
   EXPECT_NE(error("").find("0 pieces"), std::string::npos);
   EXPECT_NE(error("\x0A\x7F").find("longer than the message"), std::string::npos);
@@ -252,8 +252,8 @@ TEST(SentencePiece, DamagedModelsAreErrorsOrAccepted) {
       std::string damaged = trial % 4 == 0 ? model.substr(0, next(model.size())) : model;
       for (size_t i = next(4); i > 0 && !damaged.empty(); i--)
         damaged[next(damaged.size())] = static_cast<char>(next(256));
-      num_errors +=
-          error_of([&] { Tokenizer::from_sentencepiece(damaged, nullptr).encode("the corn \xFF 12"); }) != "no error";
+      num_errors += golden_error([&] { Tokenizer::from_sentencepiece(damaged, nullptr).encode("the corn \xFF 12"); }) !=
+                    "no error";
     }
   }
   EXPECT_GT(num_errors, 50);
@@ -297,7 +297,7 @@ TEST(Regex, APatternThatTakesTooLongIsAnError) {
   Regex::Search search(regex);
   size_t begin, end;
   const auto start = std::chrono::steady_clock::now();
-  const std::string error = error_of([&] { search.find(std::string(100000, 'x'), 0, begin, end); });
+  const std::string error = golden_error([&] { search.find(std::string(100000, 'x'), 0, begin, end); });
   EXPECT_NE(error.find("pattern '(?=(x+x+)+[yz])'"), std::string::npos) << error;
   EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(60));
 }

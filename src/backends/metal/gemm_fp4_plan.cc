@@ -9,7 +9,7 @@ namespace nibble {
 namespace {
 
 constexpr int64_t kGemvColumns = 512, kGemvThreads = 128;  // of a threadgroup of the GEMVs
-constexpr int64_t kTile = 64, kTileThreads = 128;
+constexpr int64_t kMarlinTile = 64, kMarlinThreads = 128;
 constexpr int64_t kSumThreads = 256;
 constexpr int64_t kBatchedRows = 8;
 static_assert(kMetalGemmFp4.rows_worth_a_tile == kBatchedRows + 1);
@@ -80,7 +80,7 @@ MetalGemmPlan plan_gemm_fp4_metal(GemmRoute route, int64_t M, int64_t N, int64_t
   const int64_t column_groups = divide_up(N, kGemvColumns);
   if (route == GemmRoute::marlin_gemm_fp4) {
     add(plan, is_float ? MetalGemmKernel::marlin_gemm_fp4_float : MetalGemmKernel::marlin_gemm_fp4_half,
-        divide_up(N, kTile), divide_up(M, kTile), 1, kTileThreads);
+        divide_up(N, kMarlinTile), divide_up(M, kMarlinTile), 1, kMarlinThreads);
     return plan;
   }
   if (M == 1 && num_splits == 1 && !is_float) {

@@ -13,8 +13,6 @@ namespace nibble::jinja {
 
 namespace {
 
-bool is_given(const Value& value) { return !value.is_undefined() && !value.is_none(); }
-
 // item.a.b for the attribute "a.b"; numbers are subscripts. `fallback`, if defined, takes the place of each part that
 // is missing.
 Value dig(const Value& item, const Value& attribute, Budget& budget, const Value& fallback = {}) {

@@ -15,8 +15,6 @@ namespace nibble::jinja {
 
 namespace {
 
-bool is_given(const Value& value) { return !value.is_undefined() && !value.is_none(); }
-
 // The input as a string; markup stays what it is.
 Value soft_text(const Value& input, Budget& budget) { return input.is_text() ? input : Value(to_text(input, budget)); }
 

@@ -16,8 +16,6 @@ namespace nibble::jinja {
 
 namespace {
 
-bool is_given(const Value& value) { return !value.is_undefined() && !value.is_none(); }
-
 const std::string& text_of(const Value& value, std::string_view method) {
   if (value.is_undefined()) fail_undefined(value);
   if (!value.is_text()) fail("{}: a string expected, not {}", method, type_name(value));

@@ -187,4 +187,7 @@ bool are_equal(const Value& a, const Value& b, Budget& budget);
 // A number's value where Python would take it for an integer (True is 1); fails for anything else, naming `what`.
 int64_t to_integer(const Value& value, std::string_view what);
 
+// Whether an argument says anything: an undefined one or none stands for its default.
+inline bool is_given(const Value& value) { return !value.is_undefined() && !value.is_none(); }
+
 }  // namespace nibble::jinja
