@@ -47,10 +47,10 @@ class Cutter {
 }  // namespace
 
 PreTokenizer::PreTokenizer(const PreTokenizerSpec& spec) {
-  constexpr size_t kMaxSteps =
+  constexpr size_t kMostSteps =
       64;  // each is a pass over the text, many a compiled pattern; published files have 1 to 4
-  if (spec.size() > kMaxSteps)
-    throw_input_error("pre_tokenizer: {} steps, at most {} expected", spec.size(), kMaxSteps);
+  if (spec.size() > kMostSteps)
+    throw_input_error("pre_tokenizer: {} steps, at most {} expected", spec.size(), kMostSteps);
   for (const PreTokenizerStep& step : spec) {
     steps_.push_back({step, regexes_.size()});
     if (const auto* split = std::get_if<SplitStep>(&step)) regexes_.emplace_back(split->pattern);

@@ -111,23 +111,24 @@ TEST(MetalTiles, ATokenDoesNotDependOnItsNeighbours) {
 }
 
 TEST(MetalTiles, AreForManyTokens) {
-  using Names = std::vector<std::string>;
+  using PhaseNames = std::vector<std::string>;
   const auto backend = std::move(backends_under_test()[0]);
   const auto last_phases = [&](const StepProgram& p, std::ptrdiff_t count) {
-    const Names names = PackedProgram(p, *backend).phase_names();
-    return Names(names.end() - count, names.end());
+    const PhaseNames names = PackedProgram(p, *backend).phase_names();
+    return PhaseNames(names.end() - count, names.end());
   };
-  EXPECT_EQ(last_phases(block_program(32, 40, 40), 1), (Names{"2 linears + swiglu (gate_up_block_bf16)"}));
-  EXPECT_EQ(last_phases(block_program(33, 40, 40), 2), (Names{"2 linears (linear_tiles_bf16)", "swiglu (swiglu)"}));
+  EXPECT_EQ(last_phases(block_program(32, 40, 40), 1), (PhaseNames{"2 linears + swiglu (gate_up_block_bf16)"}));
+  EXPECT_EQ(last_phases(block_program(33, 40, 40), 2),
+            (PhaseNames{"2 linears (linear_tiles_bf16)", "swiglu (swiglu)"}));
   const auto experts = [](int64_t M) { return experts_program(M, 4, 2, FormatId::bf16, FormatId::f32, false); };
   EXPECT_EQ(last_phases(experts(1), 3),
-            (Names{"moe_gate (gate_up_bf16)", "moe_up (gate_up_f32)", "moe_down (moe_down_bf16)"}));
+            (PhaseNames{"moe_gate (gate_up_bf16)", "moe_up (gate_up_f32)", "moe_down (moe_down_bf16)"}));
   EXPECT_EQ(last_phases(experts(31), 5),
-            (Names{"moe_gate (sort_pairs)", "moe_gate (gate_up_pairs_bf16)", "moe_up (gate_up_pairs_f32)",
-                   "moe_down (moe_down_pairs_bf16)", "moe_down (sum_experts)"}));
+            (PhaseNames{"moe_gate (sort_pairs)", "moe_gate (gate_up_pairs_bf16)", "moe_up (gate_up_pairs_f32)",
+                        "moe_down (moe_down_pairs_bf16)", "moe_down (sum_experts)"}));
   EXPECT_EQ(last_phases(experts(32), 5),  // sorted once for both
-            (Names{"moe_gate (sort_pairs)", "moe_gate (gate_up_tiles_bf16)", "moe_up (gate_up_tiles_f32)",
-                   "moe_down (moe_down_tiles_bf16)", "moe_down (sum_experts)"}));
+            (PhaseNames{"moe_gate (sort_pairs)", "moe_gate (gate_up_tiles_bf16)", "moe_up (gate_up_tiles_f32)",
+                        "moe_down (moe_down_tiles_bf16)", "moe_down (sum_experts)"}));
   EXPECT_FALSE(metal_fusion::takes_expert_tiles(255 * 8, 128));
   EXPECT_TRUE(metal_fusion::takes_expert_tiles(256 * 8, 128));
 }

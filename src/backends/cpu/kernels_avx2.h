@@ -25,6 +25,7 @@ constexpr bool kHasDpbusd = false;
 
 struct Avx2 {
   static constexpr int float_tokens = 2;
+  static constexpr int register_tokens = 1;
   static constexpr int blocks = 1;
   static constexpr bool sums_in_16_bits = !kHasDpbusd;
   static constexpr bool dots_two = false;

@@ -14,6 +14,7 @@ namespace {
 
 struct Avx512 {
   static constexpr int float_tokens = 8;
+  static constexpr int register_tokens = 4;
   static constexpr int blocks = 2;
   static constexpr bool dots_two = false;
   static constexpr bool sums_in_16_bits = false;

@@ -9,6 +9,7 @@ namespace {
 
 struct Generic {
   static constexpr int float_tokens = 4;
+  static constexpr int register_tokens = 1;
   static constexpr int blocks = 1;
   static constexpr bool sums_in_16_bits = false;
   static constexpr bool dots_two = false;

@@ -32,6 +32,7 @@ int32x4_t dot_unsigned(int32x4_t sums, uint8x16_t, int8x16_t) {  // nor this
 
 struct Neon {
   static constexpr int float_tokens = 2;  // 16 of 32 registers hold sums
+  static constexpr int register_tokens = 1;
   static constexpr int blocks = 1;
   static constexpr bool sums_in_16_bits = false;
   static constexpr bool dots_two = kHasMatrices;

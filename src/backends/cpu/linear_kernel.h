@@ -10,6 +10,7 @@
 // for AVX-512 where another file wants one. An instruction set is a struct Isa:
 //
 //   float_tokens                           of a matrix of floats that one pass over a block serves: 1, 2, 4 or 8
+//   register_tokens                        of a matrix of integers whose sums one pass over a block keeps in registers: 1 to 4
 //   blocks                                 of 16 rows that one pass over many tokens serves: 1 or 2
 //   sums_in_16_bits                        dot takes the offsets of pairs
 //   Floats, Ints                           16 lanes, one for each row of a block
@@ -29,6 +30,7 @@
 #pragma once
 
 #include <type_traits>
+#include <utility>
 
 #include "backends/cpu/float_blocks.h"
 
@@ -241,18 +243,26 @@ void for_each_group(const PackedMatrix& w, int64_t block, int64_t groups_per_sca
   }
 }
 
-// y = 16 rows times one token, before the row factors.
-template <class Isa, class Layout, int num_planes>
-typename Isa::Floats integer_block(const PackedMatrix& w, int64_t block, int64_t groups_per_scale,
-                                   const TokenGroups& x) {
-  typename Isa::Floats y[1] = {Isa::zero()};
+// y[t] = 16 rows times token t, before the row factors. The sums stay in registers.
+template <class Isa, class Layout, int num_planes, int tokens>
+void integer_block(const PackedMatrix& w, int64_t block, int64_t groups_per_scale, const TokenGroups& x,
+                   typename Isa::Floats (&y)[tokens]) {
+  typename Isa::Floats sums[tokens][1];  // of one block
+  for (int t = 0; t < tokens; t++) sums[t][0] = Isa::zero();
+  const auto decode = [](Lines lines) {
+    if constexpr (tokens == 1)
+      return Isa::template decode_once<Layout>(lines);
+    else
+      return Isa::template decode<Layout>(lines);
+  };
   for_each_group<Layout, 1>(w, block, groups_per_scale, [&](int64_t g, const uint8_t* codes, const uint8_t* scales_at) {
-    const auto group = Isa::template decode_once<Layout>(Lines{codes, kLineBytes});
+    const auto group = decode(Lines{codes, kLineBytes});
     const GroupScales<Isa, Layout> scales[1] = {GroupScales<Isa, Layout>::load(scales_at)};
     const std::remove_const_t<decltype(group)> groups[1] = {group};
-    add_groups<Isa, Layout, num_planes>(groups, scales, x.first[g * x.group_stride], y);
+    for (int t = 0; t < tokens; t++)
+      add_groups<Isa, Layout, num_planes>(groups, scales, x.first[g * x.group_stride + t], sums[t]);
   });
-  return Isa::mul(y[0], Isa::broadcast(&Layout::factor));
+  for (int t = 0; t < tokens; t++) y[t] = Isa::mul(sums[t][0], Isa::broadcast(&Layout::factor));
 }
 
 // The same of one block or two for `count` tokens of a tile: block b and token t to y[b][t * 16].
@@ -306,6 +316,16 @@ void for_each_tile(const LinearTask& task, const Each& each) {
   }
 }
 
+// The 16 rows from first_row on, times tokens i … i + tokens of the task, all of one tile.
+template <class Isa, class Layout, int num_planes, int tokens>
+void linear_of_few(const LinearTask& task, int64_t groups_per_scale, int64_t first_row, int64_t i) {
+  const int64_t block = task.e * task.w->num_blocks + first_row / kBlockRows;
+  typename Isa::Floats y[tokens];
+  integer_block<Isa, Layout, num_planes>(*task.w, block, groups_per_scale, token_groups(*task.x, task.first_token + i),
+                                         y);
+  for (int t = 0; t < tokens; t++) finish_token<Isa>(task, first_row, i + t, y[t]);
+}
+
 // The rows of `blocks` blocks from first_row on, times tokens i … i + count of the task, all of one tile.
 template <class Isa, class Layout, int num_planes, int blocks>
 void linear_of_blocks(const LinearTask& task, int64_t groups_per_scale, int64_t first_row, int64_t i, int64_t count) {
@@ -318,14 +338,23 @@ void linear_of_blocks(const LinearTask& task, int64_t groups_per_scale, int64_t 
       finish_token<Isa>(task, first_row + b * kBlockRows, i + t, Isa::load(y[b] + t * kBlockRows));
 }
 
+// linear_of_few of 1, 2 … register_tokens tokens.
+template <class Isa, class Layout, int num_planes, int... before>
+constexpr auto few_linears(std::integer_sequence<int, before...>) {
+  struct {
+    decltype(&linear_of_few<Isa, Layout, num_planes, 1>) of[sizeof...(before)];
+  } linears = {{linear_of_few<Isa, Layout, num_planes, before + 1>...}};
+  return linears;
+}
+
 template <class Isa, class Layout, int num_planes>
 void integer_linear_of(const LinearTask& task, int64_t groups_per_scale) {
   for_each_tile(task, [&](int64_t i, int64_t count) {
     for (int64_t row = task.first_row; row < task.last_row;) {
-      if (count == 1) {
-        const int64_t block = task.e * task.w->num_blocks + row / kBlockRows;
-        const TokenGroups x = token_groups(*task.x, task.first_token + i);
-        finish_token<Isa>(task, row, i, integer_block<Isa, Layout, num_planes>(*task.w, block, groups_per_scale, x));
+      if (count <= Isa::register_tokens) {
+        constexpr auto few =
+            few_linears<Isa, Layout, num_planes>(std::make_integer_sequence<int, Isa::register_tokens>());
+        few.of[count - 1](task, groups_per_scale, row, i);
         row += kBlockRows;
       } else if (Isa::blocks == 2 && count >= kFewestPairTokens && row + kBlockRows < task.last_row) {
         linear_of_blocks<Isa, Layout, num_planes, Isa::blocks>(task, groups_per_scale, row, i, count);
