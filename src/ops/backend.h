@@ -88,8 +88,9 @@ class KvCache {
  protected:
   explicit KvCache(KvCacheShape s) : shape(std::move(s)) {}
 
-  // The same for a ring of rows, position p in row p % num_rows.
+  // The same for a ring of rows, position p in row p % num_rows. Rows may be empty.
   static void repeat_rows(void* rows, int64_t row_bytes, int64_t num_rows, int64_t period, int64_t length) {
+    if (row_bytes == 0) return;
     auto* bytes = static_cast<char*>(rows);
     for (int64_t p = period; p < length; p++)
       std::memmove(bytes + p % num_rows * row_bytes, bytes + (p - period) % num_rows * row_bytes,
