@@ -5,10 +5,6 @@
 namespace nibble {
 
 extern const CpuKernels kEmulatedAmxKernels;
-constinit const CpuKernels kEmulatedAmxKernels = {.name = "amx, emulated",
-                                                  .prepare = prepare<Avx512>,
-                                                  .linear = tiles_linear<IntegerTiles<EmulatedInstructions>>,
-                                                  .gemm_fp4 = gemm_fp4_strip<Avx512>,
-                                                  .read = read};
+constinit const CpuKernels kEmulatedAmxKernels = tiles_kernels<IntegerTiles<EmulatedInstructions>>("amx, emulated");
 
 }  // namespace nibble

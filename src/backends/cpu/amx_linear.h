@@ -13,6 +13,9 @@
 #include "backends/cpu/kernels_avx512.h"
 
 namespace nibble {
+
+extern const CpuKernels kAvx512Kernels;  // which do all that tiles are not for
+
 namespace {
 
 constexpr int kTileTokens = kTileRows;
@@ -171,7 +174,7 @@ void tiles_linear(const LinearTask& task, int64_t groups_per_scale) {
       few.num_tokens = count;
       few.out += i * task.out_stride;
       if (few.factors != nullptr) few.factors += i;
-      return integer_linear<Avx512, Layout>(few, groups_per_scale);
+      return kAvx512Kernels.linear(few);
     }
     (task.x->bits == 8 ? tiles_linear_of<Tiles, Layout, 1> : tiles_linear_of<Tiles, Layout, 2>)(task, groups_per_scale,
                                                                                                 i, count);
@@ -190,8 +193,18 @@ void tiles_linear(const LinearTask& task) {
     case FormatId::fp4_half_32: return tiles_linear<Tiles, PackedLayout<Fp4Half<32>>>(task, 1);
     case FormatId::fp4_half_64: return tiles_linear<Tiles, PackedLayout<Fp4Half<32>>>(task, 2);
     case FormatId::fp4_half_128: return tiles_linear<Tiles, PackedLayout<Fp4Half<32>>>(task, 4);
-    default: return linear<Avx512>(task);
+    default: return kAvx512Kernels.linear(task);
   }
+}
+
+// The table with these tiles.
+template <class Tiles>
+constexpr CpuKernels tiles_kernels(std::string_view name) {
+  return {.name = name,
+          .prepare = [](const Activations& x, int64_t first, int64_t last) { kAvx512Kernels.prepare(x, first, last); },
+          .linear = tiles_linear<Tiles>,
+          .gemm_fp4 = [](const GemmFp4Strip& strip) { kAvx512Kernels.gemm_fp4(strip); },
+          .read = [](const uint8_t* bytes, int64_t size) { return kAvx512Kernels.read(bytes, size); }};
 }
 
 }  // namespace

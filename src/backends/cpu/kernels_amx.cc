@@ -4,10 +4,6 @@
 namespace nibble {
 
 extern const CpuKernels kAmxKernels;
-constinit const CpuKernels kAmxKernels = {.name = "amx",
-                                          .prepare = prepare<Avx512>,
-                                          .linear = tiles_linear<IntegerTiles<AmxInstructions>>,
-                                          .gemm_fp4 = gemm_fp4_strip<Avx512>,
-                                          .read = read};
+constinit const CpuKernels kAmxKernels = tiles_kernels<IntegerTiles<AmxInstructions>>("amx");
 
 }  // namespace nibble

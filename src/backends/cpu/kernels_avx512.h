@@ -6,7 +6,6 @@
 
 #include <immintrin.h>
 
-#include "backends/cpu/gemm_fp4_kernel.h"
 #include "backends/cpu/linear_kernel.h"
 
 namespace nibble {
@@ -138,18 +137,6 @@ struct Avx512 {
     dot_blocks<Layout, first, num_planes>(groups, x, sums);
   }
 };
-
-uint64_t read(const uint8_t* bytes, int64_t size) {
-  __m512i sums[8] = {};
-  for (int64_t i = 0; i < size; i += 8 * kLineBytes) {
-    for (int j = 0; j < 8; j++) {
-      __builtin_prefetch(bytes + i + j * kLineBytes + kNear);
-      sums[j] = _mm512_xor_si512(sums[j], _mm512_loadu_si512(bytes + i + j * kLineBytes));
-    }
-  }
-  for (int j = 1; j < 8; j++) sums[0] = _mm512_xor_si512(sums[0], sums[j]);
-  return static_cast<uint64_t>(_mm512_reduce_add_epi64(sums[0]));
-}
 
 }  // namespace
 }  // namespace nibble
