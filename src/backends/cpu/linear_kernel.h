@@ -338,13 +338,13 @@ void linear_of_blocks(const LinearTask& task, int64_t groups_per_scale, int64_t 
       finish_token<Isa>(task, first_row + b * kBlockRows, i + t, Isa::load(y[b] + t * kBlockRows));
 }
 
-// linear_of_few of 1, 2 … register_tokens tokens.
-template <class Isa, class Layout, int num_planes, int... before>
-constexpr auto few_linears(std::integer_sequence<int, before...>) {
-  struct {
-    decltype(&linear_of_few<Isa, Layout, num_planes, 1>) of[sizeof...(before)];
-  } linears = {{linear_of_few<Isa, Layout, num_planes, before + 1>...}};
-  return linears;
+// linear_of_few of as many tokens as `count` says.
+template <class Isa, class Layout, int num_planes, int... others>
+void linear_of_count(const LinearTask& task, int64_t groups_per_scale, int64_t first_row, int64_t i, int64_t count,
+                     std::integer_sequence<int, others...>) {
+  ((count == others + 1 ? linear_of_few<Isa, Layout, num_planes, others + 1>(task, groups_per_scale, first_row, i)
+                        : void()),
+   ...);
 }
 
 template <class Isa, class Layout, int num_planes>
@@ -352,9 +352,8 @@ void integer_linear_of(const LinearTask& task, int64_t groups_per_scale) {
   for_each_tile(task, [&](int64_t i, int64_t count) {
     for (int64_t row = task.first_row; row < task.last_row;) {
       if (count <= Isa::register_tokens) {
-        constexpr auto few =
-            few_linears<Isa, Layout, num_planes>(std::make_integer_sequence<int, Isa::register_tokens>());
-        few.of[count - 1](task, groups_per_scale, row, i);
+        linear_of_count<Isa, Layout, num_planes>(task, groups_per_scale, row, i, count,
+                                                 std::make_integer_sequence<int, Isa::register_tokens>());
         row += kBlockRows;
       } else if (Isa::blocks == 2 && count >= kFewestPairTokens && row + kBlockRows < task.last_row) {
         linear_of_blocks<Isa, Layout, num_planes, Isa::blocks>(task, groups_per_scale, row, i, count);
