@@ -21,7 +21,7 @@ constexpr int64_t kRows[] = {1, 17, 33}, kColumns[] = {1, 48, 264};
 constexpr int64_t kTokens[] = {0, 1, 2, 9, 65}, kMostTokens = 67;
 #else
 constexpr int64_t kRows[] = {1, 3, 15, 16, 17, 33}, kColumns[] = {1, 32, 40, 48, 96, 264};
-constexpr int64_t kTokens[] = {0, 1, 2, 7, 8, 9, 33, 64, 65}, kMostTokens = 131;
+constexpr int64_t kTokens[] = {0, 1, 2, 3, 4, 5, 7, 8, 9, 33, 64, 65}, kMostTokens = 131;
 #endif
 
 struct Prepared {
