@@ -27,6 +27,9 @@ struct Case {
   bool values_are_keys = false;
 };
 
+// Of q8_0 where queries and weights are rounded to 16 bits.
+constexpr double kInt8Tolerance = 1e-4;
+
 const Case kCases[] = {
     {1, 16, 16, 1},
     {2, 64, 64, 15},
@@ -45,28 +48,43 @@ const Case kCases[] = {
 // Rows of a key or value head: what was put in, and what a cache of that type makes of it.
 struct Rows {
   Rows(const FloatKernels& kernels, KvCacheType type, int64_t num_rows, int64_t width, float size, unsigned seed)
-      : width(width), row_bytes(kv_cache_row_bytes(type, width)), bytes(static_cast<size_t>(num_rows * row_bytes)) {
+      : width(width),
+        num_rows(num_rows),
+        num_groups((width + Q8_0::group_size - 1) / Q8_0::group_size),
+        row_bytes(type == KvCacheType::q8_0 ? num_groups * Q8_0::group_size : kv_cache_row_bytes(type, width)),
+        bytes(static_cast<size_t>(num_rows * row_bytes)),
+        scales(static_cast<size_t>(num_rows * num_groups)) {
     std::mt19937 random(seed);
     std::normal_distribution<float> normal;
     std::vector<float> row(static_cast<size_t>(width));
     for (int64_t r = 0; r < num_rows; r++) {
       for (float& x : row) x = normal(random) * size;
-      kernels.store(row.data(), width, type, bytes.data() + r * row_bytes);
+      kernels.store(row.data(), width, type,
+                    {.values = bytes.data() + r * row_bytes,
+                     .scales = &scales[static_cast<size_t>(r)],
+                     .scale_stride = num_rows});
     }
     for (int64_t r = 0; r < num_rows; r++)
-      for (int64_t d = 0; d < width; d++) decoded.push_back(value(type, bytes.data() + r * row_bytes, d));
+      for (int64_t d = 0; d < width; d++) decoded.push_back(value(type, r, d));
   }
-  static double value(KvCacheType type, const uint8_t* row, int64_t d) {
+  double value(KvCacheType type, int64_t r, int64_t d) const {
+    const uint8_t* row = bytes.data() + r * row_bytes;
     if (type == KvCacheType::f32) return reinterpret_cast<const float*>(row)[d];
     if (type == KvCacheType::f16) return half_to_float(reinterpret_cast<const uint16_t*>(row)[d]);
-    const KvBlock& block = reinterpret_cast<const KvBlock*>(row)[d / Q8_0::group_size];
-    uint16_t scale;
-    std::memcpy(&scale, block.scale, sizeof scale);
-    return static_cast<double>(static_cast<int8_t>(block.codes[d % Q8_0::group_size])) * half_to_float(scale);
+    const uint16_t scale = scales[static_cast<size_t>(d / Q8_0::group_size * num_rows + r)];
+    return static_cast<double>(static_cast<int8_t>(row[d])) * half_to_float(scale);
   }
-  int64_t width, row_bytes;
+  KvRun run(int64_t first_row) const {
+    return {.values = bytes.data(),
+            .row_bytes = row_bytes,
+            .num_rows = num_rows,
+            .first_row = first_row,
+            .scales = scales.data()};
+  }
+  int64_t width, num_rows, num_groups, row_bytes;
   Buffer bytes;
-  std::vector<double> decoded;  // [num_rows, width]
+  std::vector<uint16_t> scales;  // of q8_0: [num_groups, num_rows]
+  std::vector<double> decoded;   // [num_rows, width]
 };
 
 struct Result {
@@ -93,25 +111,25 @@ struct Problem {
     Result result{std::vector<float>(heads), std::vector<float>(heads),
                   std::vector<float>(heads * static_cast<size_t>(c.v_dim))};
     const Buffer scratch(static_cast<size_t>(kernels.attend_scratch(last - first, c.head_dim)) * sizeof(float));
-    const KvRun k{keys.bytes.data(), keys.row_bytes, c.num_rows, c.first_row};
-    kernels.attend_chunk(
-        {.q = q.data() + first * stride,
-         .q_stride = stride,
-         .num_heads = last - first,
-         .heads_of_key = c.heads,
-         .k = k,
-         .v = c.values_are_keys ? k : KvRun{values.bytes.data(), values.row_bytes, c.num_rows, c.first_row},
-         .type = type,
-         .len = c.len,
-         .head_dim = c.head_dim,
-         .v_dim = c.v_dim,
-         .scale = scale,
-         .next_k = k,
-         .next_len = 0,
-         .scores = scratch.as<float>(),
-         .largest = result.largest.data(),
-         .total = result.total.data(),
-         .out = result.out.data()});
+    const KvRun k = keys.run(c.first_row);
+    kernels.attend_chunk({.q = q.data() + first * stride,
+                          .q_stride = stride,
+                          .num_heads = last - first,
+                          .heads_of_key = c.heads,
+                          .k = k,
+                          .v = c.values_are_keys ? k : values.run(c.first_row),
+                          .type = type,
+                          .len = c.len,
+                          .head_dim = c.head_dim,
+                          .v_dim = c.v_dim,
+                          .scale = scale,
+                          .same_queries = false,
+                          .next_k = k,
+                          .next_len = 0,
+                          .scores = scratch.as<float>(),
+                          .largest = result.largest.data(),
+                          .total = result.total.data(),
+                          .out = result.out.data()});
     return result;
   }
 
@@ -171,7 +189,9 @@ TEST(AttendChunk, GivesWhatDoubleGives) {
         const Result result = problem.run(*kernels, 0, c.heads);
         const std::vector<double> expected = problem.expected();
         for (size_t i = 0; i < expected.size(); i++)
-          ASSERT_NEAR(result.out[i] / result.total[i / static_cast<size_t>(c.v_dim)], expected[i], 2e-5) << i;
+          ASSERT_NEAR(result.out[i] / result.total[i / static_cast<size_t>(c.v_dim)], expected[i],
+                      type == KvCacheType::q8_0 ? kInt8Tolerance : 2e-5)
+              << i;
       }
 }
 

@@ -43,11 +43,15 @@ struct EmulatedInstructions {
   }
   template <int sums, int a, int b>
   static void dot_int8() {
-    dot<sums, a, b, int32_t, int8_t>([](int8_t x) { return static_cast<int32_t>(x); });
+    dot<sums, a, b, int32_t, int8_t, int8_t>([](int8_t x) { return static_cast<int32_t>(x); });
+  }
+  template <int sums, int a, int b>
+  static void dot_uint8_int8() {
+    dot<sums, a, b, int32_t, uint8_t, int8_t>([](auto x) { return static_cast<int32_t>(x); });
   }
   template <int sums, int a, int b>
   static void dot_bf16() {
-    dot<sums, a, b, float, uint16_t>([](uint16_t x) {
+    dot<sums, a, b, float, uint16_t, uint16_t>([](uint16_t x) {
       const float value = std::bit_cast<float>(static_cast<uint32_t>(x) << 16);
       return std::fpclassify(value) == FP_SUBNORMAL ? 0.0f : value;
     });
@@ -59,9 +63,9 @@ struct EmulatedInstructions {
   }
 
   // sums[m][n] += the sum over k of a[m][k] * b[k / (4 / bytes of a factor)][…]
-  template <int sums, int a, int b, class Sum, class Factor>
+  template <int sums, int a, int b, class Sum, class A, class B>
   static void dot(const auto& value) {
-    constexpr int kGroup = static_cast<int>(sizeof(Sum) / sizeof(Factor));
+    constexpr int kGroup = static_cast<int>(sizeof(Sum) / sizeof(A));
     for (int tile : {sums, a, b}) check(tile);
     if (config.rows[a] != config.rows[sums] || config.row_bytes[b] != config.row_bytes[sums] ||
         config.row_bytes[a] != 4 * config.rows[b])
@@ -71,7 +75,8 @@ struct EmulatedInstructions {
         Sum sum;
         std::memcpy(&sum, &tiles[sums][m][4 * n], 4);
         for (int k = 0; k < config.rows[b]; k++) {
-          Factor x[kGroup], y[kGroup];
+          A x[kGroup];
+          B y[kGroup];
           std::memcpy(x, &tiles[a][m][4 * k], 4);
           std::memcpy(y, &tiles[b][k][4 * n], 4);
           for (int i = 0; i < kGroup; i++) sum += value(x[i]) * value(y[i]);

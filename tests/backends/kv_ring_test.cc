@@ -22,7 +22,7 @@ TEST(KvRing, GivesWhatACacheOfAllPositionsGives) {
           EXPECT_EQ(values, backend_values(all, steps_of(M, 30)));
           const auto expected = all.run(*make_reference_backend(), steps_of(M, 30));
           EXPECT_EQ(ring.run(*make_reference_backend(), steps_of(M, 30)), expected);
-          expect_near(values, expected, 2e-5f);
+          expect_near(values, expected, attention_tolerance(type));
         }
       }
     }

@@ -307,11 +307,11 @@ TEST(LatentAttention, GiveWhatTheReferenceGives) {
   for (const auto& [heads, latent, rope] : {std::array<int64_t, 3>{1, 16, 8}, {5, 70, 6}, {3, 128, 64}, {2, 1, 2}}) {
     for (KvCacheType type : kv_cache_types_under_test()) {
       const StepProgram prefill = latent_program(13, heads, latent, rope, type);
-      expect_reference(prefill, prefill.one_run(), 2e-5f);
+      expect_reference(prefill, prefill.one_run(), attention_tolerance(type));
       const StepProgram two = latent_program(2, heads, latent, rope, type);  // two sequences side by side
       Runs runs;
       for (int32_t t = 0; t < 9; t++) runs.push_back({{t, t, 0}, {t + 9, t, 1}});
-      expect_reference(two, runs, 2e-5f);
+      expect_reference(two, runs, attention_tolerance(type));
     }
   }
 }
@@ -384,7 +384,7 @@ TEST(Attention, SinksAndWindowsOfRandomHeads) {
                           .sinks = p.vector({sink, -sink, 0.1f, 2.0f})});
         Runs runs;
         for (int32_t t = 0; t < 8; t++) runs.push_back({{2 * t, 2 * t, 0}, {2 * t + 1, 2 * t + 1, 0}, {31, t, 1}});
-        expect_reference(p, runs, 2e-5f);
+        expect_reference(p, runs, attention_tolerance(type));
       }
     }
   }

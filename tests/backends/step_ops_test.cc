@@ -145,7 +145,7 @@ TEST(StepOps, AttentionOfEveryShapeAndCacheType) {
           for (auto m = static_cast<int32_t>(run * M); m < (run + 1) * M; m++) places.push_back({m % 32, m, 0});
           runs.push_back(places);
         }
-        expect_reference(p, runs, 2e-5f);
+        expect_reference(p, runs, attention_tolerance(type));
       }
     }
   }
@@ -158,7 +158,7 @@ void expect_no_dependence_on_neighbours(const AttentionShape& shape, KvCacheType
                          {{13, 3, 2}, {14, 4, 2}, {15, 3, 0}, {16, 6, 1}, {17, 4, 0}, {18, 5, 0}}};
   const StepProgram p = attention_program(shape, 6, type, 3);
   const std::vector<float> values = backend_values(p, together);
-  expect_near(values, p.run(*make_reference_backend(), together), 2e-5f);
+  expect_near(values, p.run(*make_reference_backend(), together), attention_tolerance(type));
   const StepProgram alone = attention_program(shape, 1, type, 1);
   const auto width = static_cast<size_t>(alone.step.logits.width);
   for (int32_t sequence = 0; sequence < 3; sequence++) {

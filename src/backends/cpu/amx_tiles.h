@@ -6,11 +6,20 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 
 namespace nibble {
 namespace {
 
 constexpr int kNumTiles = 8, kTileRows = 16, kTileRowBytes = 64;
+
+// Calls with std::integral_constant<int, 0> … <int, count - 1>: tiles are named by constants.
+template <int count>
+void for_each_constant(const auto& call) {
+  [&]<int... i>(std::integer_sequence<int, i...>) {
+    (call(std::integral_constant<int, i>{}), ...);
+  }(std::make_integer_sequence<int, count>{});
+}
 
 // The memory operand of LDTILECFG.
 struct alignas(64) TileConfig {
@@ -48,6 +57,11 @@ struct AmxInstructions {
   template <int sums, int a, int b>
   static void dot_int8() {
     asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(sums), "i"(a), "i"(b));
+  }
+  // The same of uint8 in a and int8 in b.
+  template <int sums, int a, int b>
+  static void dot_uint8_int8() {
+    asm volatile("tdpbusd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(sums), "i"(a), "i"(b));
   }
   // sums[m][n] += the sum over k of a[m][k] * b[k / 2][2 n + k % 2], bfloat16 into float32; denormals count as zeros.
   template <int sums, int a, int b>

@@ -33,13 +33,13 @@ using Vec = float __attribute__((vector_size(kVec * sizeof(float)), aligned(size
 
 #if defined(__AVX512F__)
 inline Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
-inline Vec scale_vec(const uint8_t* half) { return _mm512_cvtph_ps(_mm256_set1_epi16(load_unaligned<int16_t>(half))); }
+inline Vec scale_vec(uint16_t half) { return _mm512_cvtph_ps(_mm256_set1_epi16(static_cast<int16_t>(half))); }
 inline Vec load_vec(const uint16_t* from) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
 }
 #elif defined(__AVX2__)
 inline Vec fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
-inline Vec scale_vec(const uint8_t* half) { return _mm256_cvtph_ps(_mm_set1_epi16(load_unaligned<int16_t>(half))); }
+inline Vec scale_vec(uint16_t half) { return _mm256_cvtph_ps(_mm_set1_epi16(static_cast<int16_t>(half))); }
 inline Vec load_vec(const uint16_t* from) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
 }
@@ -51,8 +51,8 @@ inline Vec fma(Vec a, Vec b, Vec c) {
   const auto x = std::bit_cast<VecHalves>(a), y = std::bit_cast<VecHalves>(b), z = std::bit_cast<VecHalves>(c);
   return std::bit_cast<Vec>(VecHalves{vfmaq_f32(z.low, x.low, y.low), vfmaq_f32(z.high, x.high, y.high)});
 }
-inline Vec scale_vec(const uint8_t* half) {
-  const float32x4_t scale = vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(load_unaligned<uint16_t>(half))));
+inline Vec scale_vec(uint16_t half) {
+  const float32x4_t scale = vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(half)));
   return std::bit_cast<Vec>(VecHalves{scale, scale});
 }
 inline Vec load_vec(const uint16_t* from) {
@@ -61,7 +61,7 @@ inline Vec load_vec(const uint16_t* from) {
 }
 #else
 inline Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }
-inline Vec scale_vec(const uint8_t* half) { return half_to_float(load_unaligned<uint16_t>(half)) - Vec{}; }
+inline Vec scale_vec(uint16_t half) { return half_to_float(half) - Vec{}; }
 inline Vec load_vec(const uint16_t* from) {
   Vec out;
   for (int i = 0; i < kVec; i++) out[i] = half_to_float(from[i]);
@@ -93,13 +93,25 @@ Vec load_vec(const T* from, int64_t count) {
   return out;
 }
 
-// Columns of a cached row, from column d on, a multiple of kVec. T is float, uint16_t (halves) or KvBlock.
+// What is read of a position. T is float, uint16_t (halves) or int8_t (of q8_0).
+template <class T>
+struct CachedRow {
+  const T* values;
+};
+template <>
+struct CachedRow<int8_t> {
+  const int8_t* values;
+  const uint16_t* scales;  // of the first group; the others num_rows apart
+  int64_t num_rows;
+};
+
+// Columns of a row, from column d on, a multiple of kVec.
 template <class T>
 struct Columns {
   static constexpr int kVectors = 1;                                      // that are made together
   static constexpr int kScoreHeads = 4, kValueHeads = kVec >= 8 ? 4 : 2;  // that share them
 
-  Columns(const T* row, int64_t d) : from(row + d) {}
+  Columns(const CachedRow<T>& row, int64_t d) : from(row.values + d) {}
   Vec vec(int r) const { return load_vec(from + r * kVec); }
   Vec vec(int r, int64_t count) const { return load_vec(from + r * kVec, count); }
   const T* from;
@@ -108,15 +120,12 @@ struct Columns {
 // The vectors of a group share its scale. Making one takes four instructions, so more heads share it: on Zen 4, for 8 heads
 // of 128 columns in cache, 28.1 us for 512 positions, 30.1 with four heads at a time (halves: 23.4).
 template <>
-struct Columns<KvBlock> {
+struct Columns<int8_t> {
   static constexpr int kVectors = Q8_0::group_size / kVec;
   static constexpr int kScoreHeads = kVec >= 8 ? 8 : 4, kValueHeads = kVec / 2;
 
-  Columns(const KvBlock* row, int64_t d) {
-    const KvBlock& block = row[d / Q8_0::group_size];
-    scale = scale_vec(block.scale);
-    codes = block.codes + d % Q8_0::group_size;
-  }
+  Columns(const CachedRow<int8_t>& row, int64_t d)
+      : scale(scale_vec(row.scales[d / Q8_0::group_size * row.num_rows])), codes(row.values + d) {}
   Vec vec(int r) const {
     int8_t __attribute__((vector_size(kVec))) v;
     std::memcpy(&v, codes + r * kVec, sizeof v);
@@ -124,7 +133,7 @@ struct Columns<KvBlock> {
   }
   Vec vec(int r, int64_t) const { return vec(r); }  // the last group is filled up
   Vec scale;
-  const uint8_t* codes;
+  const int8_t* codes;
 };
 
 // Sums of neighbouring lanes: those of a, then those of b.
@@ -151,10 +160,19 @@ inline Vec sums_of_all(Vec (&v)[kVec]) {
 // into the second. At 4096 the same took up to a third longer on Sapphire Rapids.
 constexpr int64_t kNextRowBytes = 1024;
 
-template <class T>
-const T* row_of(const KvRun& run, int64_t i) {
+inline int64_t row_index(const KvRun& run, int64_t i) {
   const int64_t row = run.first_row + i;
-  return reinterpret_cast<const T*>(run.data + (row < run.num_rows ? row : row - run.num_rows) * run.row_bytes);
+  return row < run.num_rows ? row : row - run.num_rows;
+}
+
+template <class T>
+CachedRow<T> row_of(const KvRun& run, int64_t i) {
+  const int64_t row = row_index(run, i);
+  const T* values = reinterpret_cast<const T*>(run.values + row * run.row_bytes);
+  if constexpr (std::is_same_v<T, int8_t>)
+    return {values, run.scales + row, run.num_rows};
+  else
+    return {values};
 }
 
 inline void prefetch_row(const void* row, int64_t bytes) {
@@ -167,7 +185,7 @@ inline void prefetch_row(const void* row, int64_t bytes) {
 class RowsAhead {
  public:
   RowsAhead(const KvRun& run, int64_t len, int64_t visits)
-      : at_(run.data + run.first_row * run.row_bytes), step_((len * run.row_bytes + visits - 1) / visits) {}
+      : at_(run.values + run.first_row * run.row_bytes), step_((len * run.row_bytes + visits - 1) / visits) {}
 
   void ask() {
     const uint8_t* line = at_;
@@ -192,10 +210,10 @@ void score_heads(const AttendTask& t, int h, RowsAhead& rows_ahead) {
   const float* q[H];
   for (int i = 0; i < H; i++) q[i] = t.q + (h + i) * t.q_stride;
   for (int64_t p = 0; p < t.len; p += P) {
-    const T* k[P];
+    CachedRow<T> k[P];
     for (int j = 0; j < P; j++) k[j] = row_of<T>(t.k, p + j < t.len ? p + j : t.len - 1);
     if (h == 0)
-      for (int j = 0; j < P; j++) prefetch_row(k[j], t.k.row_bytes);
+      for (int j = 0; j < P; j++) prefetch_row(k[j].values, t.k.row_bytes);
     ahead.ask();
     Vec sums[kVec] = {};
     int64_t d = 0;
@@ -228,21 +246,53 @@ void score_heads(const AttendTask& t, int h, RowsAhead& rows_ahead) {
   rows_ahead = ahead;
 }
 
-// scores[p] = e^(scores[p] - the largest); returns that and their sum.
+// e^x for x <= 0, within 2 units in the last place; of less than -86 as of -86, which is no denormal yet. As exp_float.
+inline Vec exp_vec(Vec x) {
+  const auto all = [](float value) { return value - Vec{}; };
+  const Vec clamped = x < all(-86.0f) ? all(-86.0f) : x;  // NaN stays NaN
+  constexpr float kToInteger = 0x1.8p23f;                 // a float of that size has no more bits than the integer's
+  const Vec shifted = fma(clamped, all(1.44269504f), all(kToInteger));
+  const Vec n = shifted - kToInteger;
+  const Vec r = fma(n, all(2.12194440e-4f), fma(n, all(-0.693359375f), clamped));
+  Vec p = fma(r, all(1.0f / 5040), all(1.0f / 720));
+  for (float coefficient : {1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f}) p = fma(p, r, all(coefficient));
+  using Bits = uint32_t __attribute__((vector_size(sizeof(Vec))));
+  return p * std::bit_cast<Vec>((std::bit_cast<Bits>(shifted) << 23) + std::bit_cast<Bits>(all(1.0f)));
+}
+
+// scores[p] = e^(scores[p] - the largest), up to a whole vector with zeros; returns that and their sum.
 inline void exponentiate(float* scores, int64_t len, float& largest, float& total) {
-  float top[kLanes];
-  for (float& x : top) x = -INFINITY;
-  int64_t p = 0;
-  for (; p + kLanes <= len; p += kLanes)
-    for (int i = 0; i < kLanes; i++) top[i] = scores[p + i] > top[i] ? scores[p + i] : top[i];
-  for (int i = 0; p + i < len; i++) top[i] = scores[p + i] > top[i] ? scores[p + i] : top[i];
-  largest = top[0];
-  for (float x : top) largest = x > largest ? x : largest;
-  float totals[kLanes] = {};
-  for (p = 0; p + kLanes <= len; p += kLanes)
-    for (int i = 0; i < kLanes; i++) totals[i] += scores[p + i] = exp_float(scores[p + i] - largest);
-  for (int i = 0; p + i < len; i++) totals[i] += scores[p + i] = exp_float(scores[p + i] - largest);
-  total = sum_of(totals);
+  constexpr int kChains = kLanes / kVec;
+  Vec top[kChains];
+  for (Vec& x : top) x = -INFINITY - Vec{};
+  for (int64_t p = 0; p < len; p += kLanes)
+    for (int i = 0; i < kChains; i++) {
+      const int64_t at = p + i * kVec;
+      if (at >= len) break;
+      if (at + kVec > len)
+        for (int64_t rest = len; rest < at + kVec; rest++) scores[rest] = -INFINITY;
+      const Vec x = load_vec(scores + at);
+      top[i] = x > top[i] ? x : top[i];
+    }
+  largest = top[0][0];
+  for (const Vec& of_chain : top)
+    for (int i = 0; i < kVec; i++) largest = of_chain[i] > largest ? of_chain[i] : largest;
+  Vec totals[kChains] = {};
+  for (int64_t p = 0; p < len; p += kLanes)
+    for (int i = 0; i < kChains; i++) {
+      const int64_t at = p + i * kVec;
+      if (at >= len) break;
+      Vec x = exp_vec(load_vec(scores + at) - largest);
+      std::memcpy(scores + at, &x, sizeof x);
+      if (at + kVec > len) {
+        for (int64_t rest = len; rest < at + kVec; rest++) scores[rest] = 0.0f;
+        x = load_vec(scores + at);
+      }
+      totals[i] += x;
+    }
+  float lanes[kLanes];
+  std::memcpy(lanes, totals, sizeof lanes);
+  total = sum_of(lanes);
 }
 
 // out[h] = the sum over the positions of scores[h] times value, for H heads from `h` on and R runs of columns from `d`
@@ -253,8 +303,8 @@ void weigh_values(const AttendTask& t, int h, int64_t d, int64_t last_count, Row
   constexpr int G = Columns<T>::kVectors < R ? Columns<T>::kVectors : R;  // of R that are read together
   Vec sums[H][R] = {};
   for (int64_t p = 0; p < t.len; p++) {
-    const T* v = row_of<T>(t.v, p);
-    if (h == 0 && d == 0) prefetch_row(v, t.v.row_bytes);
+    const CachedRow<T> v = row_of<T>(t.v, p);
+    if (h == 0 && d == 0) prefetch_row(v.values, t.v.row_bytes);
     ahead.ask();
     Vec value[R];
     for (int g = 0; g < R; g += G) {
@@ -289,7 +339,7 @@ template <class T>
 void attend_chunk_of(const AttendTask& t) {
   constexpr int S = Columns<T>::kScoreHeads, V = Columns<T>::kValueHeads;
   int h = 0;
-  RowsAhead values(t.v, t.v.data == t.k.data ? 0 : t.len, t.num_heads * ((t.len + kVec - 1) / kVec));
+  RowsAhead values(t.v, t.v.values == t.k.values ? 0 : t.len, t.num_heads * ((t.len + kVec - 1) / kVec));
   for (; h + S <= t.num_heads; h += S) score_heads<S, T>(t, h, values);
   for (; h + 4 <= t.num_heads; h += 4) score_heads<4, T>(t, h, values);
   for (; h + 2 <= t.num_heads; h += 2) score_heads<2, T>(t, h, values);
@@ -307,7 +357,7 @@ void attend_chunk(const AttendTask& t) {
   switch (t.type) {
     case KvCacheType::f32: return attend_chunk_of<float>(t);
     case KvCacheType::f16: return attend_chunk_of<uint16_t>(t);
-    case KvCacheType::q8_0: return attend_chunk_of<KvBlock>(t);
+    case KvCacheType::q8_0: return attend_chunk_of<int8_t>(t);
   }
 }
 

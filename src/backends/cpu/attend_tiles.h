@@ -1,8 +1,8 @@
-// Attention over one chunk of cached positions by AMX tiles, for caches of halves and of 8 bits. For files compiled
-// for AVX-512; the float32 multiply-adds of attend_kernel.h become products of bfloat16.
+// Attention over one chunk of cached positions by AMX tiles, for caches of halves. For files compiled for AVX-512; the
+// float32 multiply-adds of attend_kernel.h become products of bfloat16.
 //
 // Parts   a number is taken as the sum of two bfloat16, a high and a low one. A half has 11 bits, so that is exact; a
-//         query, a softmax weight, and a cached int8 times its scale keep 16 bits or more of their 24.
+//         query and a softmax weight keep 16 bits or more of their 24.
 // Cost    16 positions × 32 columns × 8 heads are two instructions of 16 cycles, since a tile holds the high parts of eight
 //         heads beside their low parts. Splitting the cached values takes longer; up to kGroupTiles tiles of heads share it.
 // Scores  [positions, heads] = keys · queries: a tile of keys has 16 positions by 32 columns, as they lie in the cache.
@@ -12,8 +12,10 @@
 // Tiles   scores: 0 … 2 sums, 3 and 4 keys, 5 … 7 queries. Values: 0 … 5 sums, 6 weights, 7 values.
 #pragma once
 
+#include <algorithm>
+
 #include "backends/cpu/amx_tiles.h"
-#include "backends/cpu/float_kernels.inc"
+#include "backends/cpu/attend_int8_tiles.h"
 
 namespace nibble {
 namespace {
@@ -90,10 +92,6 @@ inline Parts columns_of(const uint16_t* row, int64_t d, int64_t count) {
   const __mmask32 mask = (1u << count) - 1;
   return parts_of_halves(_mm512_mask_loadu_epi16(_mm512_set1_epi16(0x3c00), mask, row + d));
 }
-inline Parts columns_of(const KvBlock* row, int64_t d, int64_t) {
-  const Columns<KvBlock> columns(row, d);
-  return parts_of_floats(columns.vec(0), columns.vec(1));
-}
 inline Parts columns_of(const float* row, int64_t d, int64_t count) {
   return parts_of_floats(load_vec(row + d, count), load_vec(row + d + kVec, count - kVec));
 }
@@ -137,13 +135,6 @@ struct TileLoop {
   int64_t num_outer, num_inner, outer = 0, inner = 0, steps = 0;
 };
 
-template <int num_tiles>
-void for_each_tile_of(const auto& call) {
-  [&]<int... tile>(std::integer_sequence<int, tile...>) {
-    (call(std::integral_constant<int, tile>{}), ...);
-  }(std::make_integer_sequence<int, num_tiles>{});
-}
-
 // Sums of a group of heads leave the tiles one step before they are used.
 template <int num_tiles>
 struct TileGroup {
@@ -178,12 +169,12 @@ struct TileGroup {
   }
 
   // t.scores of whole blocks: those beyond t.len are the last position's.
-  template <class Instructions, class T>
+  template <class Instructions>
   void scores(RowsAhead& rows_ahead) {
     RowsAhead ahead = rows_ahead;
     const int64_t steps = (t.head_dim + kTileK - 1) / kTileK, blocks = (t.len + kTileRows - 1) / kTileRows;
     Tile keys[kTileDelay + 1][2];  // of a step: high and low
-    const T* rows[kTileRows];
+    const uint16_t* rows[kTileRows];
     int64_t finished = -1;  // the block whose sums have left the tiles
     const auto finish = [&] {
       for (int tile = 0; tile < num_tiles; tile++) {
@@ -204,7 +195,7 @@ struct TileGroup {
         if (split.inner == 0)
           for (int64_t j = 0; j < kTileRows; j++) {
             const int64_t p = split.outer * kTileRows + j;
-            rows[j] = row_of<T>(t.k, p < t.len ? p : t.len - 1);
+            rows[j] = row_of<uint16_t>(t.k, p < t.len ? p : t.len - 1).values;
             if (first_head == 0) prefetch_row(rows[j], t.k.row_bytes);
           }
         ahead.ask();
@@ -220,7 +211,7 @@ struct TileGroup {
       if (split.next() <= kTileDelay) continue;
       Instructions::template load<3>(&keys[multiply.slot()][0], kTileRowBytes);
       Instructions::template load<4>(&keys[multiply.slot()][1], kTileRowBytes);
-      for_each_tile_of<num_tiles>([&]<int tile>(std::integral_constant<int, tile>) {
+      for_each_constant<num_tiles>([&]<int tile>(std::integral_constant<int, tile>) {
         if (multiply.inner == 0) Instructions::template zero<tile>();
         Instructions::template load<5 + tile>(queries + tile * steps + multiply.inner, kTileRowBytes);
         Instructions::template dot_bf16<tile, 3, 5 + tile>();
@@ -251,7 +242,7 @@ struct TileGroup {
   }
 
   // t.out
-  template <class Instructions, class T>
+  template <class Instructions>
   void values(RowsAhead& rows_ahead) {
     RowsAhead ahead = rows_ahead;
     const int64_t steps = (t.v_dim + kTileK - 1) / kTileK, blocks = (t.len + kTileK - 1) / kTileK;
@@ -278,7 +269,7 @@ struct TileGroup {
         Tile(&to)[2][2] = pairs[split.slot()];
         const int64_t d = split.outer * kTileK;
         const auto of_position = [&](int64_t p) {
-          const T* row = row_of<T>(t.v, p < t.len ? p : t.len - 1);
+          const uint16_t* row = row_of<uint16_t>(t.v, p < t.len ? p : t.len - 1).values;
           if (first_head == 0 && d == 0) prefetch_row(row, t.v.row_bytes);
           return columns_of(row, d, t.v_dim - d);
         };
@@ -309,7 +300,7 @@ struct TileGroup {
         Instructions::template store<odd>(&sums[odd], kTileRowBytes);
         finished = multiply.outer;
       };
-      for_each_tile_of<num_tiles>(step);
+      for_each_constant<num_tiles>(step);
       multiply.next();
     }
     finish();
@@ -323,7 +314,7 @@ inline int64_t tiles_attend_scratch(int64_t num_heads, int64_t head_dim) {
   return num_heads * kAttendChunk + kGroupTiles * (steps + kTileBlocks) * int64_t{sizeof(Tile) / sizeof(float)};
 }
 
-template <class Instructions, class T>
+template <class Instructions>
 void tiles_attend_of(const AttendTask& t) {
   TileConfig config;
   for (int tile = 0; tile < kNumTiles; tile++) config.set(tile, kTileRows, kTileRowBytes);
@@ -344,17 +335,17 @@ void tiles_attend_of(const AttendTask& t) {
     }
   };
   const auto times = [](int64_t n, int64_t of) { return (n + of - 1) / of; };
-  RowsAhead values(t.v, t.v.data == t.k.data ? 0 : t.len,
+  RowsAhead values(t.v, t.v.values == t.k.values ? 0 : t.len,
                    num_groups * times(t.len, kTileRows) * times(t.head_dim, kTileK));
   for_each_group([&](auto group) {
     group.prepare_queries();
-    group.template scores<Instructions, T>(values);
+    group.template scores<Instructions>(values);
   });
   for (int h = 0; h < t.num_heads; h++) exponentiate(t.scores + h * kAttendChunk, t.len, t.largest[h], t.total[h]);
   RowsAhead keys(t.next_k, t.next_len, num_groups * times(t.len, kTileK) * times(t.v_dim, kTileK));
   for_each_group([&](auto group) {
     group.prepare_weights();
-    group.template values<Instructions, T>(keys);
+    group.template values<Instructions>(keys);
   });
   Instructions::release();
 }
@@ -362,17 +353,22 @@ void tiles_attend_of(const AttendTask& t) {
 // attend_chunk, where tiles are worth it.
 template <class Instructions>
 void tiles_attend_chunk(const AttendTask& t) {
-  if (t.heads_of_key < kFewestTileHeads || t.type == KvCacheType::f32) return attend_chunk(t);
-  (t.type == KvCacheType::f16 ? tiles_attend_of<Instructions, uint16_t> : tiles_attend_of<Instructions, KvBlock>)(t);
+  if (t.type == KvCacheType::f16 && t.heads_of_key >= kFewestTileHeads)
+    tiles_attend_of<Instructions>(t);
+  else if (t.type == KvCacheType::q8_0 && t.heads_of_key >= kFewestInt8TileHeads)
+    attend_chunk_int8<TileProducts<Instructions>>(t);
+  else
+    vnni_attend_chunk(t);
 }
 
 // AVX-512's table, with attention by tiles.
 template <class Instructions>
 constexpr FloatKernels with_tiles(FloatKernels table) {
   table.attend_chunk = tiles_attend_chunk<Instructions>;
-  table.attend_scratch = tiles_attend_scratch;
-  table.few_heads = kTileHeads;
-  table.many_heads = kGroupHeads;
+  table.attend_scratch = [](int64_t num_heads, int64_t head_dim) {
+    return std::max(tiles_attend_scratch(num_heads, head_dim), int8_attend_scratch(num_heads, head_dim));
+  };
+  table.heads_of_call = [](KvCacheType) { return HeadsOfCall{kTileHeads, kGroupHeads}; };
   return table;
 }
 

@@ -91,7 +91,7 @@ Range CpuAttention::positions(int64_t chunk, int64_t pos) const {
 }
 
 void CpuAttention::attend_chunk(const CpuKvCache& cache, const AttentionQuery& query, ChunkOfHead at, ChunkOfHead next,
-                                Range heads, int worker, float* largest, float* total, float* out) const {
+                                Range heads, bool same_queries, int worker, const Attended& to) const {
   const AttentionShape& s = shape;
   const auto [first, last] = positions(at.chunk, query.pos);
   const int64_t num_heads = heads.last - heads.first;
@@ -108,11 +108,8 @@ void CpuAttention::attend_chunk(const CpuKvCache& cache, const AttentionQuery& q
     q = joined;
     q_stride = s.head_dim;
   }
-  const auto run = [](const KvPlane& plane, int64_t position) {
-    return KvRun{plane.data, plane.row_bytes, plane.num_rows, position % plane.num_rows};
-  };
   const auto keys = [&](int64_t kv_head) { return cache.k(query.layer, query.sequence, kv_head * s.head_dim); };
-  const KvRun k = run(keys(at.kv_head), first);
+  const KvRun k = keys(at.kv_head).run(first);
   const Range after = next == at ? Range{0, 0} : positions(next.chunk, query.pos);
   kernels_.attend_chunk(
       {.q = q,
@@ -120,18 +117,19 @@ void CpuAttention::attend_chunk(const CpuKvCache& cache, const AttentionQuery& q
        .num_heads = static_cast<int>(num_heads),
        .heads_of_key = static_cast<int>(s.heads_per_kv()),
        .k = k,
-       .v = query.values_are_keys ? k : run(cache.v(query.layer, query.sequence, at.kv_head * s.v_dim), first),
+       .v = query.values_are_keys ? k : cache.v(query.layer, query.sequence, at.kv_head * s.v_dim).run(first),
        .type = cache.shape.type,
        .len = last - first,
        .head_dim = s.head_dim,
        .v_dim = s.v_dim,
        .scale = query.scale,
-       .next_k = run(keys(next.kv_head), after.first),
+       .same_queries = same_queries,
+       .next_k = keys(next.kv_head).run(after.first),
        .next_len = after.last - after.first,
        .scores = scores,
-       .largest = largest,
-       .total = total,
-       .out = out});
+       .largest = to.largest,
+       .total = to.total,
+       .out = to.out});
 }
 
 void CpuAttention::attend(const CpuKvCache& cache, const AttentionQuery& query, Range kv_heads, int worker) const {
@@ -150,7 +148,7 @@ void CpuAttention::attend(const CpuKvCache& cache, const AttentionQuery& query, 
       const ChunkOfHead next = chunk + 1 < last              ? ChunkOfHead{chunk + 1, kv_head}
                                : kv_head + 1 < kv_heads.last ? ChunkOfHead{first, kv_head + 1}
                                                              : at;
-      attend_chunk(cache, query, at, next, own_heads, worker, list, list + heads, list + 2 * heads);
+      attend_chunk(cache, query, at, next, own_heads, chunk > first, worker, of_head(list, 0));
       if (chunk == first) continue;
       for (int64_t h = 0; h < heads; h++) kernels_.merge_attended(of_head(all, h), of_head(more, h), shape.v_dim);
     }
@@ -166,7 +164,8 @@ void CpuAttention::attend_share(const CpuKvCache& cache, const AttentionQuery& q
   const int64_t heads = shape.heads_per_kv();
   const auto [first_chunk, last_chunk] = chunks(query.pos);
   const bool enough = (last_chunk - first_chunk) * shape.num_kv_heads >= 2 * num_workers_;
-  const int64_t heads_of_share = enough ? kernels_.many_heads : kernels_.few_heads;
+  const HeadsOfCall of_call = kernels_.heads_of_call(cache.shape.type);
+  const int64_t heads_of_share = enough ? of_call.many : of_call.few;
   const int64_t shares_of_kv = (heads + heads_of_share - 1) / heads_of_share;
   const int64_t shares_of_chunk = shape.num_kv_heads * shares_of_kv;
   // A worker's shares follow each other in the cache, so that hardly a chunk is read by two of them.
@@ -179,8 +178,8 @@ void CpuAttention::attend_share(const CpuKvCache& cache, const AttentionQuery& q
     const int64_t first_head = at.kv_head * heads + i % shares_of_kv * heads_of_share;
     const Range own_heads{first_head, std::min(first_head + heads_of_share, (at.kv_head + 1) * heads)};
     const Attended to = partial(m, at.chunk - first_chunk, first_head);
-    attend_chunk(cache, query, at, of_share(std::min(i + 1, last - 1)), own_heads, worker, to.largest, to.total,
-                 to.out);
+    attend_chunk(cache, query, at, of_share(std::min(i + 1, last - 1)), own_heads, i > first && shares_of_chunk == 1,
+                 worker, to);
   }
 }
 

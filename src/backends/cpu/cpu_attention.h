@@ -72,8 +72,9 @@ class CpuAttention {
   Range positions(int64_t chunk, int64_t pos) const;
   float* own(int worker) const { return own_[static_cast<size_t>(worker)].as<float>(); }
   // `next` is what this worker attends to then: its keys are asked for in time. It is `at` where nothing new follows.
+  // same_queries: as in this worker's call before.
   void attend_chunk(const CpuKvCache& cache, const AttentionQuery& query, ChunkOfHead at, ChunkOfHead next, Range heads,
-                    int worker, float* largest, float* total, float* out) const;
+                    bool same_queries, int worker, const Attended& to) const;
   Attended partial(int64_t m, int64_t slot, int64_t head) const;
 
   int num_workers_;

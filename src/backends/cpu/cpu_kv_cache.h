@@ -1,21 +1,35 @@
 // The CPU's KV cache: for each layer a plane of keys and one of values, [num_sequences, heads, kept positions, width of a
-// head], so that what an attention reads of one head lies together. A head of type q8_0 is a list of KvBlocks.
+// head], so that what an attention reads of one head lies together. Of type q8_0 a head has the codes of its positions, then
+// their scales, [groups, kept positions].
 #pragma once
 
 #include <cassert>
 #include <vector>
 
+#include "backends/cpu/float_kernels.h"
 #include "base/memory.h"
 #include "ops/backend.h"
 
 namespace nibble {
 
-// Rows of one head of one sequence: position p at data + p % num_rows * row_bytes.
+// Rows of one head of one sequence: position p in row p % num_rows.
 struct KvPlane {
-  uint8_t* data;
+  uint8_t* values;
   int64_t row_bytes, num_rows;
+  uint16_t* scales;  // of q8_0
 
-  uint8_t* row(int64_t pos) const { return data + pos % num_rows * row_bytes; }
+  KvRow row(int64_t pos) const {
+    const int64_t i = pos % num_rows;
+    return {
+        .values = values + i * row_bytes, .scales = scales != nullptr ? scales + i : nullptr, .scale_stride = num_rows};
+  }
+  KvRun run(int64_t first_pos) const {
+    return {.values = values,
+            .row_bytes = row_bytes,
+            .num_rows = num_rows,
+            .first_row = first_pos % num_rows,
+            .scales = scales};
+  }
 };
 
 class CpuKvCache final : public KvCache {
@@ -30,7 +44,10 @@ class CpuKvCache final : public KvCache {
 
   void repeat(int64_t sequence, int64_t period, int64_t length) override {
     const auto repeat_head = [&](const KvPlane& rows) {
-      repeat_rows(rows.data, rows.row_bytes, rows.num_rows, period, length);
+      repeat_rows(rows.values, rows.row_bytes, rows.num_rows, period, length);
+      if (shape.type != KvCacheType::q8_0) return;
+      for (int64_t group = 0; group < rows.row_bytes / Q8_0::group_size; group++)
+        repeat_rows(rows.scales + group * rows.num_rows, Q8_0::group_scale_bytes, rows.num_rows, period, length);
     };
     for (int l = 0; l < static_cast<int>(shape.layers.size()); l++) {
       const KvLayer& layer = shape.layers[static_cast<size_t>(l)];
@@ -55,11 +72,19 @@ class CpuKvCache final : public KvCache {
     const int64_t num_rows = shape.kept(layer), head_width = width / layer.num_heads;
     const int64_t head = sequence * layer.num_heads + column / head_width, within = column % head_width;
     assert(within == 0 || shape.type != KvCacheType::q8_0);
-    const int64_t row_bytes = kv_cache_row_bytes(shape.type, head_width);
-    return {.data = planes[static_cast<size_t>(l)].data() + head * num_rows * row_bytes +
-                    kv_cache_row_bytes(shape.type, within),
-            .row_bytes = row_bytes,
-            .num_rows = num_rows};
+    const int64_t bytes = kv_cache_row_bytes(shape.type, head_width);
+    uint8_t* first = planes[static_cast<size_t>(l)].data() + head * num_rows * bytes;
+    if (shape.type == KvCacheType::q8_0) {
+      const int64_t code_bytes = bytes / (Q8_0::group_size + Q8_0::group_scale_bytes) * Q8_0::group_size;
+      return {.values = first,
+              .row_bytes = code_bytes,
+              .num_rows = num_rows,
+              .scales = reinterpret_cast<uint16_t*>(first + num_rows * code_bytes)};
+    }
+    return {.values = first + kv_cache_row_bytes(shape.type, within),
+            .row_bytes = bytes,
+            .num_rows = num_rows,
+            .scales = nullptr};
   }
 
   std::vector<Buffer> k_, v_;

@@ -20,16 +20,19 @@ struct CpuKernels;
 // of 576 halves fill 0.6 MB, and stay in a second-level cache between the two times that they are read.
 inline constexpr int64_t kAttendChunk = 512;
 
-// Q8_0 (formats/q8_0.h) as a row of a cache has it: 32 columns, the last ones maybe beyond the head's width.
-struct KvBlock {
-  uint8_t scale[Q8_0::group_scale_bytes];
-  uint8_t codes[Q8_0::group_size];
+// A position's key or value of one head: floats, halves, or the codes of Q8_0 (formats/q8_0.h), whose last group is filled
+// up and whose scales, one for each group, lie scale_stride apart.
+struct KvRow {
+  uint8_t* values;
+  uint16_t* scales;  // of q8_0, halves
+  int64_t scale_stride;
 };
 
 // Consecutive positions of one key or value head in a ring of num_rows rows, the first of them in row first_row.
 struct KvRun {
-  const uint8_t* data;
+  const uint8_t* values;
   int64_t row_bytes, num_rows, first_row;
+  const uint16_t* scales = nullptr;  // of q8_0: [groups of a row, num_rows] halves
 };
 
 // What some positions give one head, the largest score taken out: total = the sum of e^(score - largest), out [v_dim] the
@@ -48,10 +51,17 @@ struct AttendTask {
   KvCacheType type;
   int64_t len, head_dim, v_dim;
   float scale;
+  bool same_queries;  // as those of the call before with this scratch
   KvRun next_k;      // the keys of the call that follows, which are asked for in time
   int64_t next_len;  // 0: none
   float* scores;     // scratch of attend_scratch floats, on a line; it begins with [num_heads, kAttendChunk]
   float *largest, *total, *out;  // of each head, as in Attended: [num_heads], [num_heads], [num_heads, v_dim]
+};
+
+// Heads that one call should have where workers share those of a key: at least `few`, and up to `many` if there is enough
+// for all workers.
+struct HeadsOfCall {
+  int few, many;
 };
 
 struct FloatKernels {
@@ -72,14 +82,12 @@ struct FloatKernels {
   void (*rotate_interleaved)(float* head, const float* cosine, const float* sine, int64_t half);
 
   // Puts float32 values into a cache.
-  void (*store)(const float* values, int64_t size, KvCacheType type, void* to);
+  void (*store)(const float* values, int64_t size, KvCacheType type, const KvRow& to);
 
   // 1 … kAttendChunk positions.
   void (*attend_chunk)(const AttendTask& task);
   int64_t (*attend_scratch)(int64_t num_heads, int64_t head_dim);
-  // Heads that one call should have where workers share those of a key: at least few_heads, and up to many_heads if there
-  // is enough for all of them.
-  int few_heads, many_heads;
+  HeadsOfCall (*heads_of_call)(KvCacheType type);
   // `to` becomes what the positions of both give.
   void (*merge_attended)(Attended to, Attended from, int64_t v_dim);
   // out = softmax(scores) · values; a sink is one more logit of the softmax that has no value, or null.
