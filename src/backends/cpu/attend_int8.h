@@ -24,6 +24,8 @@ constexpr int kMaxSets = 3;  // of a call's heads that share what is made of the
 constexpr int64_t kKvGroup = Q8_0::group_size;
 constexpr int64_t kBlockLen = 64;  // positions whose weights lie together
 constexpr int64_t kGroupsAtOnce = 2;
+constexpr int kExpAsks = 4;      // of a head
+constexpr int64_t kAskLen = 16;  // positions after which rows are asked for
 constexpr float kLargestQuery = 127 * 256 + 127, kLargestWeight = 65535;
 
 struct alignas(64) Line {
@@ -202,7 +204,7 @@ struct Int8Attention {
     ValueColumns(*to)[2] = scratch.values;
     RowsAhead ahead = rows_ahead;
     for (int64_t p = 0; p < len; p += 4) {
-      ahead.ask();
+      if (p % kAskLen == 0) ahead.ask();
       const int8_t* rows[4];
       rows_of(run, len, p, rows);
       for (int slot = 0; slot < count; slot++) {
@@ -249,8 +251,10 @@ struct Int8Attention {
     const auto weight = [&](int h, int64_t p) {
       return load_vec(softmax + h * kAttendChunk + p) * load_vec(scales + p);
     };
+    RowsAhead ahead = rows_ahead;
     float inverse[kSetHeads];
     for (int h = 0; h < heads; h++) {
+      ahead.ask();
       __m512i largest[4] = {};
       for (int64_t p = 0; p < len; p += kBlockLen)
         for (int i = 0; i < 4; i++) largest[i] = _mm512_max_epu32(largest[i], as_ints(weight(h, p + i * kVec)));
@@ -261,7 +265,8 @@ struct Int8Attention {
     }
     const __m512i bytes = kBytes.vec();
     const Vec rounding = load_vec(kRounding.data());
-    for (int h = 0; h < heads; h++)
+    for (int h = 0; h < heads; h++) {
+      ahead.ask();
       for (int64_t p = 0; p < len; p += kBlockLen) {
         __m512i x[4];
         for (int i = 0; i < 4; i++)
@@ -271,6 +276,8 @@ struct Int8Attention {
         blocks[p / kBlockLen].bytes[h].set(_mm512_shuffle_i64x2(first, second, 0x44));
         blocks[p / kBlockLen].bytes[kSetHeads + h].set(_mm512_shuffle_i64x2(first, second, 0xee));
       }
+    }
+    rows_ahead = ahead;
   }
 
   // 16 columns of a head, from column 32 group + 16 half on.
@@ -286,6 +293,10 @@ struct VnniProducts {
   static void begin_values() {}
   static void end() {}
 
+  // How often scores asks for rows in each block of 16 positions and group of columns, and values in each group.
+  static int64_t score_asks(int heads) { return heads / 4 + heads % 4 / 2 + heads % 2; }
+  static int64_t value_asks(int heads, int64_t len) { return score_asks(heads) * ((len + kAskLen - 1) / kAskLen); }
+
   // t.scores of whole runs of 16 positions.
   static void scores(const Int8Attention& a) {
     const AttendTask& t = a.t;
@@ -296,7 +307,6 @@ struct VnniProducts {
       if (a.first_head == 0)
         for (const int8_t* row : rows) prefetch_row(row, t.k.row_bytes);
       for (int64_t g = 0; g < groups; g++) {
-        a.rows_ahead.ask();
         __m512i keys[8];
         for (int i = 0; i < 8; i++)
           keys[i] =
@@ -323,6 +333,7 @@ struct VnniProducts {
       return _mm512_set1_epi32(load_unaligned<int32_t>(line.bytes + 4 * byte));
     };
     __m512i high[H], low[H];
+    a.rows_ahead.ask();
     for (int i = 0; i < H; i++) {
       high[i] = four(q.offsets, h + i);
       low[i] = four(q.offsets, kSetHeads + h + i);
@@ -356,8 +367,10 @@ struct VnniProducts {
   template <int H>
   static void weigh(const Int8Attention& a, int64_t group, int64_t slot, int set, int h) {
     const ValueColumns(&values)[2] = a.scratch.values[slot];
+    RowsAhead ahead = a.rows_ahead;
     __m512i sums[H][2][2] = {};  // by high and low bytes, and by half of the group
     for (int64_t p = 0; p < a.t.len; p += 4) {
+      if (p % kAskLen == 0) ahead.ask();
       const __m512i value[2] = {values[0].positions[p / 4].vec(), values[1].positions[p / 4].vec()};
       const WeightBlock& block = a.scratch.weights[slot][set][p / kBlockLen];
       for (int i = 0; i < H; i++)
@@ -370,6 +383,7 @@ struct VnniProducts {
     }
     for (int i = 0; i < H; i++)
       for (int half = 0; half < 2; half++) a.put(group, half, slot, set, h + i, sums[i][0][half], sums[i][1][half]);
+    a.rows_ahead = ahead;
   }
 };
 
@@ -384,18 +398,22 @@ void attend_chunk_int8(const AttendTask& t) {
   };
   const bool latent = t.v.values == t.k.values;
   if (!latent) ask_for_scales(t.v, v_groups, t.len);
-  RowsAhead values(t.v, latent ? 0 : t.len, calls * ((t.len + 15) / 16) * groups);
+  RowsAhead values(t.v, latent ? 0 : t.len, (t.len + 15) / 16 * groups * Products::score_asks(t.num_heads));
   for_heads(values, [&](const Int8Attention& a) {
     if (!t.same_queries || calls > 1) a.prepare_queries();
     Products::scores(a);
   });
+  ask_for_scales(t.next_k, groups, t.next_len);
+  const int64_t inter_asks = (t.len + kAskLen - 1) / kAskLen * ((v_groups + kGroupsAtOnce - 1) / kGroupsAtOnce);
+  RowsAhead keys(t.next_k, t.next_len,
+                 t.num_heads * (kExpAsks + 2 * v_groups) + calls * inter_asks +
+                     v_groups * Products::value_asks(t.num_heads, t.len));
   for (int h = 0; h < t.num_heads; h++) {
     float* scores = t.scores + h * kAttendChunk;
     exponentiate(scores, t.len, t.largest[h], t.total[h]);
     std::fill(scores + t.len, scores + (t.len + kBlockLen - 1) / kBlockLen * kBlockLen, 0.0f);
+    for (int i = 0; i < kExpAsks; i++) keys.ask();
   }
-  ask_for_scales(t.next_k, groups, t.next_len);
-  RowsAhead keys(t.next_k, t.next_len, calls * ((t.len + 3) / 4) * ((v_groups + kGroupsAtOnce - 1) / kGroupsAtOnce));
   Products::begin_values();
   for_heads(keys, [&](const Int8Attention& a) {
     for (int64_t g = 0; g < v_groups; g += kGroupsAtOnce) {

@@ -25,6 +25,12 @@ template <class Instructions>
 struct TileProducts {
   static void end() { Instructions::release(); }
 
+  // As VnniProducts.
+  static int64_t score_asks(int heads) { return (heads + kSetHeads - 1) / kSetHeads; }
+  static int64_t value_asks(int heads, int64_t len) {
+    return score_asks(heads) * 2 * ((len + kBlockLen - 1) / kBlockLen);
+  }
+
   static void scores(const Int8Attention& a) {
     if (a.num_sets() == 1 && num_groups(a.t.head_dim) <= kMostKeptGroups) return scores_of<KeptQueries>(a);
     if (a.num_sets() == 1) return scores_of<LoadedQueries<1>>(a);
@@ -126,7 +132,7 @@ struct TileProducts {
 
       Vec scores[num_sets][kTileRows] = {};  // [positions, bytes of a set]
       const auto multiply = [&]<int slot>(std::integral_constant<int, slot>, int64_t g) {
-        ahead.ask();
+        for (int set = 0; set < num_sets; set++) ahead.ask();
         queries.template multiply<slot>(g, keys, row_bytes, sums[slot]);
         const Vec of_group = scales_of(k, g, p);
         std::memcpy(scales[slot], &of_group, sizeof of_group);
@@ -191,14 +197,17 @@ struct TileProducts {
         call.template operator()<tile>(tile / 2 % num_sets, tile / 2 / num_sets, tile % 2);
       });
     };
+    RowsAhead ahead = a.rows_ahead;
     for_each_sum([]<int tile>(int, int, int) { Instructions::template zero<tile>(); });
     for (int64_t block = 0; block * kBlockLen < a.t.len; block++)
       for_each_sum([&]<int tile>(int set, int slot, int half) {
+        ahead.ask();
         if (half == 0) Instructions::template load<6>(&a.scratch.weights[first_slot + slot][set][block], kTileRowBytes);
         Instructions::template load<7>(a.scratch.values[first_slot + slot][half].positions + block * kTileRows,
                                        kTileRowBytes);
         Instructions::template dot_uint8_int8<tile, 6, 7>();
       });
+    a.rows_ahead = ahead;
     IntTile sums[2 * num_sets * num_slots];
     for_each_sum([&]<int tile>(int, int, int) { Instructions::template store<tile>(&sums[tile], kTileRowBytes); });
     for_each_sum([&]<int tile>(int set, int slot, int half) {
