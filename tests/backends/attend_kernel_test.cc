@@ -1,6 +1,7 @@
 // attend_chunk of every table of this machine, and of AMX's over emulated tiles, against the same sums in double.
 #include <cmath>
 #include <random>
+#include <span>
 #include <vector>
 
 #include <fmt/format.h>
@@ -48,7 +49,8 @@ const Case kCases[] = {
 // Rows of a key or value head: what was put in, and what a cache of that type makes of it.
 struct Rows {
   Rows(const FloatKernels& kernels, KvCacheType type, int64_t num_rows, int64_t width, float size, unsigned seed)
-      : width(width),
+      : type(type),
+        width(width),
         num_rows(num_rows),
         num_groups((width + Q8_0::group_size - 1) / Q8_0::group_size),
         row_bytes(type == KvCacheType::q8_0 ? num_groups * Q8_0::group_size : kv_cache_row_bytes(type, width)),
@@ -59,15 +61,17 @@ struct Rows {
     std::vector<float> row(static_cast<size_t>(width));
     for (int64_t r = 0; r < num_rows; r++) {
       for (float& x : row) x = normal(random) * size;
-      kernels.store(row.data(), width, type,
-                    {.values = bytes.data() + r * row_bytes,
-                     .scales = &scales[static_cast<size_t>(r)],
-                     .scale_stride = num_rows});
+      store(kernels, r, row);
     }
     for (int64_t r = 0; r < num_rows; r++)
-      for (int64_t d = 0; d < width; d++) decoded.push_back(value(type, r, d));
+      for (int64_t d = 0; d < width; d++) decoded.push_back(value(r, d));
   }
-  double value(KvCacheType type, int64_t r, int64_t d) const {
+  void store(const FloatKernels& kernels, int64_t r, std::span<const float> row) {
+    kernels.store(
+        row.data(), width, type,
+        {.values = bytes.data() + r * row_bytes, .scales = &scales[static_cast<size_t>(r)], .scale_stride = num_rows});
+  }
+  double value(int64_t r, int64_t d) const {
     const uint8_t* row = bytes.data() + r * row_bytes;
     if (type == KvCacheType::f32) return reinterpret_cast<const float*>(row)[d];
     if (type == KvCacheType::f16) return half_to_float(reinterpret_cast<const uint16_t*>(row)[d]);
@@ -81,6 +85,7 @@ struct Rows {
             .first_row = first_row,
             .scales = scales.data()};
   }
+  KvCacheType type;
   int64_t width, num_rows, num_groups, row_bytes;
   Buffer bytes;
   std::vector<uint16_t> scales;  // of q8_0: [num_groups, num_rows]
@@ -218,6 +223,49 @@ TEST(AttendChunk, NaNStaysNaN) {
     for (int64_t i = 0; i < 9 * 64; i++) ASSERT_EQ(std::isnan(result.out[static_cast<size_t>(i)]), i % 64 == 3) << i;
     reinterpret_cast<uint16_t*>(problem.keys.bytes.data())[3] = 0xfe00;
     for (const float x : problem.run(*kernels, 0, c.heads).out) ASSERT_TRUE(std::isnan(x)) << kernels->name;
+  }
+}
+
+TEST(AttendChunk, NaNStaysNaNInCachesOfEightBits) {
+  constexpr uint16_t kNaN = 0x7e00;
+  for (const int heads : {3, 9}) {
+    const Case c{heads, 64, 64, 40};
+    for (const FloatKernels* kernels : tables()) {
+      SCOPED_TRACE(fmt::format("{}, {} heads", kernels->name, heads));
+      Problem problem(*kernels, c, KvCacheType::q8_0);
+      problem.q[1] = NAN;
+      Result result = problem.run(*kernels, 0, heads);
+      for (size_t i = 0; i < result.out.size(); i++) ASSERT_EQ(std::isnan(result.out[i]), i < 64) << i;
+      problem.q[1] = 1.0f;
+      problem.values.scales[static_cast<size_t>(problem.values.num_rows) + 7] = kNaN;  // of its second group
+      result = problem.run(*kernels, 0, heads);
+      for (size_t i = 0; i < result.out.size(); i++) ASSERT_EQ(std::isnan(result.out[i]), i % 64 >= 32) << i;
+      problem.keys.scales[0] = kNaN;
+      for (const float x : problem.run(*kernels, 0, heads).out) ASSERT_TRUE(std::isnan(x));
+    }
+  }
+}
+
+// One position has nearly all of the weight and adds nothing to most columns. The weights of the others are below half a
+// 16-bit step, and still add up.
+TEST(AttendChunk, SmallWeightsKeepTheirSum) {
+  const Case c{9, 32, 32, kAttendChunk};
+  for (const FloatKernels* kernels : tables()) {
+    Problem problem(*kernels, c, KvCacheType::q8_0);
+    std::vector<float> key(32), value(32, 1.0f);
+    for (int64_t p = 0; p < c.len; p++) {
+      key[0] = p == 0 ? 11.9f : 0.0f;
+      for (size_t d = 0; d < 32; d++) value[d] = p == 0 ? 0.0f : 1.0f;
+      value[31] = 1.0f;
+      problem.keys.store(*kernels, p, key);
+      problem.values.store(*kernels, p, value);
+    }
+    for (int h = 0; h < c.heads; h++) problem.q[static_cast<size_t>(h * Problem::stride)] = std::sqrt(32.0f);
+    const Result result = problem.run(*kernels, 0, c.heads);
+    const double others = 511 * std::exp(-11.9), expected = others / (1 + others);
+    for (size_t i = 0; i < result.out.size(); i++)
+      ASSERT_NEAR(result.out[i] / result.total[i / 32], i % 32 == 31 ? 1.0 : expected, 2e-4)
+          << kernels->name << ", " << i;
   }
 }
 

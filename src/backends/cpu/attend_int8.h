@@ -55,9 +55,9 @@ struct ValueColumns {
 struct Int8Scratch {
   ValueColumns values[kGroupsAtOnce][kKvGroup / 16];
   WeightBlock weights[kGroupsAtOnce][kMaxSets][kAttendChunk / kBlockLen];
+  alignas(64) float value_scales[kAttendChunk];  // of a group
   float weight_scales[kGroupsAtOnce][kMaxSets][kSetHeads];
   float query_scales[kMaxSets][kSetHeads];
-  float value_scales[kAttendChunk];
 };
 
 inline int64_t num_groups(int64_t columns) { return (columns + kKvGroup - 1) / kKvGroup; }

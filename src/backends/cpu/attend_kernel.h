@@ -260,34 +260,26 @@ inline Vec exp_vec(Vec x) {
   return p * std::bit_cast<Vec>((std::bit_cast<Bits>(shifted) << 23) + std::bit_cast<Bits>(all(1.0f)));
 }
 
-// scores[p] = e^(scores[p] - the largest), up to a whole vector with zeros; returns that and their sum.
+// scores[p] = e^(scores[p] - the largest); returns that and their sum. Up to a multiple of kLanes they count as minus infinity,
+// and become numbers too small for the sum.
 inline void exponentiate(float* scores, int64_t len, float& largest, float& total) {
   constexpr int kChains = kLanes / kVec;
+  for (int64_t p = len; p % kLanes != 0; p++) scores[p] = -INFINITY;
   Vec top[kChains];
   for (Vec& x : top) x = -INFINITY - Vec{};
   for (int64_t p = 0; p < len; p += kLanes)
     for (int i = 0; i < kChains; i++) {
-      const int64_t at = p + i * kVec;
-      if (at >= len) break;
-      if (at + kVec > len)
-        for (int64_t rest = len; rest < at + kVec; rest++) scores[rest] = -INFINITY;
-      const Vec x = load_vec(scores + at);
+      const Vec x = load_vec(scores + p + i * kVec);
       top[i] = x > top[i] ? x : top[i];
     }
-  largest = top[0][0];
+  largest = -INFINITY;
   for (const Vec& of_chain : top)
     for (int i = 0; i < kVec; i++) largest = of_chain[i] > largest ? of_chain[i] : largest;
   Vec totals[kChains] = {};
   for (int64_t p = 0; p < len; p += kLanes)
     for (int i = 0; i < kChains; i++) {
-      const int64_t at = p + i * kVec;
-      if (at >= len) break;
-      Vec x = exp_vec(load_vec(scores + at) - largest);
-      std::memcpy(scores + at, &x, sizeof x);
-      if (at + kVec > len) {
-        for (int64_t rest = len; rest < at + kVec; rest++) scores[rest] = 0.0f;
-        x = load_vec(scores + at);
-      }
+      const Vec x = exp_vec(load_vec(scores + p + i * kVec) - largest);
+      std::memcpy(scores + p + i * kVec, &x, sizeof x);
       totals[i] += x;
     }
   float lanes[kLanes];
