@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "backends/cpu/packed_layout.h"
+
 namespace nibble {
 
 namespace {
@@ -25,6 +27,9 @@ int64_t partials_bytes(const AttentionShape& s, int num_workers) {
   if (!splits_positions(s, num_workers)) return 0;
   return s.M * num_slots(s) * s.num_heads * (2 + s.v_dim) * int64_t{sizeof(float)};
 }
+
+// Chunks' results lie in the caches of those who attended, far from each other.
+constexpr int64_t kMergedAhead = 4;
 
 }  // namespace
 
@@ -160,35 +165,47 @@ void CpuAttention::attend(const CpuKvCache& cache, const AttentionQuery& query, 
   }
 }
 
-void CpuAttention::attend_share(const CpuKvCache& cache, const AttentionQuery& query, int64_t m, int worker) const {
+CpuAttention::Pieces CpuAttention::pieces(int64_t pos, KvCacheType type) const {
+  const Range seen = chunks(pos);
+  const bool enough = (seen.last - seen.first) * shape.num_kv_heads >= 2 * num_workers_;
+  const HeadsOfCall of_call = kernels_.heads_of_call(type);
+  const int64_t heads = enough ? of_call.many : of_call.few;
+  return {.chunks = seen, .heads = heads, .of_kv = (shape.heads_per_kv() + heads - 1) / heads};
+}
+
+int64_t CpuAttention::num_pieces(const AttentionQuery& query, KvCacheType type) const {
+  const Pieces p = pieces(query.pos, type);
+  return (p.chunks.last - p.chunks.first) * shape.num_kv_heads * p.of_kv;
+}
+
+void CpuAttention::attend_piece(const CpuKvCache& cache, const AttentionQuery& query, int64_t m, int64_t piece,
+                                bool follows, int worker) const {
   const int64_t heads = shape.heads_per_kv();
-  const auto [first_chunk, last_chunk] = chunks(query.pos);
-  const bool enough = (last_chunk - first_chunk) * shape.num_kv_heads >= 2 * num_workers_;
-  const HeadsOfCall of_call = kernels_.heads_of_call(cache.shape.type);
-  const int64_t heads_of_share = enough ? of_call.many : of_call.few;
-  const int64_t shares_of_kv = (heads + heads_of_share - 1) / heads_of_share;
-  const int64_t shares_of_chunk = shape.num_kv_heads * shares_of_kv;
-  // A worker's shares follow each other in the cache, so that hardly a chunk is read by two of them.
-  const auto [first, last] = worker_range((last_chunk - first_chunk) * shares_of_chunk, 1, worker, num_workers_);
-  const auto of_share = [&](int64_t i) {
-    return ChunkOfHead{first_chunk + i / shares_of_chunk, i % shares_of_chunk / shares_of_kv};
-  };
-  for (int64_t i = first; i < last; i++) {
-    const ChunkOfHead at = of_share(i);
-    const int64_t first_head = at.kv_head * heads + i % shares_of_kv * heads_of_share;
-    const Range own_heads{first_head, std::min(first_head + heads_of_share, (at.kv_head + 1) * heads)};
-    const Attended to = partial(m, at.chunk - first_chunk, first_head);
-    attend_chunk(cache, query, at, of_share(std::min(i + 1, last - 1)), own_heads, i > first && shares_of_chunk == 1,
-                 worker, to);
-  }
+  const Pieces p = pieces(query.pos, cache.shape.type);
+  const int64_t of_chunk = shape.num_kv_heads * p.of_kv, count = (p.chunks.last - p.chunks.first) * of_chunk;
+  const auto of_piece = [&](int64_t i) { return ChunkOfHead{p.chunks.first + i / of_chunk, i % of_chunk / p.of_kv}; };
+  const ChunkOfHead at = of_piece(piece);
+  const int64_t first_head = at.kv_head * heads + piece % p.of_kv * p.heads;
+  const Range own_heads{first_head, std::min(first_head + p.heads, (at.kv_head + 1) * heads)};
+  attend_chunk(cache, query, at, of_piece(std::min(piece + 1, count - 1)), own_heads, follows && of_chunk == 1, worker,
+               partial(m, at.chunk - p.chunks.first, first_head));
+}
+
+void CpuAttention::prefetch(const Attended& attended) const {
+  __builtin_prefetch(attended.largest);
+  __builtin_prefetch(attended.total);
+  for (int64_t i = 0; i < shape.v_dim; i += kLineBytes / int64_t{sizeof(float)}) __builtin_prefetch(attended.out + i);
 }
 
 void CpuAttention::finish(const AttentionQuery& query, int64_t m, Range heads) const {
   const auto [first_chunk, last_chunk] = chunks(query.pos);
   for (int64_t h = heads.first; h < heads.last; h++) {
     const Attended all = partial(m, 0, h);
-    for (int64_t slot = 1; slot < last_chunk - first_chunk; slot++)
+    const int64_t num_slots = last_chunk - first_chunk;
+    for (int64_t slot = 1; slot < num_slots; slot++) {
+      prefetch(partial(m, std::min(slot + kMergedAhead, num_slots - 1), h));
       kernels_.merge_attended(all, partial(m, slot, h), shape.v_dim);
+    }
     kernels_.finish_attended(all, query.sinks != nullptr ? query.sinks + h : nullptr, shape.v_dim,
                              query.out + h * shape.v_dim);
   }

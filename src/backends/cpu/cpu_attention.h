@@ -56,8 +56,12 @@ class CpuAttention {
   // Not split: all positions for the query heads of key and value heads [first, last).
   void attend(const CpuKvCache& cache, const AttentionQuery& query, Range kv_heads, int worker) const;
 
-  // Split: the worker's share of token m's chunks. After a barrier, finish merges them for heads [first, last).
-  void attend_share(const CpuKvCache& cache, const AttentionQuery& query, int64_t m, int worker) const;
+  // Split: a token's chunks, or of each some of its heads, are so many pieces. Pieces that follow each other are neighbours in
+  // the cache; `follows`: this worker's call before was for the piece before, of the same token. After a barrier, finish merges
+  // what they gave for heads [first, last).
+  int64_t num_pieces(const AttentionQuery& query, KvCacheType type) const;
+  void attend_piece(const CpuKvCache& cache, const AttentionQuery& query, int64_t m, int64_t piece, bool follows,
+                    int worker) const;
   void finish(const AttentionQuery& query, int64_t m, Range heads) const;
 
   int64_t scratch_bytes() const;
@@ -68,6 +72,13 @@ class CpuAttention {
     bool operator==(const ChunkOfHead&) const = default;
   };
 
+  // How a token's chunks are cut.
+  struct Pieces {
+    Range chunks;
+    int64_t heads;  // of a piece
+    int64_t of_kv;  // pieces of a chunk of a key and value head
+  };
+  Pieces pieces(int64_t pos, KvCacheType type) const;
   Range chunks(int64_t pos) const;
   Range positions(int64_t chunk, int64_t pos) const;
   float* own(int worker) const { return own_[static_cast<size_t>(worker)].as<float>(); }
@@ -76,6 +87,7 @@ class CpuAttention {
   void attend_chunk(const CpuKvCache& cache, const AttentionQuery& query, ChunkOfHead at, ChunkOfHead next, Range heads,
                     bool same_queries, int worker, const Attended& to) const;
   Attended partial(int64_t m, int64_t slot, int64_t head) const;
+  void prefetch(const Attended& attended) const;
 
   int num_workers_;
   int64_t num_slots_;       // chunks that a token sees at most

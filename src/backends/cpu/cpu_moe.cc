@@ -164,7 +164,7 @@ void gather(MoeScratch& s, int worker, int num_workers, const Source& source) {
   cpu_kernels().prepare(x, first * activation_groups(x.K), last * activation_groups(x.K));
 }
 
-// A worker's rows of every chosen expert, for all its pairs, into outputs[output]. Where the pairs are not gathered,
+// Some rows of every chosen expert, for all its pairs, into outputs[output]. Where the pairs are not gathered,
 // row_of(pair) is the row of x that a pair multiplies by.
 template <class RowOf>
 void multiply(const MoeScratch& s, const ExpertLinear& linear, const Activations& x, int output, int worker, Range rows,
@@ -202,10 +202,8 @@ void MoeGateUp::prepare(int worker, int num_workers) const {
   }
 }
 
-void MoeGateUp::compute(int worker, int num_workers) const {
+void MoeGateUp::compute(int worker, Range rows) const {
   const MoeShape& shape = scratch->shape;
-  const Range rows = worker_range(shape.N, kBlockRows, worker, num_workers);
-  if (rows.first == rows.last) return;
   const Activations& rounded = scratch->rounded[shape.alone ? static_cast<size_t>(worker) : 0];
   const auto row_of = [](int64_t) { return int64_t{0}; };
   multiply(*scratch, gate, rounded, 0, worker, rows, row_of);
@@ -237,10 +235,8 @@ void MoeDown::prepare(int worker, int num_workers) const {
   }
 }
 
-void MoeDown::compute(int worker, int num_workers) const {
+void MoeDown::compute(int worker, Range rows) const {
   const MoeShape& shape = scratch->shape;
-  const Range rows = worker_range(shape.N, kBlockRows, worker, num_workers);
-  if (rows.first == rows.last) return;
   const Activations& rounded = scratch->rounded[shape.alone ? static_cast<size_t>(worker) : 0];
   multiply(*scratch, down, rounded, 0, worker, rows, [](int64_t pair) { return pair; });
   const PairOrder& order = scratch->orders[static_cast<size_t>(worker)];

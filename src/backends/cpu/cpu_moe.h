@@ -1,8 +1,8 @@
 // Mixtures of experts on the CPU. A step of M tokens makes M * top_k pairs of a token and an expert; they are sorted by
 // expert, so that a chosen expert's rows are read and decoded once for all its tokens, and of the others nothing.
 //
-// Cost    a decode step reads top_k of E experts; every worker owns the same rows of each. The rounded activations of a
-//         pair are made once (for M = 1 by every worker for itself, which is cheaper than a barrier).
+// Cost    a decode step reads top_k of E experts; a worker has the same rows of each. The rounded activations of a pair are
+//         made once (for M = 1 by every worker for itself, which is cheaper than a barrier).
 // Sums    in the order of a token's choices, so that its result does not depend on what the other tokens chose.
 #pragma once
 
@@ -68,10 +68,10 @@ struct ExpertLinear {
   const float* bias;
 };
 
-// Each in two parts, with a barrier between them unless scratch->shape.alone.
+// Each in two parts, with a barrier between them unless scratch->shape.alone. `rows` are whole blocks of the scratch's N.
 struct MoeGateUp {
   void prepare(int worker, int num_workers) const;
-  void compute(int worker, int num_workers) const;
+  void compute(int worker, Range rows) const;
 
   MoeGateUpOp op;
   ExpertLinear gate, up;
@@ -81,7 +81,7 @@ struct MoeGateUp {
 
 struct MoeDown {
   void prepare(int worker, int num_workers) const;
-  void compute(int worker, int num_workers) const;
+  void compute(int worker, Range rows) const;
 
   ExpertLinear down;
   FloatRows x, experts, expert_weights, out;

@@ -15,6 +15,7 @@
 #include "backends/cpu/row_ops.h"
 #include "backends/cpu/row_shares.h"
 #include "base/memory.h"
+#include "base/piece_queues.h"
 #include "ops/choose_gemm.h"
 
 namespace nibble {
@@ -29,6 +30,7 @@ struct CompiledPhase {
   Phase info;
   int64_t last_bytes;  // of weights, in the last run
   std::function<void(int worker)> work;
+  std::vector<Range> pieces;  // by worker: what `work` takes from a queue; empty if it takes none, or fills it itself
   std::optional<int> attended_layer;  // whose cache it reads
 };
 
@@ -91,7 +93,10 @@ class CpuStep final : public CompiledStep {
  private:
   void run_phases(int worker) {
     auto start = profiling_ ? Clock::now() : Clock::time_point{};
-    for (CompiledPhase& phase : phases_) {
+    fill_queue(0, worker);
+    for (size_t i = 0; i < phases_.size(); i++) {
+      CompiledPhase& phase = phases_[i];
+      fill_queue(i + 1, worker);  // before the barrier: others need not wait for this worker to begin
       phase.work(worker);
       pool_.barrier();
       if (profiling_ && worker == 0) {
@@ -102,6 +107,13 @@ class CpuStep final : public CompiledStep {
         start = end;
       }
     }
+  }
+
+  // Neighbouring phases take turns with two queues: nobody takes from the one while the other is filled.
+  PieceQueues& queue_of(size_t phase) { return queues_[phase % 2]; }
+  void fill_queue(size_t phase, int worker) {
+    if (phase < phases_.size() && !phases_[phase].pieces.empty())
+      queue_of(phase).fill(worker, phases_[phase].pieces[static_cast<size_t>(worker)]);
   }
 
   // What each token's attention reads.
@@ -120,16 +132,34 @@ class CpuStep final : public CompiledStep {
   const float* vector(WeightId id) const { return memory_.vector(id); }
 
   void add_phase(std::string name, int64_t weight_bytes, std::function<void(int)> work) {
-    phases_.push_back({{std::move(name), weight_bytes}, weight_bytes, std::move(work)});
+    phases_.push_back({{std::move(name), weight_bytes}, weight_bytes, std::move(work), {}, {}});
+  }
+
+  // A phase in pieces: begin(worker) comes before a worker's first one, if it gets any; of worker 0 always.
+  void add_phase(std::string name, int64_t weight_bytes, RowPieces rows, std::function<void(int)> begin,
+                 std::function<void(const RowShare&, int)> compute) {
+    PieceQueues& queue = queue_of(phases_.size());
+    add_phase(
+        std::move(name), weight_bytes,
+        [&queue, pieces = std::move(rows.pieces), begin = std::move(begin), compute = std::move(compute)](int worker) {
+          int64_t piece = queue.take(worker);
+          if (piece < 0 && worker != 0) return;
+          begin(worker);
+          for (; piece >= 0; piece = queue.take(worker)) compute(pieces[static_cast<size_t>(piece)], worker);
+        });
+    phases_.back().pieces = std::move(rows.of_worker);
   }
 
   // ---- linears ----
 
-  std::vector<std::vector<RowShare>> shares_of(const LinearGroup& group) const {
+  RowPieces pieces_of(const LinearGroup& group) const {
     std::vector<SharedMatrix> matrices;
     for (const LinearOp& op : group.linears) matrices.push_back({packed(op.w).N, packed(op.w).bytes});
     if (group.swiglu) matrices.resize(1);  // rows of gate and up go together
-    return share_rows(matrices, pool_.teams());
+    return pieces_of(matrices);
+  }
+  RowPieces pieces_of(std::span<const SharedMatrix> matrices) const {
+    return cut_shares(share_rows(matrices, pool_.teams()), matrices);
   }
 
   void compute_rows(const LinearGroup& group, const Activations& x, const RowShare& share, int worker) const {
@@ -185,16 +215,17 @@ class CpuStep final : public CompiledStep {
         fmt::format("{} ({})", ops, linear_kernel_name(choose_linear(matrix(group.x).rows, step_.linear_route)));
     int64_t bytes = 0;
     for (const LinearOp& op : group.linears) bytes += packed(op.w).bytes;
-    auto shares = shares_of(group);
+    RowPieces pieces = pieces_of(group);
     const int64_t M = matrix(group.x).rows;
     if (M <= kRedundantTokens) {
       std::vector<Activations> own;
       for (const Buffer& memory : own_activations_) own.push_back(make_activations(group, memory));
-      add_phase(name, bytes, [this, group, shares = std::move(shares), own = std::move(own), M](int worker) {
-        const auto w = static_cast<size_t>(worker);
-        prepare_tokens(group, own[w], 0, M);
-        for (const RowShare& share : shares[w]) compute_rows(group, own[w], share, worker);
-      });
+      add_phase(
+          name, bytes, std::move(pieces),
+          [this, group, own, M](int worker) { prepare_tokens(group, own[static_cast<size_t>(worker)], 0, M); },
+          [this, group, own](const RowShare& rows, int worker) {
+            compute_rows(group, own[static_cast<size_t>(worker)], rows, worker);
+          });
       return;
     }
     const Activations x = make_activations(group, common_activations_);
@@ -202,9 +233,9 @@ class CpuStep final : public CompiledStep {
       const Range tokens = worker_range(M, 1, worker, num_workers_);
       prepare_tokens(group, x, tokens.first, tokens.last);
     });
-    add_phase(name, bytes, [this, group, shares = std::move(shares), x](int worker) {
-      for (const RowShare& share : shares[static_cast<size_t>(worker)]) compute_rows(group, x, share, worker);
-    });
+    add_phase(
+        name, bytes, std::move(pieces), [](int) {},
+        [this, group, x](const RowShare& rows, int worker) { compute_rows(group, x, rows, worker); });
   }
 
   // ---- attention ----
@@ -254,8 +285,18 @@ class CpuStep final : public CompiledStep {
       phases_.back().attended_layer = op.layer;
       return;
     }
-    add_phase(name, 0, [this, op, &a](int worker) {
-      for (int64_t m = 0; m < step_.M; m++) a.attend_share(*memory_.cache, query(op, m), m, worker);
+    PieceQueues& queue = queue_of(phases_.size());
+    add_phase(name, 0, [this, op, &a, &queue](int worker) {
+      const KvCacheType type = memory_.cache->shape.type;
+      int64_t count = 0;
+      for (int64_t m = 0; m < step_.M; m++) count += a.num_pieces(query(op, m), type);
+      queue.fill(worker, worker_range(count, 1, worker, num_workers_));
+      int64_t before = -1;
+      for (int64_t piece; (piece = queue.take(worker)) >= 0; before = piece) {
+        int64_t m = 0, first = 0;  // the piece's token, and that token's first piece
+        for (int64_t n; first + (n = a.num_pieces(query(op, m), type)) <= piece; m++) first += n;
+        a.attend_piece(*memory_.cache, query(op, m), m, piece - first, piece > first && piece == before + 1, worker);
+      }
     });
     phases_.back().attended_layer = op.layer;
     add_phase("merge", 0, [this, op, &a](int worker) {
@@ -286,33 +327,37 @@ class CpuStep final : public CompiledStep {
 
   void compile(const LatentAttentionOp& op, const std::string& name) { add_attention(op, name); }
 
-  // Each worker some heads, of which it rounds the activations itself.
+  // Each worker rows of some heads, of which it rounds the activations itself.
   void compile(const HeadLinearOp& op, const std::string& name) {
     const PackedMatrix& w = packed(op.w);
     const Matrix x = matrix(op.x), out = matrix(op.out);
     const int64_t head_dim = x.width / op.num_heads;
     const bool rounds = group_size(w.format) > 1;
-    add_phase(name, weight_bytes(op), [this, op, &w, x, out, head_dim, rounds](int worker) {
-      const auto [first, last] = worker_range(op.num_heads, 1, worker, num_workers_);
-      for (int64_t h = first; h < last; h++) {
-        const Activations head{.M = x.rows,
-                               .K = w.K,
-                               .x = x.data + h * head_dim,
-                               .x_stride = x.stride,
-                               .bits = linears_.activation_bits,
-                               .groups = own_activations_[static_cast<size_t>(worker)].as<ActivationGroup>()};
-        if (rounds) kernels_.prepare(head, 0, head.M * activation_groups(head.K));
-        linears_.run({.w = &w,
-                      .e = h,
-                      .first_row = 0,
-                      .last_row = w.N,
-                      .x = &head,
-                      .num_tokens = head.M,
-                      .out = out.data + h * w.N,
-                      .out_stride = out.stride},
-                     worker);
-      }
-    });
+    // As if the heads' rows were one matrix, each head's filled up to whole blocks.
+    const int64_t head_rows = (w.N + kBlockRows - 1) / kBlockRows * kBlockRows;
+    const SharedMatrix all{op.num_heads * head_rows, weight_bytes(op)};
+    add_phase(
+        name, weight_bytes(op), pieces_of({&all, 1}), [](int) {},
+        [this, &w, x, out, head_dim, head_rows, rounds](const RowShare& rows, int worker) {
+          for (int64_t h = rows.first_row / head_rows; h * head_rows < rows.last_row; h++) {
+            const Activations head{.M = x.rows,
+                                   .K = w.K,
+                                   .x = x.data + h * head_dim,
+                                   .x_stride = x.stride,
+                                   .bits = linears_.activation_bits,
+                                   .groups = own_activations_[static_cast<size_t>(worker)].as<ActivationGroup>()};
+            if (rounds) kernels_.prepare(head, 0, head.M * activation_groups(head.K));
+            linears_.run({.w = &w,
+                          .e = h,
+                          .first_row = std::max<int64_t>(rows.first_row - h * head_rows, 0),
+                          .last_row = std::min(rows.last_row - h * head_rows, w.N),
+                          .x = &head,
+                          .num_tokens = head.M,
+                          .out = out.data + h * w.N,
+                          .out_stride = out.stride},
+                         worker);
+          }
+        });
   }
 
   // ---- experts ----
@@ -340,11 +385,14 @@ class CpuStep final : public CompiledStep {
     if (!experts.scratch->shape.alone)
       add_phase("sort + round", 0, [experts, this](int worker) { experts.prepare(worker, num_workers_); });
     const int64_t one = weight_bytes_read(op, 1, size(), 1);
-    add_phase(name, weight_bytes(op), [experts, one, place = phases_.size(), this](int worker) {
-      if (experts.scratch->shape.alone) experts.prepare(worker, num_workers_);
-      experts.compute(worker, num_workers_);
-      if (worker == 0) phases_[place].last_bytes = experts.scratch->num_chosen(worker) * one;
-    });
+    const SharedMatrix rows{experts.scratch->shape.N, weight_bytes(op)};
+    add_phase(
+        name, weight_bytes(op), pieces_of({&rows, 1}),
+        [experts, one, place = phases_.size(), this](int worker) {
+          if (experts.scratch->shape.alone) experts.prepare(worker, num_workers_);
+          if (worker == 0) phases_[place].last_bytes = experts.scratch->num_chosen(worker) * one;
+        },
+        [experts](const RowShare& piece, int worker) { experts.compute(worker, {piece.first_row, piece.last_row}); });
   }
   void compile(const MoeGateUpOp& op, const std::string& name) {
     const MoeShape shape = moe_shape(op, step_.M, shape_of()(op.gate));
@@ -389,6 +437,7 @@ class CpuStep final : public CompiledStep {
   Buffer common_activations_;
   std::vector<Buffer> own_activations_;
   std::vector<CompiledPhase> phases_;
+  PieceQueues queues_[2] = {PieceQueues(pool_.teams()), PieceQueues(pool_.teams())};
   bool profiling_ = false;
 };
 

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "backends/cpu/packed_layout.h"
+#include "base/piece_queues.h"
 
 namespace nibble {
 
@@ -42,6 +43,25 @@ std::vector<std::vector<RowShare>> share_rows(std::span<const SharedMatrix> matr
     }
   }
   return shares;
+}
+
+RowPieces cut_shares(std::span<const std::vector<RowShare>> shares, std::span<const SharedMatrix> matrices) {
+  RowPieces all;
+  for (const std::vector<RowShare>& own : shares) {
+    const auto first_piece = static_cast<int64_t>(all.pieces.size());
+    for (const RowShare& share : own) {
+      const SharedMatrix& m = matrices[share.index];
+      const int64_t num_blocks = (share.last_row - share.first_row + kBlockRows - 1) / kBlockRows;
+      const int64_t block_bytes = std::max<int64_t>(m.bytes * kBlockRows / m.N, 1);
+      cut_in_halves(num_blocks, std::max<int64_t>(kFewestPieceBytes / block_bytes, 1),
+                    [&](int64_t first, int64_t last) {
+                      all.pieces.push_back({share.index, share.first_row + first * kBlockRows,
+                                            std::min(share.first_row + last * kBlockRows, share.last_row)});
+                    });
+    }
+    all.of_worker.push_back({first_piece, static_cast<int64_t>(all.pieces.size())});
+  }
+  return all;
 }
 
 }  // namespace nibble

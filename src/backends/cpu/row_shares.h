@@ -21,6 +21,17 @@ struct RowShare {
   int64_t first_row, last_row;
 };
 
+// Pieces of all workers' shares, which a worker may take over from another (base/piece_queues.h): the numbers of those that
+// each begins with, and what they are.
+struct RowPieces {
+  std::vector<Range> of_worker;
+  std::vector<RowShare> pieces;
+};
+
+// Half of a worker's rows, then half of what is left, down to kFewestPieceBytes or a block.
+RowPieces cut_shares(std::span<const std::vector<RowShare>> shares, std::span<const SharedMatrix> matrices);
+inline constexpr int64_t kFewestPieceBytes = 16384;
+
 // By worker, in whole blocks. Each team has those rows of every matrix that it packed (blocks_to_pack); its workers have
 // contiguous shares of them, even in bytes.
 std::vector<std::vector<RowShare>> share_rows(std::span<const SharedMatrix> matrices,
