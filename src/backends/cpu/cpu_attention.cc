@@ -200,7 +200,9 @@ void CpuAttention::prefetch(const Attended& attended) const {
 void CpuAttention::finish(const AttentionQuery& query, int64_t m, Range heads) const {
   const auto [first_chunk, last_chunk] = chunks(query.pos);
   for (int64_t h = heads.first; h < heads.last; h++) {
-    const Attended all = partial(m, 0, h);
+    const Attended first = partial(m, 0, h);
+    float largest = *first.largest, total = *first.total;  // not where other workers write those of their heads
+    const Attended all{&largest, &total, first.out};
     const int64_t num_slots = last_chunk - first_chunk;
     for (int64_t slot = 1; slot < num_slots; slot++) {
       prefetch(partial(m, std::min(slot + kMergedAhead, num_slots - 1), h));

@@ -52,9 +52,9 @@ struct AttendTask {
   int64_t len, head_dim, v_dim;
   float scale;
   bool same_queries;  // as those of the call before with this scratch
-  KvRun next_k;      // the keys of the call that follows, which are asked for in time
-  int64_t next_len;  // 0: none
-  float* scores;     // scratch of attend_scratch floats, on a line; it begins with [num_heads, kAttendChunk]
+  KvRun next_k;       // the keys of the call that follows, which are asked for in time
+  int64_t next_len;   // 0: none
+  float* scores;      // scratch of attend_scratch floats, on a line; it begins with [num_heads, kAttendChunk]
   float *largest, *total, *out;  // of each head, as in Attended: [num_heads], [num_heads], [num_heads, v_dim]
 };
 
