@@ -44,6 +44,27 @@ TEST(ShareRows, EachTeamHasItsRowsOfEveryMatrix) {
   EXPECT_EQ(rows(shares[2]), (Rows{{0, 64, 96}, {1, 32, 48}, {2, 32, 41}}));
 }
 
+TEST(CutShares, HalvesOfEachWorkersRows) {
+  const std::vector<SharedMatrix> matrices = {{256, 16 * kFewestPieceBytes}, {100, 7}};
+  const RowPieces cut =
+      cut_shares(std::vector<std::vector<RowShare>>{{{0, 0, 160}}, {}, {{0, 160, 256}, {1, 0, 100}}}, matrices);
+  EXPECT_EQ(rows(cut.pieces), (Rows{{0, 0, 80},
+                                    {0, 80, 112},
+                                    {0, 112, 128},
+                                    {0, 128, 144},
+                                    {0, 144, 160},
+                                    {0, 160, 208},
+                                    {0, 208, 224},
+                                    {0, 224, 240},
+                                    {0, 240, 256},
+                                    {1, 0, 100}}));  // too small to be cut
+  ASSERT_EQ(cut.of_worker.size(), 3u);
+  EXPECT_EQ(cut.of_worker[0].last, 5);
+  EXPECT_EQ(cut.of_worker[1].first, cut.of_worker[1].last);
+  EXPECT_EQ(cut.of_worker[2].first, 5);
+  EXPECT_EQ(cut.of_worker[2].last, 10);
+}
+
 TEST(BlocksToPack, AreAShareOfAllWhereThereIsOneTeam) {
   for (int worker = 0; worker < 3; worker++) {
     const Range all = worker_range(4 * 5, 1, worker, 3);

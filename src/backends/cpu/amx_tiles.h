@@ -32,6 +32,11 @@ struct alignas(64) TileConfig {
     rows[tile] = static_cast<uint8_t>(num_rows);
     row_bytes[tile] = static_cast<uint16_t>(bytes_of_row);
   }
+  static TileConfig of_whole_tiles() {
+    TileConfig config;
+    for (int tile = 0; tile < kNumTiles; tile++) config.set(tile, kTileRows, kTileRowBytes);
+    return config;
+  }
 };
 static_assert(sizeof(TileConfig) == 64);
 

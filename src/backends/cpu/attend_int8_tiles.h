@@ -3,7 +3,7 @@
 // Scores  [positions, bytes of a set] = keys · queries: a tile of keys is 16 positions by a group of columns, as they lie in
 //         the cache. Its sums leave the tile for each group, whose scales they are multiplied by.
 // Values  [bytes of a set, columns] = weights · values, over 64 positions by 16 columns at a time.
-// Tiles   scores: ScoreTiles. Values: 0 … 5 sums, 6 weights, 7 values.
+// Tiles   scores: LoadedQueries, or KeptQueries: 0 and 1 sums, 2 keys, 4 … 7 queries. Values: 0 … 5 sums, 6 weights, 7 values.
 #pragma once
 
 #include "backends/cpu/amx_tiles.h"
@@ -77,9 +77,7 @@ struct TileProducts {
     static constexpr int kSets = 1;
 
     explicit KeptQueries(const Int8Attention& a) {
-      TileConfig config;
-      for (int tile = 0; tile < kNumTiles; tile++) config.set(tile, kTileRows, kTileRowBytes);
-      Instructions::configure(config);
+      Instructions::configure(TileConfig::of_whole_tiles());
       for_each_constant<kMostKeptGroups>([&]<int g>(std::integral_constant<int, g>) {
         IntTile padded{};
         if (g < num_groups(a.t.head_dim))
@@ -90,7 +88,7 @@ struct TileProducts {
 
     template <int slot>
     void multiply(int64_t g, const int8_t* rows, int64_t row_bytes, IntTile (&to)[1]) const {
-      constexpr int keys = 2;
+      constexpr int keys = 2;  // of groups g and g + 1 for slots 0 and 1
       if (slot == 0) Instructions::template load<keys>(rows + g * kKvGroup, row_bytes);
       Instructions::template zero<slot>();
       g < 2 ? Instructions::template dot_int8<slot, keys, 4 + slot>()
@@ -172,11 +170,7 @@ struct TileProducts {
     }
   }
 
-  static void begin_values() {
-    TileConfig config;
-    for (int tile = 0; tile < kNumTiles; tile++) config.set(tile, kTileRows, kTileRowBytes);
-    Instructions::configure(config);
-  }
+  static void begin_values() { Instructions::configure(TileConfig::of_whole_tiles()); }
 
   // t.out of groups [group, group + count).
   static void values(const Int8Attention& a, int64_t group, int64_t count) {

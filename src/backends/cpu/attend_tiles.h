@@ -316,9 +316,7 @@ inline int64_t tiles_attend_scratch(int64_t num_heads, int64_t head_dim) {
 
 template <class Instructions>
 void tiles_attend_of(const AttendTask& t) {
-  TileConfig config;
-  for (int tile = 0; tile < kNumTiles; tile++) config.set(tile, kTileRows, kTileRowBytes);
-  Instructions::configure(config);
+  Instructions::configure(TileConfig::of_whole_tiles());
   const int num_groups = (t.num_heads + kGroupHeads - 1) / kGroupHeads;
   Tile* weights = reinterpret_cast<Tile*>(t.scores + t.num_heads * kAttendChunk);
   Tile* queries = weights + kGroupTiles * kTileBlocks;

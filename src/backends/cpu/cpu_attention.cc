@@ -30,6 +30,8 @@ int64_t partials_bytes(const AttentionShape& s, int num_workers) {
 
 // Chunks' results lie in the caches of those who attended, far from each other.
 constexpr int64_t kMergedAhead = 4;
+// Columns of a head that are worth a worker of their own.
+constexpr int64_t kFewestMerged = 64;
 
 }  // namespace
 
@@ -191,26 +193,34 @@ void CpuAttention::attend_piece(const CpuKvCache& cache, const AttentionQuery& q
                partial(m, at.chunk - p.chunks.first, first_head));
 }
 
-void CpuAttention::prefetch(const Attended& attended) const {
-  __builtin_prefetch(attended.largest);
-  __builtin_prefetch(attended.total);
-  for (int64_t i = 0; i < shape.v_dim; i += kLineBytes / int64_t{sizeof(float)}) __builtin_prefetch(attended.out + i);
+int64_t CpuAttention::num_merges() const {
+  int64_t parts = 1;
+  while (shape.num_heads * parts < 2 * num_workers_ && shape.v_dim % (2 * parts * kFewestMerged) == 0) parts *= 2;
+  return shape.num_heads * parts;
 }
 
-void CpuAttention::finish(const AttentionQuery& query, int64_t m, Range heads) const {
-  const auto [first_chunk, last_chunk] = chunks(query.pos);
-  for (int64_t h = heads.first; h < heads.last; h++) {
-    const Attended first = partial(m, 0, h);
-    float largest = *first.largest, total = *first.total;  // not where other workers write those of their heads
-    const Attended all{&largest, &total, first.out};
-    const int64_t num_slots = last_chunk - first_chunk;
-    for (int64_t slot = 1; slot < num_slots; slot++) {
-      prefetch(partial(m, std::min(slot + kMergedAhead, num_slots - 1), h));
-      kernels_.merge_attended(all, partial(m, slot, h), shape.v_dim);
-    }
-    kernels_.finish_attended(all, query.sinks != nullptr ? query.sinks + h : nullptr, shape.v_dim,
-                             query.out + h * shape.v_dim);
+void CpuAttention::merge(const AttentionQuery& query, int64_t m, int64_t unit) const {
+  const int64_t parts = num_merges() / shape.num_heads, h = unit / parts;
+  const int64_t columns = shape.v_dim / parts, first_column = unit % parts * columns;
+  const auto of_slot = [&](int64_t slot) {
+    Attended attended = partial(m, slot, h);
+    attended.out += first_column;
+    return attended;
+  };
+  const Attended first = of_slot(0);
+  float largest = *first.largest, total = *first.total;  // not where other workers write those of their heads
+  const Attended all{&largest, &total, first.out};
+  const Range seen = chunks(query.pos);
+  const int64_t num_slots = seen.last - seen.first;
+  for (int64_t slot = 1; slot < num_slots; slot++) {
+    const Attended ahead = of_slot(std::min(slot + kMergedAhead, num_slots - 1));
+    __builtin_prefetch(ahead.largest);
+    __builtin_prefetch(ahead.total);
+    for (int64_t i = 0; i < columns; i += kLineBytes / int64_t{sizeof(float)}) __builtin_prefetch(ahead.out + i);
+    kernels_.merge_attended(all, of_slot(slot), columns);
   }
+  kernels_.finish_attended(all, query.sinks != nullptr ? query.sinks + h : nullptr, columns,
+                           query.out + h * shape.v_dim + first_column);
 }
 
 }  // namespace nibble

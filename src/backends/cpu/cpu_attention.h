@@ -57,12 +57,13 @@ class CpuAttention {
   void attend(const CpuKvCache& cache, const AttentionQuery& query, Range kv_heads, int worker) const;
 
   // Split: a token's chunks, or of each some of its heads, are so many pieces. Pieces that follow each other are neighbours in
-  // the cache; `follows`: this worker's call before was for the piece before, of the same token. After a barrier, finish merges
-  // what they gave for heads [first, last).
+  // the cache; `follows`: this worker's call before was for the piece before, of the same token.
   int64_t num_pieces(const AttentionQuery& query, KvCacheType type) const;
   void attend_piece(const CpuKvCache& cache, const AttentionQuery& query, int64_t m, int64_t piece, bool follows,
                     int worker) const;
-  void finish(const AttentionQuery& query, int64_t m, Range heads) const;
+  // After a barrier: what they gave is merged for a head, or for a part of its columns, in so many units of a token.
+  int64_t num_merges() const;
+  void merge(const AttentionQuery& query, int64_t m, int64_t unit) const;
 
   int64_t scratch_bytes() const;
 
@@ -87,7 +88,6 @@ class CpuAttention {
   void attend_chunk(const CpuKvCache& cache, const AttentionQuery& query, ChunkOfHead at, ChunkOfHead next, Range heads,
                     bool same_queries, int worker, const Attended& to) const;
   Attended partial(int64_t m, int64_t slot, int64_t head) const;
-  void prefetch(const Attended& attended) const;
 
   int num_workers_;
   int64_t num_slots_;       // chunks that a token sees at most

@@ -300,8 +300,9 @@ class CpuStep final : public CompiledStep {
     });
     phases_.back().attended_layer = op.layer;
     add_phase("merge", 0, [this, op, &a](int worker) {
-      const Range heads = worker_range(op.num_heads, 1, worker, num_workers_);
-      for (int64_t m = 0; m < step_.M; m++) a.finish(query(op, m), m, heads);
+      const int64_t count = a.num_merges();
+      const Range units = worker_range(step_.M * count, 1, worker, num_workers_);
+      for (int64_t i = units.first; i < units.last; i++) a.merge(query(op, i / count), i / count, i % count);
     });
   }
 
