@@ -6,6 +6,7 @@
 #include <span>
 
 #include "backends/cpu/cpu_step.h"
+#include "base/piece_queues.h"
 
 namespace nibble {
 
@@ -94,6 +95,25 @@ MoeShape moe_shape(const MoeDownOp& op, int64_t M, const WeightShape& w) {
           .alone = M == 1 && top_k <= kRedundantTokens};
 }
 
+bool pieces_have_all_experts(const MoeShape& s) { return s.M <= kRedundantTokens; }
+
+PiecesOf<ExpertPiece> expert_pieces(const MoeShape& s, const RowPieces& rows) {
+  PiecesOf<ExpertPiece> all;
+  for (const Range& own : rows.of_worker) {
+    const auto first_piece = static_cast<int64_t>(all.pieces.size());
+    const std::span<const RowShare> shares(rows.pieces.begin() + own.first, rows.pieces.begin() + own.last);
+    if (pieces_have_all_experts(s)) {
+      for (const RowShare& share : shares) all.pieces.push_back({{share.first_row, share.last_row}, {0, s.E}});
+    } else if (!shares.empty()) {
+      cut_in_halves(s.E, (s.E + 15) / 16, [&](int64_t first, int64_t last) {
+        all.pieces.push_back({{shares.front().first_row, shares.back().last_row}, {first, last}});
+      });
+    }
+    all.of_worker.push_back({first_piece, static_cast<int64_t>(all.pieces.size())});
+  }
+  return all;
+}
+
 int64_t moe_bytes(const MoeShape& s, int num_workers) {
   const int64_t num_pairs = s.M * s.top_k, floats = s.num_outputs * s.N + (s.alone ? 0 : s.K);
   return num_pairs * floats * int64_t{sizeof(float)} + (s.alone ? num_workers : 1) * activations_bytes(num_pairs, s.K);
@@ -164,20 +184,20 @@ void gather(MoeScratch& s, int worker, int num_workers, const Source& source) {
   cpu_kernels().prepare(x, first * activation_groups(x.K), last * activation_groups(x.K));
 }
 
-// Some rows of every chosen expert, for all its pairs, into outputs[output]. Where the pairs are not gathered,
+// Some rows of those experts that are chosen, for all their pairs, into outputs[output]. Where the pairs are not gathered,
 // row_of(pair) is the row of x that a pair multiplies by.
 template <class RowOf>
-void multiply(const MoeScratch& s, const ExpertLinear& linear, const Activations& x, int output, int worker, Range rows,
-              const RowOf& row_of) {
+void multiply(const MoeScratch& s, const ExpertLinear& linear, const Activations& x, int output, int worker,
+              const ExpertPiece& piece, const RowOf& row_of) {
   const PairOrder& order = s.orders[static_cast<size_t>(worker)];
   float* out = s.outputs[static_cast<size_t>(output)].as<float>();
-  for (int64_t e = 0; e < s.shape.E; e++) {
+  for (int64_t e = piece.experts.first; e < piece.experts.last; e++) {
     const int64_t first = order.first[static_cast<size_t>(e)], last = order.first[static_cast<size_t>(e + 1)];
     if (first == last) continue;
     s.linears.run({.w = linear.w,
                    .e = e,
-                   .first_row = rows.first,
-                   .last_row = rows.last,
+                   .first_row = piece.rows.first,
+                   .last_row = piece.rows.last,
                    .x = &x,
                    .first_token = s.shape.alone ? row_of(order.pairs[static_cast<size_t>(first)]) : first,
                    .num_tokens = last - first,
@@ -202,15 +222,19 @@ void MoeGateUp::prepare(int worker, int num_workers) const {
   }
 }
 
-void MoeGateUp::compute(int worker, Range rows) const {
+void MoeGateUp::compute(int worker, const ExpertPiece& piece) const {
   const MoeShape& shape = scratch->shape;
   const Activations& rounded = scratch->rounded[shape.alone ? static_cast<size_t>(worker) : 0];
   const auto row_of = [](int64_t) { return int64_t{0}; };
-  multiply(*scratch, gate, rounded, 0, worker, rows, row_of);
-  multiply(*scratch, up, rounded, 1, worker, rows, row_of);
+  multiply(*scratch, gate, rounded, 0, worker, piece, row_of);
+  multiply(*scratch, up, rounded, 1, worker, piece, row_of);
   const PairOrder& order = scratch->orders[static_cast<size_t>(worker)];
-  for (int64_t pair = 0; pair < shape.M * shape.top_k; pair++) {
-    const int64_t at = order.places[static_cast<size_t>(pair)] * shape.N + rows.first, size = rows.last - rows.first;
+  const int64_t first = order.first[static_cast<size_t>(piece.experts.first)];
+  const int64_t last = order.first[static_cast<size_t>(piece.experts.last)];
+  const Range& rows = piece.rows;
+  for (int64_t place = first; place < last; place++) {
+    const int64_t pair = order.pairs[static_cast<size_t>(place)];
+    const int64_t at = place * shape.N + rows.first, size = rows.last - rows.first;
     const float* g = scratch->outputs[0].as<float>() + at;
     const float* u = scratch->outputs[1].as<float>() + at;
     float* to = out.row(pair / shape.top_k) + pair % shape.top_k * shape.N + rows.first;
@@ -235,13 +259,18 @@ void MoeDown::prepare(int worker, int num_workers) const {
   }
 }
 
-void MoeDown::compute(int worker, Range rows) const {
+void MoeDown::compute(int worker, const ExpertPiece& piece) const {
   const MoeShape& shape = scratch->shape;
   const Activations& rounded = scratch->rounded[shape.alone ? static_cast<size_t>(worker) : 0];
-  multiply(*scratch, down, rounded, 0, worker, rows, [](int64_t pair) { return pair; });
+  multiply(*scratch, down, rounded, 0, worker, piece, [](int64_t pair) { return pair; });
+  if (pieces_have_all_experts(shape)) sum(worker, {0, shape.M}, piece.rows);
+}
+
+void MoeDown::sum(int worker, Range tokens, Range rows) const {
+  const MoeShape& shape = scratch->shape;
   const PairOrder& order = scratch->orders[static_cast<size_t>(worker)];
   const float* y = scratch->outputs[0].as<float>();
-  for (int64_t m = 0; m < shape.M; m++) {
+  for (int64_t m = tokens.first; m < tokens.last; m++) {
     float* to = out.row(m);
     for (int64_t j = 0; j < shape.top_k; j++) {
       const float weight = expert_weights.row(m)[j];

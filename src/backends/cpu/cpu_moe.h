@@ -11,6 +11,7 @@
 #include "backends/cpu/float_kernels.h"
 #include "backends/cpu/float_rows.h"
 #include "backends/cpu/linears.h"
+#include "backends/cpu/row_shares.h"
 #include "base/memory.h"
 #include "base/worker_pool.h"
 #include "ops/backend.h"
@@ -68,10 +69,20 @@ struct ExpertLinear {
   const float* bias;
 };
 
-// Each in two parts, with a barrier between them unless scratch->shape.alone. `rows` are whole blocks of the scratch's N.
+// Rows of some experts, whole blocks of the scratch's N.
+struct ExpertPiece {
+  Range rows, experts;
+};
+
+// Of few tokens some rows of all experts; of many, whose activations should not be read again and again, all of a worker's
+// rows of some experts.
+PiecesOf<ExpertPiece> expert_pieces(const MoeShape& shape, const RowPieces& rows);
+bool pieces_have_all_experts(const MoeShape& shape);
+
+// Each in two parts, with a barrier between them unless scratch->shape.alone.
 struct MoeGateUp {
   void prepare(int worker, int num_workers) const;
-  void compute(int worker, Range rows) const;
+  void compute(int worker, const ExpertPiece& piece) const;
 
   MoeGateUpOp op;
   ExpertLinear gate, up;
@@ -81,7 +92,9 @@ struct MoeGateUp {
 
 struct MoeDown {
   void prepare(int worker, int num_workers) const;
-  void compute(int worker, Range rows) const;
+  // With the sum, unless pieces have only some of the experts: then `sum` comes after a barrier.
+  void compute(int worker, const ExpertPiece& piece) const;
+  void sum(int worker, Range tokens, Range rows) const;
 
   ExpertLinear down;
   FloatRows x, experts, expert_weights, out;

@@ -136,18 +136,19 @@ class CpuStep final : public CompiledStep {
   }
 
   // A phase in pieces: begin(worker) comes before a worker's first one, if it gets any; of worker 0 always.
-  void add_phase(std::string name, int64_t weight_bytes, RowPieces rows, std::function<void(int)> begin,
-                 std::function<void(const RowShare&, int)> compute) {
+  template <class Piece>
+  void add_phase(std::string name, int64_t weight_bytes, PiecesOf<Piece> all, std::function<void(int)> begin,
+                 std::function<void(const Piece&, int)> compute) {
     PieceQueues& queue = queue_of(phases_.size());
     add_phase(
         std::move(name), weight_bytes,
-        [&queue, pieces = std::move(rows.pieces), begin = std::move(begin), compute = std::move(compute)](int worker) {
+        [&queue, pieces = std::move(all.pieces), begin = std::move(begin), compute = std::move(compute)](int worker) {
           int64_t piece = queue.take(worker);
           if (piece < 0 && worker != 0) return;
           begin(worker);
           for (; piece >= 0; piece = queue.take(worker)) compute(pieces[static_cast<size_t>(piece)], worker);
         });
-    phases_.back().pieces = std::move(rows.of_worker);
+    phases_.back().pieces = std::move(all.of_worker);
   }
 
   // ---- linears ----
@@ -158,8 +159,9 @@ class CpuStep final : public CompiledStep {
     if (group.swiglu) matrices.resize(1);  // rows of gate and up go together
     return pieces_of(matrices);
   }
+  // Kernels for many tokens take two blocks at a time.
   RowPieces pieces_of(std::span<const SharedMatrix> matrices) const {
-    return cut_shares(share_rows(matrices, pool_.teams()), matrices);
+    return cut_shares(share_rows(matrices, pool_.teams()), matrices, step_.M > kRedundantTokens ? 2 : 1);
   }
 
   void compute_rows(const LinearGroup& group, const Activations& x, const RowShare& share, int worker) const {
@@ -220,7 +222,7 @@ class CpuStep final : public CompiledStep {
     if (M <= kRedundantTokens) {
       std::vector<Activations> own;
       for (const Buffer& memory : own_activations_) own.push_back(make_activations(group, memory));
-      add_phase(
+      add_phase<RowShare>(
           name, bytes, std::move(pieces),
           [this, group, own, M](int worker) { prepare_tokens(group, own[static_cast<size_t>(worker)], 0, M); },
           [this, group, own](const RowShare& rows, int worker) {
@@ -233,7 +235,7 @@ class CpuStep final : public CompiledStep {
       const Range tokens = worker_range(M, 1, worker, num_workers_);
       prepare_tokens(group, x, tokens.first, tokens.last);
     });
-    add_phase(
+    add_phase<RowShare>(
         name, bytes, std::move(pieces), [](int) {},
         [this, group, x](const RowShare& rows, int worker) { compute_rows(group, x, rows, worker); });
   }
@@ -337,7 +339,7 @@ class CpuStep final : public CompiledStep {
     // As if the heads' rows were one matrix, each head's filled up to whole blocks.
     const int64_t head_rows = (w.N + kBlockRows - 1) / kBlockRows * kBlockRows;
     const SharedMatrix all{op.num_heads * head_rows, weight_bytes(op)};
-    add_phase(
+    add_phase<RowShare>(
         name, weight_bytes(op), pieces_of({&all, 1}), [](int) {},
         [this, &w, x, out, head_dim, head_rows, rounds](const RowShare& rows, int worker) {
           for (int64_t h = rows.first_row / head_rows; h * head_rows < rows.last_row; h++) {
@@ -386,14 +388,15 @@ class CpuStep final : public CompiledStep {
     if (!experts.scratch->shape.alone)
       add_phase("sort + round", 0, [experts, this](int worker) { experts.prepare(worker, num_workers_); });
     const int64_t one = weight_bytes_read(op, 1, size(), 1);
-    const SharedMatrix rows{experts.scratch->shape.N, weight_bytes(op)};
-    add_phase(
-        name, weight_bytes(op), pieces_of({&rows, 1}),
+    const MoeShape& shape = experts.scratch->shape;
+    const SharedMatrix rows{shape.N, weight_bytes(op)};
+    add_phase<ExpertPiece>(
+        name, weight_bytes(op), expert_pieces(shape, pieces_of({&rows, 1})),
         [experts, one, place = phases_.size(), this](int worker) {
           if (experts.scratch->shape.alone) experts.prepare(worker, num_workers_);
           if (worker == 0) phases_[place].last_bytes = experts.scratch->num_chosen(worker) * one;
         },
-        [experts](const RowShare& piece, int worker) { experts.compute(worker, {piece.first_row, piece.last_row}); });
+        [experts](const ExpertPiece& piece, int worker) { experts.compute(worker, piece); });
   }
   void compile(const MoeGateUpOp& op, const std::string& name) {
     const MoeShape shape = moe_shape(op, step_.M, shape_of()(op.gate));
@@ -408,13 +411,17 @@ class CpuStep final : public CompiledStep {
   }
   void compile(const MoeDownOp& op, const std::string& name) {
     const MoeShape shape = moe_shape(op, step_.M, shape_of()(op.down));
-    add_expert_phases(op, name,
-                      MoeDown{.down = {&packed(op.down), vector(op.bias)},
-                              .x = matrix(op.x),
-                              .experts = matrix(op.experts),
-                              .expert_weights = matrix(op.expert_weights),
-                              .out = matrix(op.out),
-                              .scratch = &moe_scratch(shape)});
+    const MoeDown experts{.down = {&packed(op.down), vector(op.bias)},
+                          .x = matrix(op.x),
+                          .experts = matrix(op.experts),
+                          .expert_weights = matrix(op.expert_weights),
+                          .out = matrix(op.out),
+                          .scratch = &moe_scratch(shape)};
+    add_expert_phases(op, name, experts);
+    if (pieces_have_all_experts(shape)) return;
+    add_phase("sum", 0, [this, experts, shape](int worker) {
+      experts.sum(worker, worker_range(shape.M, 1, worker, num_workers_), {0, shape.N});
+    });
   }
 
   // ---- what runs alone, each worker some of the tokens ----

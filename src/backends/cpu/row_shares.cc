@@ -45,19 +45,20 @@ std::vector<std::vector<RowShare>> share_rows(std::span<const SharedMatrix> matr
   return shares;
 }
 
-RowPieces cut_shares(std::span<const std::vector<RowShare>> shares, std::span<const SharedMatrix> matrices) {
+RowPieces cut_shares(std::span<const std::vector<RowShare>> shares, std::span<const SharedMatrix> matrices,
+                     int64_t unit) {
+  const int64_t unit_rows = unit * kBlockRows;
   RowPieces all;
   for (const std::vector<RowShare>& own : shares) {
     const auto first_piece = static_cast<int64_t>(all.pieces.size());
     for (const RowShare& share : own) {
       const SharedMatrix& m = matrices[share.index];
-      const int64_t num_blocks = (share.last_row - share.first_row + kBlockRows - 1) / kBlockRows;
-      const int64_t block_bytes = std::max<int64_t>(m.bytes * kBlockRows / m.N, 1);
-      cut_in_halves(num_blocks, std::max<int64_t>(kFewestPieceBytes / block_bytes, 1),
-                    [&](int64_t first, int64_t last) {
-                      all.pieces.push_back({share.index, share.first_row + first * kBlockRows,
-                                            std::min(share.first_row + last * kBlockRows, share.last_row)});
-                    });
+      const int64_t num_units = (share.last_row - share.first_row + unit_rows - 1) / unit_rows;
+      const int64_t unit_bytes = std::max<int64_t>(m.bytes * unit_rows / m.N, 1);
+      cut_in_halves(num_units, std::max<int64_t>(kFewestPieceBytes / unit_bytes, 1), [&](int64_t first, int64_t last) {
+        all.pieces.push_back({share.index, share.first_row + first * unit_rows,
+                              std::min(share.first_row + last * unit_rows, share.last_row)});
+      });
     }
     all.of_worker.push_back({first_piece, static_cast<int64_t>(all.pieces.size())});
   }

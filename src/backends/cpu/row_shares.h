@@ -23,13 +23,16 @@ struct RowShare {
 
 // Pieces of all workers' shares, which a worker may take over from another (base/piece_queues.h): the numbers of those that
 // each begins with, and what they are.
-struct RowPieces {
+template <class Piece>
+struct PiecesOf {
   std::vector<Range> of_worker;
-  std::vector<RowShare> pieces;
+  std::vector<Piece> pieces;
 };
+using RowPieces = PiecesOf<RowShare>;
 
-// Half of a worker's rows, then half of what is left, down to kFewestPieceBytes or a block.
-RowPieces cut_shares(std::span<const std::vector<RowShare>> shares, std::span<const SharedMatrix> matrices);
+// Half of a worker's rows of a matrix, then half of what is left, down to kFewestPieceBytes, in whole runs of `unit` blocks.
+RowPieces cut_shares(std::span<const std::vector<RowShare>> shares, std::span<const SharedMatrix> matrices,
+                     int64_t unit = 1);
 inline constexpr int64_t kFewestPieceBytes = 16384;
 
 // By worker, in whole blocks. Each team has those rows of every matrix that it packed (blocks_to_pack); its workers have
