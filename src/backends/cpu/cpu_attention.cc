@@ -181,7 +181,7 @@ int64_t CpuAttention::num_pieces(const AttentionQuery& query, KvCacheType type) 
 }
 
 void CpuAttention::attend_piece(const CpuKvCache& cache, const AttentionQuery& query, int64_t m, int64_t piece,
-                                bool follows, int worker) const {
+                                bool again, int worker) const {
   const int64_t heads = shape.heads_per_kv();
   const Pieces p = pieces(query.pos, cache.shape.type);
   const int64_t of_chunk = shape.num_kv_heads * p.of_kv, count = (p.chunks.last - p.chunks.first) * of_chunk;
@@ -189,7 +189,7 @@ void CpuAttention::attend_piece(const CpuKvCache& cache, const AttentionQuery& q
   const ChunkOfHead at = of_piece(piece);
   const int64_t first_head = at.kv_head * heads + piece % p.of_kv * p.heads;
   const Range own_heads{first_head, std::min(first_head + p.heads, (at.kv_head + 1) * heads)};
-  attend_chunk(cache, query, at, of_piece(std::min(piece + 1, count - 1)), own_heads, follows && of_chunk == 1, worker,
+  attend_chunk(cache, query, at, of_piece(std::min(piece + 1, count - 1)), own_heads, again && of_chunk == 1, worker,
                partial(m, at.chunk - p.chunks.first, first_head));
 }
 

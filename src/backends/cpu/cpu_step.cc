@@ -293,11 +293,12 @@ class CpuStep final : public CompiledStep {
       int64_t count = 0;
       for (int64_t m = 0; m < step_.M; m++) count += a.num_pieces(query(op, m), type);
       queue.fill(worker, worker_range(count, 1, worker, num_workers_));
-      int64_t before = -1;
-      for (int64_t piece; (piece = queue.take(worker)) >= 0; before = piece) {
+      int64_t token_before = -1;
+      for (int64_t piece; (piece = queue.take(worker)) >= 0;) {
         int64_t m = 0, first = 0;  // the piece's token, and that token's first piece
         for (int64_t n; first + (n = a.num_pieces(query(op, m), type)) <= piece; m++) first += n;
-        a.attend_piece(*memory_.cache, query(op, m), m, piece - first, piece > first && piece == before + 1, worker);
+        a.attend_piece(*memory_.cache, query(op, m), m, piece - first, m == token_before, worker);
+        token_before = m;
       }
     });
     phases_.back().attended_layer = op.layer;
