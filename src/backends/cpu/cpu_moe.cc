@@ -263,14 +263,14 @@ void MoeDown::compute(int worker, const ExpertPiece& piece) const {
   const MoeShape& shape = scratch->shape;
   const Activations& rounded = scratch->rounded[shape.alone ? static_cast<size_t>(worker) : 0];
   multiply(*scratch, down, rounded, 0, worker, piece, [](int64_t pair) { return pair; });
-  if (pieces_have_all_experts(shape)) sum(worker, {0, shape.M}, piece.rows);
+  if (pieces_have_all_experts(shape)) sum(worker, piece.rows);
 }
 
-void MoeDown::sum(int worker, Range tokens, Range rows) const {
+void MoeDown::sum(int worker, Range rows) const {
   const MoeShape& shape = scratch->shape;
   const PairOrder& order = scratch->orders[static_cast<size_t>(worker)];
   const float* y = scratch->outputs[0].as<float>();
-  for (int64_t m = tokens.first; m < tokens.last; m++) {
+  for (int64_t m = 0; m < shape.M; m++) {
     float* to = out.row(m);
     for (int64_t j = 0; j < shape.top_k; j++) {
       const float weight = expert_weights.row(m)[j];

@@ -94,7 +94,7 @@ struct MoeDown {
   void prepare(int worker, int num_workers) const;
   // With the sum, unless pieces have only some of the experts: then `sum` comes after a barrier.
   void compute(int worker, const ExpertPiece& piece) const;
-  void sum(int worker, Range tokens, Range rows) const;
+  void sum(int worker, Range rows) const;
 
   ExpertLinear down;
   FloatRows x, experts, expert_weights, out;

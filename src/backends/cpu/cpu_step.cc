@@ -421,7 +421,7 @@ class CpuStep final : public CompiledStep {
     add_expert_phases(op, name, experts);
     if (pieces_have_all_experts(shape)) return;
     add_phase("sum", 0, [this, experts, shape](int worker) {
-      experts.sum(worker, worker_range(shape.M, 1, worker, num_workers_), {0, shape.N});
+      experts.sum(worker, worker_range(shape.N, kBlockRows, worker, num_workers_));  // that it has multiplied, mostly
     });
   }
 
