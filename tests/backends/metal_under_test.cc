@@ -10,4 +10,6 @@ std::vector<std::unique_ptr<Backend>> backends_under_test() {
   return backends;
 }
 
+float attention_tolerance(KvCacheType) { return 2e-5f; }
+
 }  // namespace nibble

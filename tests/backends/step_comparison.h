@@ -18,6 +18,9 @@ using Runs = std::vector<std::vector<Place>>;
 // tests defines it: cpu_under_test.cc, metal_under_test.cc.
 std::vector<std::unique_ptr<Backend>> backends_under_test();
 
+// What their attention may be off by, in parts of the largest value.
+float attention_tolerance(KvCacheType type);
+
 // The types of KV cache that they have.
 inline std::vector<KvCacheType> kv_cache_types_under_test() {
   const auto backends = backends_under_test();
@@ -35,10 +38,6 @@ inline std::vector<float> backend_values(const StepProgram& program, const Runs&
   }
   return first;
 }
-
-// What an attention may be off by. Over a cache of q8_0 queries and weights may have 16 bits, and the random inputs of these
-// tests give logits in the thousands, of which a softmax makes more.
-inline float attention_tolerance(KvCacheType type) { return type == KvCacheType::q8_0 ? 1e-3f : 2e-5f; }
 
 // Within `tolerance` of the largest of the expected values.
 inline void expect_near(const std::vector<float>& values, const std::vector<float>& expected, float tolerance) {
