@@ -19,19 +19,41 @@ constexpr size_t kHugePage = size_t{2} << 20;
 // Small buffers share the heap's pages; from one huge page on, a mapping of their own is worth its rounding.
 bool is_mapped(size_t size) { return size >= kHugePage; }
 
-size_t mapped_bytes(size_t size) { return (size + Buffer::kSlack + kHugePage - 1) / kHugePage * kHugePage; }
+size_t round_up(size_t size, size_t unit) { return (size + unit - 1) / unit * unit; }
+size_t mapped_bytes(size_t size) { return round_up(size + Buffer::kSlack, kHugePage); }
+
+// At a huge page's start: a system may put a mapping anywhere.
+void* map_huge_pages(size_t bytes) {
+  const auto map = [](size_t size) {
+    return mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  };
+  void* address = map(bytes);
+  const auto at = [](void* pointer) { return reinterpret_cast<uintptr_t>(pointer); };
+  if (address == MAP_FAILED || at(address) % kHugePage == 0) return address;
+  munmap(address, bytes);
+  address = map(bytes + kHugePage);
+  if (address == MAP_FAILED) return address;
+  const size_t before = round_up(at(address), kHugePage) - at(address);
+  auto* const first = static_cast<uint8_t*>(address) + before;
+  if (before > 0) munmap(address, before);
+  if (before < kHugePage) munmap(first + bytes, kHugePage - before);
+  return first;
+}
+
+// What an arena takes at once: of the last one some pages stay empty.
+constexpr size_t kArenaBytes = size_t{64} << 20;
 
 }  // namespace
 
 Buffer::Buffer(size_t size, bool huge_pages) : size_(size) {
   if (!is_mapped(size)) {
-    const size_t bytes = (size + kSlack + 63) / 64 * 64;
+    const size_t bytes = round_up(size + kSlack, 64);
     data_ = static_cast<uint8_t*>(std::aligned_alloc(64, bytes));
     if (data_ == nullptr) throw_run_error("out of memory: {} bytes were asked for", bytes);
     std::memset(data_, 0, bytes);
     return;
   }
-  void* address = mmap(nullptr, mapped_bytes(size), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* address = map_huge_pages(mapped_bytes(size));
   if (address == MAP_FAILED) throw_run_error("out of memory: {} bytes were asked for: {}", size, std::strerror(errno));
 #ifdef MADV_HUGEPAGE
   // Advice: if it is not taken, it is only slower.
@@ -47,6 +69,22 @@ Buffer::~Buffer() {
   } else {
     std::free(data_);
   }
+}
+
+std::shared_ptr<uint8_t> HugePageArena::allocate(size_t size) {
+  if (size > kArenaBytes / 2) {
+    auto own = std::make_shared<Buffer>(size);
+    return {own, own->data()};
+  }
+  const size_t bytes = round_up(size + Buffer::kSlack, 64);
+  const std::lock_guard lock(mutex_);
+  if (buffer_ == nullptr || buffer_->size() - used_ < bytes) {
+    buffer_ = std::make_shared<Buffer>(kArenaBytes - Buffer::kSlack);
+    used_ = 0;
+  }
+  uint8_t* const part = buffer_->data() + used_;
+  used_ += bytes;
+  return {buffer_, part};
 }
 
 size_t available_memory_bytes() {

@@ -3,6 +3,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <mutex>
 #include <span>
 #include <utility>
 
@@ -39,6 +41,19 @@ class Buffer {
   }
   uint8_t* data_ = nullptr;
   size_t size_ = 0;
+};
+
+// Parts of large buffers, so that things smaller than a huge page lie in huge pages, too. May be used by several threads.
+class HugePageArena {
+ public:
+  // `size` zero bytes and Buffer::kSlack, at a line's start. They live as long as their pointer, and the large buffer as long
+  // as any of its parts. Throws as Buffer.
+  std::shared_ptr<uint8_t> allocate(size_t size);
+
+ private:
+  std::mutex mutex_;
+  std::shared_ptr<Buffer> buffer_;  // the last one
+  size_t used_ = 0;
 };
 
 // Bytes of memory that this process could still take without swapping, as the system estimates it; 0 if unknown.

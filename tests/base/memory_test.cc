@@ -1,6 +1,8 @@
 #include "base/memory.h"
 
 #include <algorithm>
+#include <utility>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -20,6 +22,35 @@ TEST(Buffer, IsZeroedAlignedAndMoves) {
       EXPECT_EQ(b.data()[size - 1], 7);
     }
   }
+}
+
+TEST(HugePageArena, GivesZeroedPartsThatDoNotOverlap) {
+  HugePageArena arena;
+  std::vector<std::pair<std::shared_ptr<uint8_t>, size_t>> parts;
+  for (size_t size :
+       {size_t{0}, size_t{1}, size_t{100}, size_t{20} << 20, size_t{30} << 20, size_t{30} << 20, size_t{40} << 20})
+    parts.emplace_back(arena.allocate(size), size);
+  std::ranges::sort(parts, {}, [](const auto& part) { return part.first.get(); });
+  const uint8_t* end = nullptr;
+  for (const auto& [part, size] : parts) {
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(part.get()) % 64, 0u);
+    EXPECT_GE(part.get(), end);
+    end = part.get() + size + Buffer::kSlack;
+    EXPECT_TRUE(std::all_of(part.get(), part.get() + size, [](uint8_t b) { return b == 0; }));
+    std::fill_n(part.get(), size, uint8_t{7});
+  }
+}
+
+TEST(HugePageArena, KeepsPartsThatOutliveIt) {
+  std::shared_ptr<uint8_t> part;
+  {
+    HugePageArena arena;
+    part = arena.allocate(1000);
+    arena.allocate(size_t{32} << 20);
+    arena.allocate(size_t{32} << 20);
+  }
+  std::fill_n(part.get(), 1000, uint8_t{7});
+  EXPECT_EQ(part.get()[999], 7);
 }
 
 TEST(AvailableMemory, IsPlausible) { EXPECT_GT(available_memory_bytes(), size_t{1} << 20); }

@@ -34,7 +34,7 @@ class CpuBackend final : public Backend {
     return nibble::plan_pack(format, E, N, K);
   }
   std::unique_ptr<PackedWeight> pack(const CanonicalWeight& weight) override {
-    return std::make_unique<PackedMatrix>(weight, &pool_);
+    return std::make_unique<PackedMatrix>(weight, &pool_, &arena_);
   }
   std::unique_ptr<PackedWeight> pack_vector(std::span<const float> values) override {
     return std::make_unique<CpuVector>(values);
@@ -63,6 +63,7 @@ class CpuBackend final : public Backend {
 
  private:
   WorkerPool pool_;
+  HugePageArena arena_;  // of packed matrices
   const int activation_bits_;
   std::unique_ptr<ReadRoof> roof_;  // its buffer is made when it is first asked for
 };

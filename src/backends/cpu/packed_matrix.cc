@@ -175,11 +175,12 @@ class BlockPacker {
   std::vector<uint8_t> codes_, scales_;  // of 16 rows that were converted
 };
 
-std::shared_ptr<const uint8_t> room_for(const CanonicalWeight& w, const WorkerPool* pool) {
-  const Planes planes = planes_of(cpu_format(w.format), w.E, w.N, w.K);
+std::shared_ptr<const uint8_t> room_for(const CanonicalWeight& w, const WorkerPool* pool, HugePageArena* arena) {
+  const auto bytes = static_cast<size_t>(planes_of(cpu_format(w.format), w.E, w.N, w.K).bytes);
+  const bool one_team = pool == nullptr || pool->teams().size() == 1;
+  if (one_team && arena != nullptr) return arena->allocate(bytes);
   // A huge page would hold rows of several teams where there are experts: each has only some rows of each of them.
-  const bool huge_pages = w.E == 1 || pool == nullptr || pool->teams().size() == 1;
-  auto buffer = std::make_shared<const Buffer>(static_cast<size_t>(planes.bytes), huge_pages);
+  auto buffer = std::make_shared<const Buffer>(bytes, one_team || w.E == 1);
   return {buffer, buffer->data()};
 }
 
@@ -226,8 +227,8 @@ PackedMatrix::PackedMatrix(FormatId canonical_format, int64_t num_experts, int64
   row_factors = reinterpret_cast<const float*>(codes + planes.row_factors_at);
 }
 
-PackedMatrix::PackedMatrix(const CanonicalWeight& weight, WorkerPool* pool)
-    : PackedMatrix(weight.format, weight.E, weight.N, weight.K, room_for(weight, pool)) {
+PackedMatrix::PackedMatrix(const CanonicalWeight& weight, WorkerPool* pool, HugePageArena* arena)
+    : PackedMatrix(weight.format, weight.E, weight.N, weight.K, room_for(weight, pool, arena)) {
   const int64_t sharing = std::max(group_rows(format) / kBlockRows, 1);  // blocks
   const auto scale_block = [&](int64_t block) {
     return block / num_blocks * num_scale_blocks + block % num_blocks / sharing;

@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "base/memory.h"
 #include "base/worker_pool.h"
 #include "ops/packed_weight.h"
 #include "weights/weight.h"
@@ -20,8 +21,9 @@ class PackedMatrix final : public PackedWeight {
  public:
   // Packs `weight`, whose bytes are not needed afterwards, with all workers of `pool` (null: on the calling thread), each
   // what its team will read, so that the pages are first touched on that team's node. A weight in a format without a
-  // kernel is converted (convert.h): InputError if one of its values is not finite.
-  explicit PackedMatrix(const CanonicalWeight& weight, WorkerPool* pool = nullptr);
+  // kernel is converted (convert.h): InputError if one of its values is not finite. With an arena it lies in its pages, if all
+  // workers are of one team.
+  explicit PackedMatrix(const CanonicalWeight& weight, WorkerPool* pool = nullptr, HugePageArena* arena = nullptr);
 
   // The same again from its packed_bytes (Backend::adopt). `canonical_format` is what was packed.
   PackedMatrix(FormatId canonical_format, int64_t E, int64_t N, int64_t K, std::shared_ptr<const uint8_t> bytes);
