@@ -173,7 +173,8 @@ TEST(CpuLinear, GivesTheSameBitsHoweverItIsSplit) {
                              .first_token = first,
                              .num_tokens = M,
                              .out = split.data(),
-                             .out_stride = N + 1});
+                             .out_stride = N + 1,
+                             .next = {&packed, (first_row + 32) % 48 / 16}});
           ASSERT_EQ(split, wanted) << kernels->name << " " << format_name(format) << " M " << M << " from token "
                                    << first;
         }

@@ -64,6 +64,7 @@ void transposed_block(const LinearTask& task, int64_t block, int64_t first_token
   for (auto& chains : y)
     for (auto& chain : chains) chain = Isa::zero();
   for (int64_t first = 0; first < w.K; first += kGroup, scales += kGroup) {
+    if (first % kLineBytes == 0) __builtin_prefetch(scales + kScalesNear);
     alignas(64) float x[T][kGroup];
     for (int k = 0; k < kGroup; k += 16) {
       typename Isa::Floats scale;

@@ -14,6 +14,12 @@
 
 namespace nibble {
 
+// Rows from a block on, of all experts' blocks: what is read at some time to come, or nothing that is known.
+struct RowsToCome {
+  const PackedMatrix* w = nullptr;
+  int64_t block = 0;
+};
+
 // out[i, n] (+)= factors[i] * (bias[n] + sum over k of w[e, n, k] * x[first_token + i, k]) for rows n in
 // [first_row, last_row) and i in [0, num_tokens).
 struct LinearTask {
@@ -27,6 +33,7 @@ struct LinearTask {
   const float* bias = nullptr;     // [N]
   const float* factors = nullptr;  // [num_tokens]; null: 1
   bool accumulate = false;
+  RowsToCome next = {};  // what this thread multiplies by then: its first lines are asked for while this task ends
 };
 
 // A strip of dispatch_gemm_fp4: C[m, n] for num_tokens rows (kMaxStripTokens at most) from first_token on, and

@@ -74,7 +74,7 @@ TokenGroups token_groups(const Activations& x, int64_t token) {
 
 // 32 floats to one group. What is not a reduction the compiler vectorises well.
 template <class Isa>
-void quantize_group(const float* x, int bits, ActivationGroup& out) {
+[[gnu::always_inline]] inline void quantize_group(const float* x, int bits, ActivationGroup& out) {
   // As integers, magnitudes are ordered: finite < infinity < NaN.
   const uint32_t largest_bits = Isa::largest(x, 0x7FFFFFFFu);
   if (largest_bits >= 0x7F800000u) {
@@ -111,19 +111,20 @@ void quantize_group(const float* x, int bits, ActivationGroup& out) {
 
 template <class Isa>
 void prepare(const Activations& x, int64_t first, int64_t last) {
-  const int64_t num_groups = activation_groups(x.K);
-  for (int64_t i = first; i < last; i++) {
-    const int64_t token = i / num_groups, g = i % num_groups;
-    const TokenGroups groups = token_groups(x, token);
-    const float* from = x.x + token * x.x_stride + g * kGroup;
-    ActivationGroup& to = groups.first[g * groups.group_stride];
-    if ((g + 1) * kGroup <= x.K) {
-      quantize_group<Isa>(from, x.bits, to);
-    } else {
+  const int64_t num_groups = activation_groups(x.K), whole_groups = x.K / kGroup;
+  for (int64_t i = first; i < last;) {
+    const int64_t token = i / num_groups, first_group = i % num_groups;
+    const int64_t last_group = last - i < num_groups - first_group ? first_group + (last - i) : num_groups;
+    const TokenGroups to = token_groups(x, token);
+    const float* from = x.x + token * x.x_stride;
+    for (int64_t g = first_group; g < last_group && g < whole_groups; g++)
+      quantize_group<Isa>(from + g * kGroup, x.bits, to.first[g * to.group_stride]);
+    if (whole_groups < last_group) {
       float padded[kGroup] = {};
-      for (int64_t k = 0; k < x.K - g * kGroup; k++) padded[k] = from[k];
-      quantize_group<Isa>(padded, x.bits, to);
+      for (int64_t k = whole_groups * kGroup; k < x.K; k++) padded[k % kGroup] = from[k];
+      quantize_group<Isa>(padded, x.bits, to.first[whole_groups * to.group_stride]);
     }
+    i += last_group - first_group;
   }
 }
 
@@ -222,7 +223,8 @@ void add_groups_to_all(const Group (&groups)[blocks], const GroupScales<Isa, Lay
 // Calls each(g, codes, scales) for the groups of a block, with pointers to what it has of them, and prefetches. If
 // there are two blocks, the other's lie block_code_bytes and block_scale_bytes further.
 template <class Layout, int blocks, class Each>
-void for_each_group(const PackedMatrix& w, int64_t block, int64_t groups_per_scale, const Each& each) {
+void for_each_group(const PackedMatrix& w, int64_t block, int64_t groups_per_scale, const LinesAhead& ahead,
+                    const Each& each) {
   constexpr int64_t group_bytes = kGroup / Layout::line_k * kLineBytes;
   constexpr int64_t scale_bytes = kGroup / Layout::dot_k * Layout::scale_line_bytes;
   constexpr int64_t groups_per_scale_line = kLineBytes / scale_bytes;
@@ -231,8 +233,8 @@ void for_each_group(const PackedMatrix& w, int64_t block, int64_t groups_per_sca
   const int64_t num_groups = activation_groups(w.K);
   for (int64_t g = 0, left = groups_per_scale; g < num_groups; g++) {
     for (int64_t b = 0; b < blocks; b++) {
-      if (g % groups_per_scale_line == 0) __builtin_prefetch(scales + b * w.block_scale_bytes + kScalesNear);
-      for (int64_t i = 0; i < group_bytes; i += kLineBytes) prefetch_codes(codes + b * w.block_code_bytes + i);
+      if (g % groups_per_scale_line == 0) ahead.ask_for_scales(scales + b * w.block_scale_bytes);
+      ahead.ask_for_codes<group_bytes>(codes + b * w.block_code_bytes);
     }
     each(g, codes, scales);
     codes += group_bytes;
@@ -245,8 +247,8 @@ void for_each_group(const PackedMatrix& w, int64_t block, int64_t groups_per_sca
 
 // y[t] = 16 rows times token t, before the row factors. The sums stay in registers.
 template <class Isa, class Layout, int num_planes, int tokens>
-void integer_block(const PackedMatrix& w, int64_t block, int64_t groups_per_scale, const TokenGroups& x,
-                   typename Isa::Floats (&y)[tokens]) {
+void integer_block(const PackedMatrix& w, int64_t block, int64_t groups_per_scale, const LinesAhead& ahead,
+                   const TokenGroups& x, typename Isa::Floats (&y)[tokens]) {
   typename Isa::Floats sums[tokens][1];  // of one block
   for (int t = 0; t < tokens; t++) sums[t][0] = Isa::zero();
   const auto decode = [](Lines lines) {
@@ -255,24 +257,25 @@ void integer_block(const PackedMatrix& w, int64_t block, int64_t groups_per_scal
     else
       return Isa::template decode<Layout>(lines);
   };
-  for_each_group<Layout, 1>(w, block, groups_per_scale, [&](int64_t g, const uint8_t* codes, const uint8_t* scales_at) {
-    const auto group = decode(Lines{codes, kLineBytes});
-    const GroupScales<Isa, Layout> scales[1] = {GroupScales<Isa, Layout>::load(scales_at)};
-    const std::remove_const_t<decltype(group)> groups[1] = {group};
-    for (int t = 0; t < tokens; t++)
-      add_groups<Isa, Layout, num_planes>(groups, scales, x.first[g * x.group_stride + t], sums[t]);
-  });
+  for_each_group<Layout, 1>(
+      w, block, groups_per_scale, ahead, [&](int64_t g, const uint8_t* codes, const uint8_t* scales_at) {
+        const auto group = decode(Lines{codes, kLineBytes});
+        const GroupScales<Isa, Layout> scales[1] = {GroupScales<Isa, Layout>::load(scales_at)};
+        const std::remove_const_t<decltype(group)> groups[1] = {group};
+        for (int t = 0; t < tokens; t++)
+          add_groups<Isa, Layout, num_planes>(groups, scales, x.first[g * x.group_stride + t], sums[t]);
+      });
   for (int t = 0; t < tokens; t++) y[t] = Isa::mul(sums[t][0], Isa::broadcast(&Layout::factor));
 }
 
 // The same of one block or two for `count` tokens of a tile: block b and token t to y[b][t * 16].
 template <class Isa, class Layout, int num_planes, int blocks>
-void integer_blocks(const PackedMatrix& w, int64_t block, int64_t groups_per_scale, const TokenGroups& x, int64_t count,
-                    float (&y)[blocks][kTokenTile * kBlockRows]) {
+void integer_blocks(const PackedMatrix& w, int64_t block, int64_t groups_per_scale, const LinesAhead& ahead,
+                    const TokenGroups& x, int64_t count, float (&y)[blocks][kTokenTile * kBlockRows]) {
   for (int b = 0; b < blocks; b++)
     for (int64_t t = 0; t < count; t++) Isa::store(y[b] + t * kBlockRows, Isa::zero());
   for_each_group<Layout, blocks>(
-      w, block, groups_per_scale, [&](int64_t g, const uint8_t* codes, const uint8_t* scales_at) {
+      w, block, groups_per_scale, ahead, [&](int64_t g, const uint8_t* codes, const uint8_t* scales_at) {
         decltype(Isa::template decode<Layout>(Lines{})) groups[blocks];
         GroupScales<Isa, Layout> scales[blocks];
         for (int b = 0; b < blocks; b++) {
@@ -318,21 +321,23 @@ void for_each_tile(const LinearTask& task, const Each& each) {
 
 // The 16 rows from first_row on, times tokens i … i + tokens of the task, all of one tile.
 template <class Isa, class Layout, int num_planes, int tokens>
-void linear_of_few(const LinearTask& task, int64_t groups_per_scale, int64_t first_row, int64_t i) {
+void linear_of_few(const LinearTask& task, int64_t groups_per_scale, const LinesAhead& ahead, int64_t first_row,
+                   int64_t i) {
   const int64_t block = task.e * task.w->num_blocks + first_row / kBlockRows;
   typename Isa::Floats y[tokens];
-  integer_block<Isa, Layout, num_planes>(*task.w, block, groups_per_scale, token_groups(*task.x, task.first_token + i),
-                                         y);
+  integer_block<Isa, Layout, num_planes>(*task.w, block, groups_per_scale, ahead,
+                                         token_groups(*task.x, task.first_token + i), y);
   for (int t = 0; t < tokens; t++) finish_token<Isa>(task, first_row, i + t, y[t]);
 }
 
 // The rows of `blocks` blocks from first_row on, times tokens i … i + count of the task, all of one tile.
 template <class Isa, class Layout, int num_planes, int blocks>
-void linear_of_blocks(const LinearTask& task, int64_t groups_per_scale, int64_t first_row, int64_t i, int64_t count) {
+void linear_of_blocks(const LinearTask& task, int64_t groups_per_scale, const LinesAhead& ahead, int64_t first_row,
+                      int64_t i, int64_t count) {
   const int64_t block = task.e * task.w->num_blocks + first_row / kBlockRows;
   const TokenGroups x = token_groups(*task.x, task.first_token + i);
   alignas(64) float y[blocks][kTokenTile * kBlockRows];
-  integer_blocks<Isa, Layout, num_planes, blocks>(*task.w, block, groups_per_scale, x, count, y);
+  integer_blocks<Isa, Layout, num_planes, blocks>(*task.w, block, groups_per_scale, ahead, x, count, y);
   for (int b = 0; b < blocks; b++)
     for (int64_t t = 0; t < count; t++)
       finish_token<Isa>(task, first_row + b * kBlockRows, i + t, Isa::load(y[b] + t * kBlockRows));
@@ -340,26 +345,28 @@ void linear_of_blocks(const LinearTask& task, int64_t groups_per_scale, int64_t 
 
 // linear_of_few of as many tokens as `count` says.
 template <class Isa, class Layout, int num_planes, int... others>
-void linear_of_count(const LinearTask& task, int64_t groups_per_scale, int64_t first_row, int64_t i, int64_t count,
-                     std::integer_sequence<int, others...>) {
-  ((count == others + 1 ? linear_of_few<Isa, Layout, num_planes, others + 1>(task, groups_per_scale, first_row, i)
-                        : void()),
+void linear_of_count(const LinearTask& task, int64_t groups_per_scale, const LinesAhead& ahead, int64_t first_row,
+                     int64_t i, int64_t count, std::integer_sequence<int, others...>) {
+  ((count == others + 1
+        ? linear_of_few<Isa, Layout, num_planes, others + 1>(task, groups_per_scale, ahead, first_row, i)
+        : void()),
    ...);
 }
 
 template <class Isa, class Layout, int num_planes>
 void integer_linear_of(const LinearTask& task, int64_t groups_per_scale) {
+  const LinesAhead ahead(task);
   for_each_tile(task, [&](int64_t i, int64_t count) {
     for (int64_t row = task.first_row; row < task.last_row;) {
       if (count <= Isa::register_tokens) {
-        linear_of_count<Isa, Layout, num_planes>(task, groups_per_scale, row, i, count,
+        linear_of_count<Isa, Layout, num_planes>(task, groups_per_scale, ahead, row, i, count,
                                                  std::make_integer_sequence<int, Isa::register_tokens>());
         row += kBlockRows;
       } else if (Isa::blocks == 2 && count >= kFewestPairTokens && row + kBlockRows < task.last_row) {
-        linear_of_blocks<Isa, Layout, num_planes, Isa::blocks>(task, groups_per_scale, row, i, count);
+        linear_of_blocks<Isa, Layout, num_planes, Isa::blocks>(task, groups_per_scale, ahead, row, i, count);
         row += Isa::blocks * kBlockRows;
       } else {
-        linear_of_blocks<Isa, Layout, num_planes, 1>(task, groups_per_scale, row, i, count);
+        linear_of_blocks<Isa, Layout, num_planes, 1>(task, groups_per_scale, ahead, row, i, count);
         row += kBlockRows;
       }
     }

@@ -16,5 +16,40 @@ void prefetch_codes(const uint8_t* line) {
   if (kPrefetchesFar) __builtin_prefetch(line + kFar, 0, 2);
 }
 
+// The same along the rows of a task, and past their end in what comes next.
+class LinesAhead {
+ public:
+  explicit LinesAhead(const LinearTask& task) {
+    const PackedMatrix &w = *task.w, *next = task.next.w;
+    const int64_t end = task.e * w.num_blocks + (task.last_row + kBlockRows - 1) / kBlockRows;
+    codes_end_ = w.codes + end * w.block_code_bytes;
+    scales_end_ = w.scales + end * w.block_scale_bytes;
+    if (next == nullptr) return;
+    to_codes_ = next->codes + task.next.block * next->block_code_bytes - codes_end_;
+    to_scales_ = next->scales + task.next.block * next->block_scale_bytes - scales_end_;
+  }
+
+  // From `bytes` of codes on, a divisor of both distances.
+  template <int64_t bytes>
+  void ask_for_codes(const uint8_t* codes) const {
+    static_assert(kNear % bytes == 0 && kFar % bytes == 0);
+    const uint8_t *near = ahead(codes + kNear, codes_end_, to_codes_),
+                  *far = ahead(codes + kFar, codes_end_, to_codes_);
+    for (int64_t i = 0; i < bytes; i += kLineBytes) {
+      __builtin_prefetch(near + i, 0, 3);
+      if (kPrefetchesFar) __builtin_prefetch(far + i, 0, 2);
+    }
+  }
+  void ask_for_scales(const uint8_t* scales) const {
+    __builtin_prefetch(ahead(scales + kScalesNear, scales_end_, to_scales_));
+  }
+
+ private:
+  static const uint8_t* ahead(const uint8_t* at, const uint8_t* end, int64_t jump) { return at < end ? at : at + jump; }
+
+  const uint8_t *codes_end_, *scales_end_;
+  int64_t to_codes_ = 0, to_scales_ = 0;
+};
+
 }  // namespace
 }  // namespace nibble
