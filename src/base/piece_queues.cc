@@ -40,4 +40,9 @@ int64_t PieceQueues::take(int worker) {
   return -1;
 }
 
+int64_t PieceQueues::peek(int worker) const {
+  const uint64_t pieces = queues_[static_cast<size_t>(worker)].pieces.load(std::memory_order_relaxed);
+  return first_of(pieces) < last_of(pieces) ? static_cast<int64_t>(first_of(pieces)) : -1;
+}
+
 }  // namespace nibble

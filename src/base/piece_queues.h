@@ -25,6 +25,9 @@ class PieceQueues {
   // A piece that nobody had: the worker's own in their order, then others' from their ends; -1 when there is none.
   int64_t take(int worker);
 
+  // What of its own the worker would take next, unless somebody else takes it over; -1 if there is nothing.
+  int64_t peek(int worker) const;
+
  private:
   struct alignas(64) Queue {
     std::atomic<uint64_t> pieces{0};  // the first in the low half, the end in the high half

@@ -121,15 +121,16 @@ void WorkerPool::run(const std::function<void(int)>& work) {
   for (int left; (left = running_.load(std::memory_order_acquire)) != 0;) wait_while(running_, left, false);
 }
 
-void WorkerPool::barrier() {
-  const uint32_t seen = barrier_generation_.load(std::memory_order_relaxed);
+uint32_t WorkerPool::arrive() {
+  const uint32_t generation = barrier_generation_.load(std::memory_order_relaxed);
   if (arrived_.fetch_add(1, std::memory_order_acq_rel) == num_threads_ - 1) {
     arrived_.store(0, std::memory_order_relaxed);
     barrier_generation_.fetch_add(1, std::memory_order_release);
-  } else {
-    wait_while(barrier_generation_, seen, false);
   }
+  return generation;
 }
+
+void WorkerPool::wait(uint32_t arrival) { wait_while(barrier_generation_, arrival, false); }
 
 Range worker_range(int64_t count, int64_t unit, int worker, int num_workers) {
   const int64_t units = (count + unit - 1) / unit;

@@ -40,7 +40,12 @@ class WorkerPool {
   void run(const std::function<void(int worker)>& work);
 
   // Inside run: returns when every worker has called it. What was written before it is visible after it.
-  void barrier();
+  void barrier() { wait(arrive()); }
+
+  // The same in two parts: what a worker does between them it does while others are still at work.
+  uint32_t arrive();
+  bool all_arrived(uint32_t arrival) const { return barrier_generation_.load(std::memory_order_acquire) != arrival; }
+  void wait(uint32_t arrival);
 
  private:
   void loop(const WorkerTeam& team, int worker);

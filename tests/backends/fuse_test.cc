@@ -304,7 +304,20 @@ TEST_P(Fuse, AnotherLayersAppendIsKeptApart) {
   p.step.kv_append({.k = layer.v, .v = layer.k, .layer = 1});
   layer.attend();
   p.step.logits = layer.attended;
-  expect_groups({"embed", "3 linears", "kv_append", "kv_append", "attention"});
+  expect_groups({"embed", "3 linears", "kv_append + kv_append", "attention"});
+}
+
+TEST_P(Fuse, WhatNeedsOnlyATokensOwnRowsRunsTogether) {
+  const Slice normed_q = p.step.buffer("normed_q", 30), last = p.step.buffer("last", 30, Rows::logits);
+  layer.linear(layer.x, layer.q);
+  p.step.rms_norm({.x = layer.q, .weight = p.vector(30), .out = normed_q, .eps = 1e-5f});
+  layer.rope(normed_q, 3);
+  layer.rope(layer.q, 3);
+  p.step.swiglu({.gate = layer.q, .up = normed_q, .out = layer.q});
+  p.step.select_logits({.x = layer.q, .out = last});  // other tokens' rows
+  p.step.rms_norm({.x = last, .weight = p.vector(30), .out = last, .eps = 1e-5f});
+  p.step.logits = last;
+  expect_groups({"embed", "linear", "rms_norm + rope + rope + swiglu", "select_logits", "rms_norm"});
 }
 
 }  // namespace

@@ -20,11 +20,15 @@ TEST(PieceQueues, OwnPiecesInOrderThenOthersFromTheEnd) {
   queues.fill(0, {0, 3});
   queues.fill(1, {3, 5});
   queues.fill(2, {5, 5});
+  EXPECT_EQ(queues.peek(0), 0);
   EXPECT_EQ(queues.take(0), 0);
-  EXPECT_EQ(queues.take(2), 2);  // the last worker goes on with the first
+  EXPECT_EQ(queues.peek(0), 1);
+  EXPECT_EQ(queues.peek(2), -1);  // what it would take is not its own
+  EXPECT_EQ(queues.take(2), 2);   // the last worker goes on with the first
   EXPECT_EQ(queues.take(1), 3);
   EXPECT_EQ(all_of(queues, 0), (std::vector<int64_t>{1, 4}));
   EXPECT_EQ(all_of(queues, 1), std::vector<int64_t>{});
+  EXPECT_EQ(queues.peek(0), -1);
 }
 
 TEST(PieceQueues, TeamsKeepTheirPieces) {

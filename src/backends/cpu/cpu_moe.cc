@@ -184,16 +184,22 @@ void gather(MoeScratch& s, int worker, int num_workers, const Source& source) {
   cpu_kernels().prepare(x, first * activation_groups(x.K), last * activation_groups(x.K));
 }
 
+// The first chosen expert from `e` on, or piece.experts.last.
+int64_t chosen_from(const PairOrder& order, int64_t e, const ExpertPiece& piece) {
+  while (e < piece.experts.last && order.first[static_cast<size_t>(e)] == order.first[static_cast<size_t>(e + 1)]) e++;
+  return e;
+}
+
 // Some rows of those experts that are chosen, for all their pairs, into outputs[output]. Where the pairs are not gathered,
-// row_of(pair) is the row of x that a pair multiplies by.
+// row_of(pair) is the row of x that a pair multiplies by. `after` comes then.
 template <class RowOf>
 void multiply(const MoeScratch& s, const ExpertLinear& linear, const Activations& x, int output, int worker,
-              const ExpertPiece& piece, const RowOf& row_of) {
+              const ExpertPiece& piece, const RowOf& row_of, RowsToCome after) {
   const PairOrder& order = s.orders[static_cast<size_t>(worker)];
   float* out = s.outputs[static_cast<size_t>(output)].as<float>();
-  for (int64_t e = piece.experts.first; e < piece.experts.last; e++) {
+  for (int64_t e = chosen_from(order, piece.experts.first, piece), next; e < piece.experts.last; e = next) {
     const int64_t first = order.first[static_cast<size_t>(e)], last = order.first[static_cast<size_t>(e + 1)];
-    if (first == last) continue;
+    next = chosen_from(order, e + 1, piece);
     s.linears.run({.w = linear.w,
                    .e = e,
                    .first_row = piece.rows.first,
@@ -203,32 +209,43 @@ void multiply(const MoeScratch& s, const ExpertLinear& linear, const Activations
                    .num_tokens = last - first,
                    .out = out + first * s.shape.N,
                    .out_stride = s.shape.N,
-                   .bias = linear.bias != nullptr ? linear.bias + e * s.shape.N : nullptr},
+                   .bias = linear.bias != nullptr ? linear.bias + e * s.shape.N : nullptr,
+                   .next = next < piece.experts.last ? rows_to_come(*linear.w, next, piece.rows.first) : after},
                   worker);
   }
 }
 
 }  // namespace
 
-void MoeGateUp::prepare(int worker, int num_workers) const {
+RowsToCome first_rows(const PackedMatrix& w, const MoeShape& shape, const FloatRows& experts,
+                      const ExpertPiece& piece) {
+  if (!pieces_have_all_experts(shape)) return {};
+  float first = static_cast<float>(shape.E);
+  for (int64_t m = 0; m < shape.M; m++)
+    first = std::min(first, *std::min_element(experts.row(m), experts.row(m) + shape.top_k));
+  return rows_to_come(w, static_cast<int64_t>(first), piece.rows.first);
+}
+
+void MoeGateUp::prepare(int worker, int num_workers, AskAhead& ahead) const {
   scratch->sort(experts, worker);
   if (scratch->shape.alone) {
     Activations& rounded = scratch->rounded[static_cast<size_t>(worker)];
     rounded.M = 1;
     rounded.x = x.data;
-    cpu_kernels().prepare(rounded, 0, activation_groups(rounded.K));
+    prepare_asking(cpu_kernels(), rounded, 0, activation_groups(rounded.K), ahead);
   } else {
     gather(*scratch, worker, num_workers, [&](int64_t pair) { return x.row(pair / scratch->shape.top_k); });
   }
 }
 
-void MoeGateUp::compute(int worker, const ExpertPiece& piece) const {
+void MoeGateUp::compute(int worker, const ExpertPiece& piece, RowsToCome next) const {
   const MoeShape& shape = scratch->shape;
   const Activations& rounded = scratch->rounded[shape.alone ? static_cast<size_t>(worker) : 0];
   const auto row_of = [](int64_t) { return int64_t{0}; };
-  multiply(*scratch, gate, rounded, 0, worker, piece, row_of);
-  multiply(*scratch, up, rounded, 1, worker, piece, row_of);
   const PairOrder& order = scratch->orders[static_cast<size_t>(worker)];
+  const int64_t first_expert = chosen_from(order, piece.experts.first, piece);
+  multiply(*scratch, gate, rounded, 0, worker, piece, row_of, rows_to_come(*up.w, first_expert, piece.rows.first));
+  multiply(*scratch, up, rounded, 1, worker, piece, row_of, next);
   const int64_t first = order.first[static_cast<size_t>(piece.experts.first)];
   const int64_t last = order.first[static_cast<size_t>(piece.experts.last)];
   const Range& rows = piece.rows;
@@ -246,23 +263,23 @@ void MoeGateUp::compute(int worker, const ExpertPiece& piece) const {
   }
 }
 
-void MoeDown::prepare(int worker, int num_workers) const {
+void MoeDown::prepare(int worker, int num_workers, AskAhead& ahead) const {
   const MoeShape& shape = scratch->shape;
   scratch->sort(experts, worker);
   const auto source = [&](int64_t pair) { return x.row(pair / shape.top_k) + pair % shape.top_k * shape.K; };
   if (shape.alone) {
     Activations& rounded = scratch->rounded[static_cast<size_t>(worker)];
     rounded.x = x.data;
-    cpu_kernels().prepare(rounded, 0, rounded.M * activation_groups(rounded.K));
+    prepare_asking(cpu_kernels(), rounded, 0, rounded.M * activation_groups(rounded.K), ahead);
   } else {
     gather(*scratch, worker, num_workers, source);
   }
 }
 
-void MoeDown::compute(int worker, const ExpertPiece& piece) const {
+void MoeDown::compute(int worker, const ExpertPiece& piece, RowsToCome next) const {
   const MoeShape& shape = scratch->shape;
   const Activations& rounded = scratch->rounded[shape.alone ? static_cast<size_t>(worker) : 0];
-  multiply(*scratch, down, rounded, 0, worker, piece, [](int64_t pair) { return pair; });
+  multiply(*scratch, down, rounded, 0, worker, piece, [](int64_t pair) { return pair; }, next);
   if (pieces_have_all_experts(shape)) sum(worker, piece.rows);
 }
 

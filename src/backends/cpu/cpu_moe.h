@@ -8,6 +8,7 @@
 
 #include <vector>
 
+#include "backends/cpu/ask_ahead.h"
 #include "backends/cpu/float_kernels.h"
 #include "backends/cpu/float_rows.h"
 #include "backends/cpu/linears.h"
@@ -79,10 +80,15 @@ struct ExpertPiece {
 PiecesOf<ExpertPiece> expert_pieces(const MoeShape& shape, const RowPieces& rows);
 bool pieces_have_all_experts(const MoeShape& shape);
 
+// The rows of the matrix that such a piece begins with; unknown if pieces have only some of the experts. Only when the
+// step's experts are chosen.
+RowsToCome first_rows(const PackedMatrix& w, const MoeShape& shape, const FloatRows& experts, const ExpertPiece& piece);
+
 // Each in two parts, with a barrier between them unless scratch->shape.alone.
 struct MoeGateUp {
-  void prepare(int worker, int num_workers) const;
-  void compute(int worker, const ExpertPiece& piece) const;
+  void prepare(int worker, int num_workers, AskAhead& ahead) const;
+  void compute(int worker, const ExpertPiece& piece, RowsToCome next) const;
+  const PackedMatrix& first_matrix() const { return *gate.w; }
 
   MoeGateUpOp op;
   ExpertLinear gate, up;
@@ -91,9 +97,10 @@ struct MoeGateUp {
 };
 
 struct MoeDown {
-  void prepare(int worker, int num_workers) const;
+  void prepare(int worker, int num_workers, AskAhead& ahead) const;
   // With the sum, unless pieces have only some of the experts: then `sum` comes after a barrier.
-  void compute(int worker, const ExpertPiece& piece) const;
+  void compute(int worker, const ExpertPiece& piece, RowsToCome next) const;
+  const PackedMatrix& first_matrix() const { return *down.w; }
   void sum(int worker, Range rows) const;
 
   ExpertLinear down;

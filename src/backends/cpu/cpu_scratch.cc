@@ -35,7 +35,7 @@ struct Planner {
   void operator()(const LatentAttentionOp& op) { add(plan.attentions, attention_shape(op, step.M, max_len)); }
   void operator()(const MoeGateUpOp& op) { add(plan.experts, moe_shape(op, step.M, shape_of(op.gate))); }
   void operator()(const MoeDownOp& op) { add(plan.experts, moe_shape(op, step.M, shape_of(op.down))); }
-  void operator()(const RowOp&) {}
+  void operator()(const RowGroup&) {}
 };
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <functional>
 #include <optional>
 
+#include "backends/cpu/ask_ahead.h"
 #include "backends/cpu/cpu_attention.h"
 #include "backends/cpu/cpu_moe.h"
 #include "backends/cpu/cpu_scratch.h"
@@ -31,7 +32,9 @@ struct CompiledPhase {
   int64_t last_bytes;  // of weights, in the last run
   std::function<void(int worker)> work;
   std::vector<Range> pieces;  // by worker: what `work` takes from a queue; empty if it takes none, or fills it itself
-  std::optional<int> attended_layer;  // whose cache it reads
+  std::optional<int> attended_layer;                    // whose cache it reads
+  std::function<RowsToCome(int64_t piece)> first_rows;  // that a piece reads; empty if unknown
+  bool chooses = false;                                 // experts: which rows follow is not known before its end
 };
 
 class CpuStep final : public CompiledStep {
@@ -44,7 +47,8 @@ class CpuStep final : public CompiledStep {
         max_len_(cache_shape.max_len),
         memory_(step_, weights),
         rows_(memory_, num_workers_),
-        linears_(step.linear_route, activation_bits, weights, num_workers_) {
+        linears_(step.linear_route, activation_bits, weights, num_workers_),
+        asked_(static_cast<size_t>(num_workers_)) {
     const std::vector<OpGroup> groups = fuse(step_);
     const CpuScratchPlan plan = plan_cpu_scratch(step_, groups, shape_of(), max_len_);
     common_activations_ = Buffer(static_cast<size_t>(plan.common_activations));
@@ -98,7 +102,11 @@ class CpuStep final : public CompiledStep {
       CompiledPhase& phase = phases_[i];
       fill_queue(i + 1, worker);  // before the barrier: others need not wait for this worker to begin
       phase.work(worker);
-      pool_.barrier();
+      const uint32_t arrival = pool_.arrive();
+      AskAhead& ahead = asked_[static_cast<size_t>(worker)];
+      ahead.begin(first_rows_after(i, worker));
+      while (!pool_.all_arrived(arrival) && ahead.ask(kLinesWaiting)) {}
+      pool_.wait(arrival);
       if (profiling_ && worker == 0) {
         const auto end = Clock::now();
         phase.info.seconds += std::chrono::duration<double>(end - start).count();
@@ -114,6 +122,18 @@ class CpuStep final : public CompiledStep {
   void fill_queue(size_t phase, int worker) {
     if (phase < phases_.size() && !phases_[phase].pieces.empty())
       queue_of(phase).fill(worker, phases_[phase].pieces[static_cast<size_t>(worker)]);
+  }
+
+  // What the worker begins with in the next phase with weights, unless the cache is read or experts are chosen before.
+  RowsToCome first_rows_after(size_t i, int worker) const {
+    while (i < phases_.size() && !phases_[i].chooses) {
+      if (++i == phases_.size() || phases_[i].attended_layer) break;
+      const CompiledPhase& phase = phases_[i];
+      if (!phase.first_rows) continue;
+      const Range& own = phase.pieces[static_cast<size_t>(worker)];
+      if (own.first < own.last) return phase.first_rows(own.first);
+    }
+    return {};
   }
 
   // What each token's attention reads.
@@ -132,23 +152,35 @@ class CpuStep final : public CompiledStep {
   const float* vector(WeightId id) const { return memory_.vector(id); }
 
   void add_phase(std::string name, int64_t weight_bytes, std::function<void(int)> work) {
-    phases_.push_back({{std::move(name), weight_bytes}, weight_bytes, std::move(work), {}, {}});
+    phases_.push_back({{std::move(name), weight_bytes}, weight_bytes, std::move(work), {}, {}, {}, {}});
   }
 
-  // A phase in pieces: begin(worker) comes before a worker's first one, if it gets any; of worker 0 always.
+  // A phase in pieces: begin(worker) comes before a worker's first one, if it gets any; of worker 0 always. compute is told
+  // what the worker will read then.
   template <class Piece>
   void add_phase(std::string name, int64_t weight_bytes, PiecesOf<Piece> all, std::function<void(int)> begin,
-                 std::function<void(const Piece&, int)> compute) {
-    PieceQueues& queue = queue_of(phases_.size());
-    add_phase(
-        std::move(name), weight_bytes,
-        [&queue, pieces = std::move(all.pieces), begin = std::move(begin), compute = std::move(compute)](int worker) {
-          int64_t piece = queue.take(worker);
-          if (piece < 0 && worker != 0) return;
-          begin(worker);
-          for (; piece >= 0; piece = queue.take(worker)) compute(pieces[static_cast<size_t>(piece)], worker);
-        });
+                 std::function<void(const Piece&, RowsToCome next, int worker)> compute,
+                 std::function<RowsToCome(const Piece&)> first_rows) {
+    const size_t place = phases_.size();
+    const auto pieces = std::make_shared<const std::vector<Piece>>(std::move(all.pieces));
+    const auto first_rows_of = [pieces, first_rows = std::move(first_rows)](int64_t piece) {
+      return first_rows((*pieces)[static_cast<size_t>(piece)]);
+    };
+    add_phase(std::move(name), weight_bytes,
+              [this, place, pieces, first_rows_of, begin = std::move(begin), compute = std::move(compute)](int worker) {
+                PieceQueues& queue = queue_of(place);
+                int64_t piece = queue.take(worker);
+                if (piece < 0 && worker != 0) return;
+                if (piece >= 0) asked_[static_cast<size_t>(worker)].begin(first_rows_of(piece));
+                begin(worker);
+                for (; piece >= 0; piece = queue.take(worker)) {
+                  const int64_t next = queue.peek(worker);
+                  compute((*pieces)[static_cast<size_t>(piece)],
+                          next >= 0 ? first_rows_of(next) : first_rows_after(place, worker), worker);
+                }
+              });
     phases_.back().pieces = std::move(all.of_worker);
+    phases_.back().first_rows = first_rows_of;
   }
 
   // ---- linears ----
@@ -164,8 +196,9 @@ class CpuStep final : public CompiledStep {
     return cut_shares(share_rows(matrices, pool_.teams()), matrices, step_.M > kRedundantTokens ? 2 : 1);
   }
 
-  void compute_rows(const LinearGroup& group, const Activations& x, const RowShare& share, int worker) const {
-    const auto compute = [&](const LinearOp& op) {
+  void compute_rows(const LinearGroup& group, const Activations& x, const RowShare& share, RowsToCome next,
+                    int worker) const {
+    const auto compute = [&](const LinearOp& op, RowsToCome after) {
       const Matrix out = matrix(op.out);
       linears_.run({.w = &packed(op.w),
                     .first_row = share.first_row,
@@ -175,12 +208,13 @@ class CpuStep final : public CompiledStep {
                     .out = out.data,
                     .out_stride = out.stride,
                     .bias = vector(op.bias),
-                    .accumulate = op.accumulate},
+                    .accumulate = op.accumulate,
+                    .next = after},
                    worker);
     };
-    compute(group.linears[share.index]);
-    if (!group.swiglu) return;
-    compute(group.linears[1]);
+    if (!group.swiglu) return compute(group.linears[share.index], next);
+    compute(group.linears[0], rows_to_come(packed(group.linears[1].w), 0, share.first_row));
+    compute(group.linears[1], next);
     const Matrix gate = matrix(group.swiglu->gate), up = matrix(group.swiglu->up), out = matrix(group.swiglu->out);
     for (int64_t m = 0; m < x.M; m++)
       floats_.swiglu(gate.row(m) + share.first_row, up.row(m) + share.first_row, share.last_row - share.first_row,
@@ -188,7 +222,7 @@ class CpuStep final : public CompiledStep {
   }
 
   // Norms tokens [first, last) if the group has a norm, and rounds them into x.
-  void prepare_tokens(const LinearGroup& group, const Activations& x, int64_t first, int64_t last) const {
+  void prepare_tokens(const LinearGroup& group, const Activations& x, int64_t first, int64_t last, int worker) {
     if (group.norm) {
       const Matrix from = matrix(group.norm->x);
       for (int64_t m = first; m < last; m++)
@@ -196,7 +230,7 @@ class CpuStep final : public CompiledStep {
                          const_cast<float*>(x.x) + m * x.x_stride);  // the worker's own buffer
     }
     const int64_t groups = activation_groups(x.K);
-    kernels_.prepare(x, first * groups, last * groups);
+    prepare_asking(kernels_, x, first * groups, last * groups, asked_[static_cast<size_t>(worker)]);
   }
 
   // Activations over the slice, or over `memory` if a norm fills them; rounded in `memory`.
@@ -218,26 +252,33 @@ class CpuStep final : public CompiledStep {
     int64_t bytes = 0;
     for (const LinearOp& op : group.linears) bytes += packed(op.w).bytes;
     RowPieces pieces = pieces_of(group);
+    const auto first_rows = [this, group](const RowShare& share) {
+      return rows_to_come(packed(group.linears[share.index].w), 0, share.first_row);
+    };
     const int64_t M = matrix(group.x).rows;
     if (M <= kRedundantTokens) {
       std::vector<Activations> own;
       for (const Buffer& memory : own_activations_) own.push_back(make_activations(group, memory));
       add_phase<RowShare>(
           name, bytes, std::move(pieces),
-          [this, group, own, M](int worker) { prepare_tokens(group, own[static_cast<size_t>(worker)], 0, M); },
-          [this, group, own](const RowShare& rows, int worker) {
-            compute_rows(group, own[static_cast<size_t>(worker)], rows, worker);
-          });
+          [this, group, own, M](int worker) { prepare_tokens(group, own[static_cast<size_t>(worker)], 0, M, worker); },
+          [this, group, own](const RowShare& rows, RowsToCome next, int worker) {
+            compute_rows(group, own[static_cast<size_t>(worker)], rows, next, worker);
+          },
+          first_rows);
       return;
     }
     const Activations x = make_activations(group, common_activations_);
     add_phase(group.norm ? "rms_norm + round" : "round", 0, [this, group, x, M](int worker) {
       const Range tokens = worker_range(M, 1, worker, num_workers_);
-      prepare_tokens(group, x, tokens.first, tokens.last);
+      prepare_tokens(group, x, tokens.first, tokens.last, worker);
     });
     add_phase<RowShare>(
         name, bytes, std::move(pieces), [](int) {},
-        [this, group, x](const RowShare& rows, int worker) { compute_rows(group, x, rows, worker); });
+        [this, group, x](const RowShare& rows, RowsToCome next, int worker) {
+          compute_rows(group, x, rows, next, worker);
+        },
+        first_rows);
   }
 
   // ---- attention ----
@@ -342,7 +383,7 @@ class CpuStep final : public CompiledStep {
     const SharedMatrix all{op.num_heads * head_rows, weight_bytes(op)};
     add_phase<RowShare>(
         name, weight_bytes(op), pieces_of({&all, 1}), [](int) {},
-        [this, &w, x, out, head_dim, head_rows, rounds](const RowShare& rows, int worker) {
+        [this, &w, x, out, head_dim, head_rows, rounds](const RowShare& rows, RowsToCome next, int worker) {
           for (int64_t h = rows.first_row / head_rows; h * head_rows < rows.last_row; h++) {
             const Activations head{.M = x.rows,
                                    .K = w.K,
@@ -358,10 +399,12 @@ class CpuStep final : public CompiledStep {
                           .x = &head,
                           .num_tokens = head.M,
                           .out = out.data + h * w.N,
-                          .out_stride = out.stride},
+                          .out_stride = out.stride,
+                          .next = (h + 1) * head_rows < rows.last_row ? rows_to_come(w, h + 1, 0) : next},
                          worker);
           }
-        });
+        },
+        [&w](const RowShare& rows) { return rows_to_come(w, 0, rows.first_row); });
   }
 
   // ---- experts ----
@@ -387,17 +430,22 @@ class CpuStep final : public CompiledStep {
   template <class Experts>
   void add_expert_phases(const Op& op, const std::string& name, Experts experts) {
     if (!experts.scratch->shape.alone)
-      add_phase("sort + round", 0, [experts, this](int worker) { experts.prepare(worker, num_workers_); });
+      add_phase("sort + round", 0, [experts, this](int worker) {
+        experts.prepare(worker, num_workers_, asked_[static_cast<size_t>(worker)]);
+      });
     const int64_t one = weight_bytes_read(op, 1, size(), 1);
     const MoeShape& shape = experts.scratch->shape;
     const SharedMatrix rows{shape.N, weight_bytes(op)};
     add_phase<ExpertPiece>(
         name, weight_bytes(op), expert_pieces(shape, pieces_of({&rows, 1})),
         [experts, one, place = phases_.size(), this](int worker) {
-          if (experts.scratch->shape.alone) experts.prepare(worker, num_workers_);
+          if (experts.scratch->shape.alone) experts.prepare(worker, num_workers_, asked_[static_cast<size_t>(worker)]);
           if (worker == 0) phases_[place].last_bytes = experts.scratch->num_chosen(worker) * one;
         },
-        [experts](const ExpertPiece& piece, int worker) { experts.compute(worker, piece); });
+        [experts](const ExpertPiece& piece, RowsToCome next, int worker) { experts.compute(worker, piece, next); },
+        [experts](const ExpertPiece& piece) {
+          return first_rows(experts.first_matrix(), experts.scratch->shape, experts.experts, piece);
+        });
   }
   void compile(const MoeGateUpOp& op, const std::string& name) {
     const MoeShape shape = moe_shape(op, step_.M, shape_of()(op.gate));
@@ -427,8 +475,12 @@ class CpuStep final : public CompiledStep {
 
   // ---- what runs alone, each worker some of the tokens ----
 
-  void compile(const RowOp& op, const std::string& name) {
-    add_phase(name, 0, [this, op](int worker) { rows_.run(op, worker); });
+  void compile(const RowGroup& group, const std::string& name) {
+    add_phase(name, 0, [this, group](int worker) {
+      for (const RowOp& op : group.ops) rows_.run(op, worker);
+    });
+    phases_.back().chooses =
+        std::ranges::any_of(group.ops, [](const RowOp& op) { return std::holds_alternative<RouteOp>(op); });
   }
 
   Step step_;
@@ -446,6 +498,7 @@ class CpuStep final : public CompiledStep {
   Buffer common_activations_;
   std::vector<Buffer> own_activations_;
   std::vector<CompiledPhase> phases_;
+  std::vector<AskAhead> asked_;  // by worker
   PieceQueues queues_[2] = {PieceQueues(pool_.teams()), PieceQueues(pool_.teams())};
   bool profiling_ = false;
 };

@@ -94,8 +94,27 @@ std::optional<AttentionGroup> attention_group(const Step& step, size_t& i) {
   return group;
 }
 
+// The rows of an op that gives a token's from that token's own; of what comes first or chooses rows none.
+std::optional<Slice> rows_of(const RowOp& op) {
+  struct {
+    std::optional<Slice> operator()(const EmbedOp&) const { return {}; }
+    std::optional<Slice> operator()(const RmsNormOp& o) const { return o.x; }
+    std::optional<Slice> operator()(const RopeOp& o) const { return o.x; }
+    std::optional<Slice> operator()(const KvAppendOp& o) const { return o.k; }
+    std::optional<Slice> operator()(const SwigluOp& o) const { return o.out; }
+    std::optional<Slice> operator()(const RouteOp& o) const { return o.logits; }
+    std::optional<Slice> operator()(const SelectLogitsOp&) const { return {}; }
+  } rows;
+  return std::visit(rows, op);
+}
+
+bool run_together(const Step& step, const RowOp& a, const RowOp& b) {
+  const std::optional<Slice> rows_a = rows_of(a), rows_b = rows_of(b);
+  return rows_a && rows_b && step.num_rows(*rows_a) == step.num_rows(*rows_b);
+}
+
 OpGroup alone(const Op& op) {
-  if (const std::optional<RowOp> row_op = as_row_op(op)) return *row_op;
+  if (const std::optional<RowOp> row_op = as_row_op(op)) return RowGroup{{*row_op}};
   return std::visit(
       []<class T>(const T& o) -> OpGroup {
         if constexpr (std::is_constructible_v<OpGroup, T>) return o;
@@ -114,7 +133,14 @@ std::vector<OpGroup> fuse(const Step& step) {
     } else if (auto attention = attention_group(step, i)) {
       groups.emplace_back(std::move(*attention));
     } else {
-      groups.push_back(alone(step.ops[i++]));
+      OpGroup group = alone(step.ops[i++]);
+      auto* const rows = std::get_if<RowGroup>(&group);
+      auto* const before = groups.empty() ? nullptr : std::get_if<RowGroup>(&groups.back());
+      if (rows != nullptr && before != nullptr && run_together(step, before->ops.back(), rows->ops[0])) {
+        before->ops.push_back(rows->ops[0]);
+      } else {
+        groups.push_back(std::move(group));
+      }
     }
   }
   return groups;
@@ -136,8 +162,8 @@ std::string group_name(const OpGroup& group) {
   } else if (const auto* attention = std::get_if<AttentionGroup>(&group)) {
     for (const RowOp& op : attention->prepare) add(row_op_name(op));
     add("attention");
-  } else if (const auto* row_op = std::get_if<RowOp>(&group)) {
-    add(row_op_name(*row_op));
+  } else if (const auto* rows = std::get_if<RowGroup>(&group)) {
+    for (const RowOp& op : rows->ops) add(row_op_name(op));
   } else {
     std::visit(
         [&]<class T>(const T& op) {

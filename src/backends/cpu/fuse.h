@@ -23,6 +23,11 @@ struct LinearGroup {
 // An op that can run for some tokens, or some heads, at a time.
 using RowOp = std::variant<EmbedOp, RmsNormOp, RopeOp, KvAppendOp, SwigluOp, RouteOp, SelectLogitsOp>;
 
+// Ops that run token by token, of the same tokens: a worker runs all of them for some of these.
+struct RowGroup {
+  std::vector<RowOp> ops;
+};
+
 // An attention with what happens to its heads just before: norms, rotations, the append to the cache. All of it splits
 // by key and value heads.
 struct AttentionGroup {
@@ -32,7 +37,7 @@ struct AttentionGroup {
 
 // The ops at the end run alone: a worker computes some heads, or some rows of every chosen expert.
 using OpGroup =
-    std::variant<LinearGroup, AttentionGroup, RowOp, HeadLinearOp, LatentAttentionOp, MoeGateUpOp, MoeDownOp>;
+    std::variant<LinearGroup, AttentionGroup, RowGroup, HeadLinearOp, LatentAttentionOp, MoeGateUpOp, MoeDownOp>;
 
 std::vector<OpGroup> fuse(const Step& step);
 
