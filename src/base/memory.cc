@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -85,6 +86,38 @@ std::shared_ptr<uint8_t> HugePageArena::allocate(size_t size) {
   uint8_t* const part = buffer_->data() + used_;
   used_ += bytes;
   return {buffer_, part};
+}
+
+std::shared_ptr<const Buffer> BufferPool::take(size_t size) {
+  if (!is_mapped(size)) return std::make_shared<const Buffer>(size);
+  const auto give_back = [returned = returned_](Buffer* buffer) {
+    const std::unique_ptr<Buffer> owned(buffer);
+    std::vector<Buffer> unused;  // goes after the lock
+    const std::lock_guard lock(returned->mutex);
+    returned->buffers.push_back(std::move(*owned));
+    if (--returned->num_taken == 0) unused.swap(returned->buffers);
+  };
+  auto buffer = std::make_unique<Buffer>();
+  Buffer too_small;
+  {
+    const std::lock_guard lock(returned_->mutex);
+    std::vector<Buffer>& all = returned_->buffers;
+    std::ranges::sort(all, {}, &Buffer::size);
+    const auto fitting = std::ranges::find_if(all, [&](const Buffer& b) { return b.size() >= size; });
+    if (fitting != all.end()) {
+      *buffer = std::move(*fitting);
+      all.erase(fitting);
+    } else if (!all.empty()) {
+      too_small = std::move(all.back());
+      all.pop_back();
+    }
+    returned_->num_taken++;
+  }
+  // From here on the pointer gives back what it has, even if there is no memory.
+  std::shared_ptr<Buffer> taken(buffer.release(), give_back);
+  too_small = Buffer();
+  if (taken->size() < size) *taken = Buffer(size);
+  return taken;
 }
 
 size_t available_memory_bytes() {

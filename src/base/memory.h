@@ -7,6 +7,7 @@
 #include <mutex>
 #include <span>
 #include <utility>
+#include <vector>
 
 namespace nibble {
 
@@ -54,6 +55,23 @@ class HugePageArena {
   std::mutex mutex_;
   std::shared_ptr<Buffer> buffer_;  // the last one
   size_t used_ = 0;
+};
+
+// Buffers that are filled once, read and given back, one after the other: they share pages, since to get fresh ones takes as
+// long as to read a file into them. May be used by several threads.
+class BufferPool {
+ public:
+  // At least `size` bytes of any value, given back with the pointer. When all are given back the pages are, too. Throws as
+  // Buffer.
+  std::shared_ptr<const Buffer> take(size_t size);
+
+ private:
+  struct Returned {
+    std::mutex mutex;
+    std::vector<Buffer> buffers;
+    int num_taken = 0;
+  };
+  std::shared_ptr<Returned> returned_ = std::make_shared<Returned>();
 };
 
 // Bytes of memory that this process could still take without swapping, as the system estimates it; 0 if unknown.

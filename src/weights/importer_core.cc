@@ -157,7 +157,7 @@ MatrixInfo Importer::describe(const MatrixRequest& request) {
 CanonicalWeight Importer::read(const MatrixRequest& request) {
   if (is_slice(request)) return slice_heads(read(sliced_matrix(request)), request);
   const StoredMatrix located = locate_in_file(request);
-  StagedTensors staged(*checkpoint_);
+  StagedTensors staged(*checkpoint_, buffers_);
   const StoredMatrix stored = staged.add(located);
   // What is not in a file lies in the checkpoint.
   const auto bytes = std::make_shared<const std::pair<std::shared_ptr<const void>, std::shared_ptr<const Checkpoint>>>(

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/memory.h"
 #include "checkpoint/checkpoint.h"
 #include "weights/importer.h"
 #include "weights/stored_matrix.h"
@@ -91,6 +92,7 @@ class Importer : public WeightSource {
   StoredMatrix locate_in_file(const MatrixRequest& request);
 
   std::shared_ptr<const Checkpoint> checkpoint_;
+  BufferPool buffers_;  // that tensors are read into
   std::set<std::string, std::less<>> asked_for_;
   std::optional<std::vector<std::string>> recorded_;  // if there, gets each name that is taken
 };

@@ -32,7 +32,7 @@ const Tensor* StagedTensors::add(const Tensor* tensor) {
 }
 
 std::shared_ptr<const void> StagedTensors::read() {
-  auto buffer = std::make_shared<const Buffer>(room_ + MappedFile::kReadUnit);
+  const std::shared_ptr<const Buffer> buffer = buffers_.take(room_ + MappedFile::kReadUnit);
   const uintptr_t begin = reinterpret_cast<uintptr_t>(buffer->data());
   uint8_t* room = buffer->data() + (MappedFile::kReadUnit - begin % MappedFile::kReadUnit) % MappedFile::kReadUnit;
 

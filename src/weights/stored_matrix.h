@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/memory.h"
 #include "checkpoint/checkpoint.h"
 #include "formats/formats.h"
 
@@ -41,7 +42,7 @@ struct StoredMatrix {
 // quarter of the disk's speed on a machine of 2 cores).
 class StagedTensors {
  public:
-  explicit StagedTensors(const Checkpoint& checkpoint) : checkpoint_(checkpoint) {}
+  StagedTensors(const Checkpoint& checkpoint, BufferPool& buffers) : checkpoint_(checkpoint), buffers_(buffers) {}
 
   // The same matrix, its codes, scales and biases those that read will fill; they live as long as this object.
   StoredMatrix add(const StoredMatrix& stored);
@@ -59,6 +60,7 @@ class StagedTensors {
     size_t room_at;  // where its room begins
   };
   const Checkpoint& checkpoint_;
+  BufferPool& buffers_;
   std::deque<Staged> tensors_;  // do not move
   size_t room_ = 0;
 };

@@ -143,6 +143,39 @@ TEST(CpuLinear, RoundsToEightBitsIfItIsTold) {
   }
 }
 
+// Bit by bit: where each bit of a row goes.
+TEST(CpuKernels, InterleaveRowsAsThePackedLayoutHasThem) {
+  constexpr int64_t kPieces = 3, kRowBytes = 16 * kPieces;
+  std::vector<uint8_t> bytes(static_cast<size_t>(kBlockRows * kRowBytes));
+  for (size_t i = 0; i < bytes.size(); i++) bytes[i] = static_cast<uint8_t>(i * 167 + i / 256 * 41);
+  const uint8_t* rows[kBlockRows];
+  for (int r = 0; r < kBlockRows; r++) rows[r] = bytes.data() + r * kRowBytes;
+  for (const int code_bits : {4, 8, 16, 32}) {
+    std::vector<uint8_t> wanted(bytes.size());
+    for (int64_t r = 0; r < kBlockRows; r++) {
+      for (int64_t i = 0; i < kRowBytes; i++) {
+        const uint8_t byte = rows[r][i];
+        if (code_bits == 4) {  // byte j of a lane: k = j, and k = 4 + j in its high half
+          for (int64_t k : {2 * i, 2 * i + 1}) {
+            const int64_t to = k / 8 * kLineBytes + 4 * r + k % 4;
+            wanted[static_cast<size_t>(to)] |= static_cast<uint8_t>((byte >> k % 2 * 4 & 15) << (k / 4 % 2 * 4));
+          }
+        } else if (code_bits == 8) {
+          wanted[static_cast<size_t>(i / 4 * kLineBytes + 4 * r + i % 4)] = byte ^ 128;
+        } else {
+          const int64_t size = code_bits / 8;
+          wanted[static_cast<size_t>((i / size * kBlockRows + r) * size + i % size)] = byte;
+        }
+      }
+    }
+    for (const CpuKernels* kernels : kernels_under_test()) {
+      std::vector<uint8_t> lines(bytes.size());
+      kernels->interleave_rows(rows, kPieces, code_bits, lines.data());
+      EXPECT_EQ(lines, wanted) << kernels->name << ", " << code_bits << " bits";
+    }
+  }
+}
+
 // What a token gives depends neither on M nor on its place, nor on how rows and tokens are split.
 TEST(CpuLinear, GivesTheSameBitsHoweverItIsSplit) {
   const int64_t N = 49, K = 288, largest_M = kMostTokens;

@@ -6,6 +6,8 @@
 
 #include <gtest/gtest.h>
 
+#include "base/error.h"
+
 namespace nibble {
 namespace {
 
@@ -51,6 +53,37 @@ TEST(HugePageArena, KeepsPartsThatOutliveIt) {
   }
   std::fill_n(part.get(), 1000, uint8_t{7});
   EXPECT_EQ(part.get()[999], 7);
+}
+
+TEST(BufferPool, GivesTheSmallestBufferThatFitsAgain) {
+  constexpr size_t kMb = size_t{1} << 20;
+  BufferPool pool;
+  const auto held = pool.take(2 * kMb);  // while it is, the others stay
+  auto small = pool.take(3 * kMb), large = pool.take(5 * kMb);
+  const uint8_t *small_at = small->data(), *large_at = large->data();
+  small.reset();
+  large.reset();
+  const auto first = pool.take(2 * kMb + 1), second = pool.take(4 * kMb), third = pool.take(7 * kMb);
+  EXPECT_EQ(first->data(), small_at);
+  EXPECT_EQ(second->data(), large_at);
+  EXPECT_GE(third->size(), 7 * kMb);
+  EXPECT_EQ(pool.take(100)->size(), 100u);
+}
+
+TEST(BufferPool, BuffersMayOutliveIt) {
+  std::shared_ptr<const Buffer> buffer;
+  {
+    BufferPool pool;
+    buffer = pool.take(size_t{3} << 20);
+  }
+  std::ranges::fill(buffer->bytes(), uint8_t{7});
+  EXPECT_EQ(buffer->bytes().back(), 7);
+}
+
+TEST(BufferPool, IsUsableWhenThereWasNoMemory) {
+  BufferPool pool;
+  EXPECT_THROW(pool.take(size_t{1} << 60), RunError);
+  EXPECT_EQ(pool.take(size_t{3} << 20)->size(), size_t{3} << 20);
 }
 
 TEST(AvailableMemory, IsPlausible) { EXPECT_GT(available_memory_bytes(), size_t{1} << 20); }

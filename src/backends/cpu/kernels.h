@@ -63,6 +63,10 @@ struct CpuKernels {
 
   void (*linear)(const LinearTask& task);
 
+  // Packs codes of 16 whole rows (packed_layout.h): 16 * num_pieces bytes of each become 4 * num_pieces lines, the same bytes
+  // in all tables. 4-bit codes lie low nibble first, 8-bit ones are signed, 16 and 32 bits are floats.
+  void (*interleave_rows)(const uint8_t* const* rows, int64_t num_pieces, int code_bits, uint8_t* lines);
+
   void (*gemm_fp4)(const GemmFp4Strip& strip);
 
   // Only reads, with the prefetching of the kernels: the roof. The result keeps the reads alive. size % 512 == 0.

@@ -4,7 +4,11 @@
 namespace nibble {
 
 extern const CpuKernels kAvx2Kernels;
-constinit const CpuKernels kAvx2Kernels = {
-    .name = "avx2", .prepare = prepare<Avx2>, .linear = linear<Avx2>, .gemm_fp4 = gemm_fp4_strip<Avx2>, .read = read};
+constinit const CpuKernels kAvx2Kernels = {.name = "avx2",
+                                           .prepare = prepare<Avx2>,
+                                           .linear = linear<Avx2>,
+                                           .interleave_rows = interleave_rows,
+                                           .gemm_fp4 = gemm_fp4_strip<Avx2>,
+                                           .read = read};
 
 }  // namespace nibble

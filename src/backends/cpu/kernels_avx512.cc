@@ -23,6 +23,7 @@ extern const CpuKernels kAvx512Kernels;
 constinit const CpuKernels kAvx512Kernels = {.name = "avx512",
                                              .prepare = prepare<Avx512>,
                                              .linear = linear<Avx512>,
+                                             .interleave_rows = interleave_rows,
                                              .gemm_fp4 = gemm_fp4_strip<Avx512>,
                                              .read = read};
 

@@ -7,6 +7,7 @@ extern const CpuKernels kAvx512VnniKernels;
 constinit const CpuKernels kAvx512VnniKernels = {.name = "avx512_vnni",
                                                  .prepare = prepare<Avx2>,
                                                  .linear = linear<Avx2>,
+                                                 .interleave_rows = interleave_rows,
                                                  .gemm_fp4 = gemm_fp4_strip<Avx2>,
                                                  .read = read};
 

@@ -146,6 +146,7 @@ extern const CpuKernels kGenericKernels;
 constinit const CpuKernels kGenericKernels = {.name = "generic",
                                               .prepare = prepare<Generic>,
                                               .linear = linear<Generic>,
+                                              .interleave_rows = interleave_rows,
                                               .gemm_fp4 = gemm_fp4_strip<Generic>,
                                               .read = read};
 

@@ -7,6 +7,7 @@ extern const CpuKernels kNeonDotprodKernels;
 constinit const CpuKernels kNeonDotprodKernels = {.name = "neon_dotprod",
                                                   .prepare = prepare<Neon>,
                                                   .linear = linear<Neon>,
+                                                  .interleave_rows = interleave_rows,
                                                   .gemm_fp4 = gemm_fp4_strip<Neon>,
                                                   .read = read};
 

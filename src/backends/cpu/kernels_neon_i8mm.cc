@@ -7,6 +7,7 @@ extern const CpuKernels kNeonI8mmKernels;
 constinit const CpuKernels kNeonI8mmKernels = {.name = "neon_i8mm",
                                                .prepare = prepare<Neon>,
                                                .linear = linear<Neon>,
+                                               .interleave_rows = interleave_rows,
                                                .gemm_fp4 = gemm_fp4_strip<Neon>,
                                                .read = read};
 

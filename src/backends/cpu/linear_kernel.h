@@ -33,6 +33,7 @@
 #include <utility>
 
 #include "backends/cpu/float_blocks.h"
+#include "backends/cpu/pack_kernel.h"
 
 namespace nibble {
 namespace {

@@ -106,14 +106,19 @@ void pack_block(std::span<const CanonicalRow> rows, int64_t K, uint8_t* codes, u
   using Layout = PackedLayout<Format>;
   const int num_rows = static_cast<int>(rows.size());
   const int64_t row_bytes = code_bytes<Format>(K);
+  // All but the last bytes of 16 rows at once.
+  const int64_t num_pieces = num_rows == kBlockRows ? row_bytes / 16 : 0;
+  const uint8_t* row_codes[kBlockRows];
+  for (int r = 0; r < num_rows; r++) row_codes[r] = rows[static_cast<size_t>(r)].codes;
+  if (num_pieces > 0) cpu_kernels().interleave_rows(row_codes, num_pieces, Layout::code_bits, codes);
   if constexpr (Layout::is_float) {
     constexpr int size = Layout::code_bits / 8;
-    for (int64_t k = 0; k < K; k++)
+    for (int64_t k = 16 / size * num_pieces; k < K; k++)
       for (int r = 0; r < num_rows; r++)
         std::memcpy(codes + (k * kBlockRows + r) * size, rows[static_cast<size_t>(r)].codes + k * size, size);
   } else {
     const int64_t num_lines = round_up(K, kGroup) / Layout::line_k;
-    for (int64_t i = 0; i < num_lines; i++) {
+    for (int64_t i = 4 * num_pieces; i < num_lines; i++) {
       for (int r = 0; r < kBlockRows; r++) {
         const uint32_t word = r < num_rows ? load_lane(rows[static_cast<size_t>(r)].codes, 4 * i, row_bytes) : 0;
         const uint32_t lane = Layout::is_nibble ? interleave_nibbles(word) : word ^ kSignBits;
