@@ -232,16 +232,25 @@ void for_each_group(const PackedMatrix& w, int64_t block, int64_t groups_per_sca
   const uint8_t* codes = w.codes + block * w.block_code_bytes;
   const uint8_t* scales = w.scales + block * w.block_scale_bytes;
   const int64_t num_groups = activation_groups(w.K);
-  for (int64_t g = 0, left = groups_per_scale; g < num_groups; g++) {
-    for (int64_t b = 0; b < blocks; b++) {
-      if (g % groups_per_scale_line == 0) ahead.ask_for_scales(scales + b * w.block_scale_bytes);
-      ahead.ask_for_codes<group_bytes>(codes + b * w.block_code_bytes);
-    }
-    each(g, codes, scales);
-    codes += group_bytes;
-    if (--left == 0) {
-      scales += scale_bytes;
-      left = groups_per_scale;
+  int64_t left = groups_per_scale;
+  for (int64_t g = 0; g < num_groups;) {
+    const LinesAhead::Stretch stretch = ahead.stretch(codes);
+    const int64_t until = g + stretch.bytes / group_bytes, last = until < num_groups ? until : num_groups;
+    for (; g < last; g++) {
+      for (int64_t b = 0; b < blocks; b++) {
+        if (g % groups_per_scale_line == 0) ahead.ask_for_scales(scales + b * w.block_scale_bytes);
+        const uint8_t* lines = codes + b * w.block_code_bytes;
+        for (int64_t i = 0; i < group_bytes; i += kLineBytes) {
+          __builtin_prefetch(lines + stretch.near + i, 0, 3);
+          if (kPrefetchesFar) __builtin_prefetch(lines + stretch.far + i, 0, 2);
+        }
+      }
+      each(g, codes, scales);
+      codes += group_bytes;
+      if (--left == 0) {
+        scales += scale_bytes;
+        left = groups_per_scale;
+      }
     }
   }
 }

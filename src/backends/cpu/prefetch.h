@@ -16,7 +16,8 @@ void prefetch_codes(const uint8_t* line) {
   if (kPrefetchesFar) __builtin_prefetch(line + kFar, 0, 2);
 }
 
-// The same along the rows of a task, and past their end in what comes next.
+// Where the lines lie that are asked for from a task's lines on: that far behind them, or past the task's last row in what
+// comes next.
 class LinesAhead {
  public:
   explicit LinesAhead(const LinearTask& task) {
@@ -29,24 +30,22 @@ class LinesAhead {
     to_scales_ = next->scales + task.next.block * next->block_scale_bytes - scales_end_;
   }
 
-  // From `bytes` of codes on, a divisor of both distances.
-  template <int64_t bytes>
-  void ask_for_codes(const uint8_t* codes) const {
-    static_assert(kNear % bytes == 0 && kFar % bytes == 0);
-    const uint8_t *near = ahead(codes + kNear, codes_end_, to_codes_),
-                  *far = ahead(codes + kFar, codes_end_, to_codes_);
-    for (int64_t i = 0; i < bytes; i += kLineBytes) {
-      __builtin_prefetch(near + i, 0, 3);
-      if (kPrefetchesFar) __builtin_prefetch(far + i, 0, 2);
-    }
+  // The same distances hold for so many bytes of codes.
+  struct Stretch {
+    int64_t near, far, bytes;
+  };
+  Stretch stretch(const uint8_t* codes) const {
+    const int64_t left = codes_end_ - codes;
+    if (left > kFar) return {kNear, kFar, left - kFar};
+    if (left > kNear) return {kNear, kFar + to_codes_, left - kNear};
+    return {kNear + to_codes_, kFar + to_codes_, left};
   }
   void ask_for_scales(const uint8_t* scales) const {
-    __builtin_prefetch(ahead(scales + kScalesNear, scales_end_, to_scales_));
+    const uint8_t* at = scales + kScalesNear;
+    __builtin_prefetch(at < scales_end_ ? at : at + to_scales_);
   }
 
  private:
-  static const uint8_t* ahead(const uint8_t* at, const uint8_t* end, int64_t jump) { return at < end ? at : at + jump; }
-
   const uint8_t *codes_end_, *scales_end_;
   int64_t to_codes_ = 0, to_scales_ = 0;
 };
