@@ -34,7 +34,7 @@ struct CompiledPhase {
   std::vector<Range> pieces;  // by worker: what `work` takes from a queue; empty if it takes none, or fills it itself
   std::optional<int> attended_layer;                    // whose cache it reads
   std::function<RowsToCome(int64_t piece)> first_rows;  // that a piece reads; empty if unknown
-  bool chooses = false;                                 // experts: which rows follow is not known before its end
+  bool known_before = false;  // whether first_rows may be asked in phases before: not while experts are being chosen
 };
 
 class CpuStep final : public CompiledStep {
@@ -57,7 +57,9 @@ class CpuStep final : public CompiledStep {
     for (const OpGroup& group : groups) {
       const std::string name = group_name(group);
       std::visit([&](const auto& g) { compile(g, name); }, group);
+      group_before_ = &group;
     }
+    group_before_ = nullptr;
   }
 
   void run(const StepInputs& inputs, KvCache& cache, std::span<float> logits) override {
@@ -124,12 +126,12 @@ class CpuStep final : public CompiledStep {
       queue_of(phase).fill(worker, phases_[phase].pieces[static_cast<size_t>(worker)]);
   }
 
-  // What the worker begins with in the next phase with weights, unless the cache is read or experts are chosen before.
+  // What the worker begins with in the next phase with weights, unless the cache is read before, or it is not known yet.
   RowsToCome first_rows_after(size_t i, int worker) const {
-    while (i < phases_.size() && !phases_[i].chooses) {
-      if (++i == phases_.size() || phases_[i].attended_layer) break;
+    while (++i < phases_.size() && !phases_[i].attended_layer) {
       const CompiledPhase& phase = phases_[i];
       if (!phase.first_rows) continue;
+      if (!phase.known_before) break;
       const Range& own = phase.pieces[static_cast<size_t>(worker)];
       if (own.first < own.last) return phase.first_rows(own.first);
     }
@@ -152,7 +154,7 @@ class CpuStep final : public CompiledStep {
   const float* vector(WeightId id) const { return memory_.vector(id); }
 
   void add_phase(std::string name, int64_t weight_bytes, std::function<void(int)> work) {
-    phases_.push_back({{std::move(name), weight_bytes}, weight_bytes, std::move(work), {}, {}, {}, {}});
+    phases_.push_back({{std::move(name), weight_bytes}, weight_bytes, std::move(work), {}, {}, {}});
   }
 
   // A phase in pieces: begin(worker) comes before a worker's first one, if it gets any; of worker 0 always. compute is told
@@ -181,6 +183,7 @@ class CpuStep final : public CompiledStep {
               });
     phases_.back().pieces = std::move(all.of_worker);
     phases_.back().first_rows = first_rows_of;
+    phases_.back().known_before = true;
   }
 
   // ---- linears ----
@@ -427,8 +430,9 @@ class CpuStep final : public CompiledStep {
     return *moe_scratch_.emplace_back(std::make_unique<MoeScratch>(shape, linears_, num_workers_));
   }
 
+  // known_before: the experts are chosen when the phase before runs.
   template <class Experts>
-  void add_expert_phases(const Op& op, const std::string& name, Experts experts) {
+  void add_expert_phases(const Op& op, const std::string& name, Experts experts, bool known_before) {
     if (!experts.scratch->shape.alone)
       add_phase("sort + round", 0, [experts, this](int worker) {
         experts.prepare(worker, num_workers_, asked_[static_cast<size_t>(worker)]);
@@ -446,6 +450,7 @@ class CpuStep final : public CompiledStep {
         [experts](const ExpertPiece& piece) {
           return first_rows(experts.first_matrix(), experts.scratch->shape, experts.experts, piece);
         });
+    phases_.back().known_before = known_before;
   }
   void compile(const MoeGateUpOp& op, const std::string& name) {
     const MoeShape shape = moe_shape(op, step_.M, shape_of()(op.gate));
@@ -456,7 +461,8 @@ class CpuStep final : public CompiledStep {
                                 .x = matrix(op.x),
                                 .experts = matrix(op.experts),
                                 .out = matrix(op.out),
-                                .scratch = &moe_scratch(shape)});
+                                .scratch = &moe_scratch(shape)},
+                      false);
   }
   void compile(const MoeDownOp& op, const std::string& name) {
     const MoeShape shape = moe_shape(op, step_.M, shape_of()(op.down));
@@ -466,7 +472,8 @@ class CpuStep final : public CompiledStep {
                           .expert_weights = matrix(op.expert_weights),
                           .out = matrix(op.out),
                           .scratch = &moe_scratch(shape)};
-    add_expert_phases(op, name, experts);
+    const auto* const gate_up = group_before_ != nullptr ? std::get_if<MoeGateUpOp>(group_before_) : nullptr;
+    add_expert_phases(op, name, experts, gate_up != nullptr && gate_up->experts == op.experts);
     if (pieces_have_all_experts(shape)) return;
     add_phase("sum", 0, [this, experts, shape](int worker) {
       experts.sum(worker, worker_range(shape.N, kBlockRows, worker, num_workers_));  // that it has multiplied, mostly
@@ -479,8 +486,6 @@ class CpuStep final : public CompiledStep {
     add_phase(name, 0, [this, group](int worker) {
       for (const RowOp& op : group.ops) rows_.run(op, worker);
     });
-    phases_.back().chooses =
-        std::ranges::any_of(group.ops, [](const RowOp& op) { return std::holds_alternative<RouteOp>(op); });
   }
 
   Step step_;
@@ -498,7 +503,8 @@ class CpuStep final : public CompiledStep {
   Buffer common_activations_;
   std::vector<Buffer> own_activations_;
   std::vector<CompiledPhase> phases_;
-  std::vector<AskAhead> asked_;  // by worker
+  const OpGroup* group_before_ = nullptr;  // while groups are compiled
+  std::vector<AskAhead> asked_;            // by worker
   PieceQueues queues_[2] = {PieceQueues(pool_.teams()), PieceQueues(pool_.teams())};
   bool profiling_ = false;
 };
