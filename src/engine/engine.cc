@@ -67,7 +67,7 @@ MemoryPlan plan_memory(const Model& model, const Backend& backend, const KvCache
       plan.weights_bytes += entry.bytes();
     }
   }
-  plan.loading_bytes = std::max(largest, std::min(file_bytes, kReadAheadBytes));
+  plan.loading_bytes = std::min(file_bytes, largest + std::max(largest, kReadAheadBytes));
   plan.kv_cache_bytes = cache.bytes();
   const std::vector<WeightShape> shapes = weight_shapes(model.weights);
   for (const Step& step :

@@ -34,6 +34,7 @@ std::string Importer::where(const Tensor& tensor) const {
 const Tensor* Importer::take_if_present(const std::string& name) {
   const Tensor* tensor = checkpoint_->find(name);
   if (tensor == nullptr) return nullptr;
+  const std::lock_guard lock(mutex_);
   asked_for_.insert(name);
   if (recorded_) recorded_->push_back(name);
   return tensor;

@@ -4,6 +4,7 @@
 
 #include <initializer_list>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <set>
 #include <string>
@@ -93,6 +94,7 @@ class Importer : public WeightSource {
 
   std::shared_ptr<const Checkpoint> checkpoint_;
   BufferPool buffers_;  // that tensors are read into
+  std::mutex mutex_;    // of what follows
   std::set<std::string, std::less<>> asked_for_;
   std::optional<std::vector<std::string>> recorded_;  // if there, gets each name that is taken
 };

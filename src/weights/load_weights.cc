@@ -1,7 +1,7 @@
-// The loader: one thread reads, the caller's packs.
+// The loader: some threads read, the caller's packs.
 #include <condition_variable>
-#include <deque>
 #include <exception>
+#include <map>
 #include <mutex>
 #include <thread>
 #include <variant>
@@ -13,94 +13,75 @@ namespace nibble {
 
 namespace {
 
-using Loaded = std::variant<CanonicalWeight, std::vector<float>>;
+// While one checks what it has read, and waits for the last bytes of it, the other keeps the disk busy.
+constexpr int kReadingThreads = 2;
 
-// Reads the table's weights ahead of whoever takes them. All calls of the source are made on one thread: importers are
-// not made for several.
-class Reader {
+// A weight, or what reading it threw.
+using Loaded = std::variant<CanonicalWeight, std::vector<float>, std::exception_ptr>;
+
+// Reads the table's weights ahead of whoever takes them.
+class Readers {
  public:
-  explicit Reader(const WeightTable& table) : table_(table), thread_([this] { run(); }) {}
-  ~Reader() {
+  explicit Readers(const WeightTable& table) : table_(table) {
+    for (int i = 0; i < kReadingThreads; i++) threads_.emplace_back([this] { read_weights(); });
+  }
+  ~Readers() {
     {
       const std::lock_guard lock(mutex_);
       stop_ = true;
     }
     changed_.notify_all();
-    thread_.join();
   }
 
   // The next weight. Throws what reading it threw.
   Loaded take() {
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return !ready_.empty() || failure_; });
-    if (ready_.empty()) std::rethrow_exception(failure_);
-    Loaded loaded = std::move(ready_.front());
-    ready_.pop_front();
+    changed_.wait(lock, [&] { return ready_.contains(num_taken_); });
+    Loaded loaded = std::move(ready_.extract(num_taken_).mapped());
+    ahead_ -= table_.entries()[num_taken_++].bytes();
+    changed_.notify_all();
+    if (const auto* failure = std::get_if<std::exception_ptr>(&loaded)) std::rethrow_exception(*failure);
     return loaded;
   }
 
-  // The weight that was taken last is packed, and not needed any more.
-  void done() {
-    {
-      const std::lock_guard lock(mutex_);
-      num_done_++;
-    }
-    changed_.notify_all();
-  }
-
  private:
-  void run() {
-    try {
-      read_all();
-    } catch (...) {
-      const std::lock_guard lock(mutex_);
-      failure_ = std::current_exception();
-    }
-    changed_.notify_all();
-  }
-
-  void read_all() {
-    const auto entries = table_.entries();
-    for (size_t i = 0; i < entries.size(); i++) {
-      if (!wait_for_room(i)) return;
-      Loaded loaded = read(entries[i]);
-      in_flight_ += entries[i].bytes();
-      {
-        const std::lock_guard lock(mutex_);
-        ready_.push_back(std::move(loaded));
-      }
+  void read_weights() {
+    std::unique_lock lock(mutex_);
+    for (;;) {
+      changed_.wait(lock, [&] { return stop_ || num_begun_ == table_.entries().size() || has_room(); });
+      if (stop_ || num_begun_ == table_.entries().size()) return;
+      const size_t i = num_begun_++;
+      const WeightEntry& entry = table_.entries()[i];
+      ahead_ += entry.bytes();
+      lock.unlock();
+      Loaded loaded = read(entry);
+      lock.lock();
+      ready_.emplace(i, std::move(loaded));
       changed_.notify_all();
     }
   }
 
-  // Waits until weight i may be read: with those that are not done it is within kReadAheadBytes, or there are none.
-  // False: nobody waits for more weights.
-  bool wait_for_room(size_t i) {
-    const auto entries = table_.entries();
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] {
-      for (; num_counted_ < num_done_; num_counted_++) in_flight_ -= entries[num_counted_].bytes();
-      return stop_ || num_done_ == i || in_flight_ + entries[i].bytes() <= kReadAheadBytes;
-    });
-    return !stop_;
-  }
+  // Whether the next weight may be read: with those that nobody has taken yet it is within kReadAheadBytes, or there are
+  // none.
+  bool has_room() const { return ahead_ == 0 || ahead_ + table_.entries()[num_begun_].bytes() <= kReadAheadBytes; }
 
   Loaded read(const WeightEntry& entry) const {
-    if (const auto* matrix = std::get_if<MatrixEntry>(&entry.what)) return table_.source().read(matrix->request);
-    return table_.source().read_vector(std::get<VectorRequest>(entry.what));
+    try {
+      if (const auto* matrix = std::get_if<MatrixEntry>(&entry.what)) return table_.source().read(matrix->request);
+      return table_.source().read_vector(std::get<VectorRequest>(entry.what));
+    } catch (...) {
+      return std::current_exception();
+    }
   }
 
   const WeightTable& table_;
-  size_t num_counted_ = 0;  // of those that are done: no longer in in_flight_
-  int64_t in_flight_ = 0;   // bytes that were read and are not done
-
   std::mutex mutex_;  // of what follows
   std::condition_variable changed_;
-  std::deque<Loaded> ready_;
-  size_t num_done_ = 0;
+  size_t num_begun_ = 0, num_taken_ = 0;
+  int64_t ahead_ = 0;  // bytes of weights that are begun and not taken
+  std::map<size_t, Loaded> ready_;
   bool stop_ = false;
-  std::exception_ptr failure_;
-  std::thread thread_;  // begins when all else is there
+  std::vector<std::jthread> threads_;  // begin when all else is there
 };
 
 }  // namespace
@@ -109,11 +90,11 @@ void load_weights(const WeightTable& table, const WeightSink& sink,
                   const std::function<void(int64_t, int64_t)>& progress) {
   int64_t done = 0, all = 0;
   for (const WeightEntry& entry : table.entries()) all += entry.bytes();
-  Reader reader(table);
+  Readers readers(table);
   for (int i = 0; i < static_cast<int>(table.entries().size()); i++) {
     const WeightEntry& entry = table.entries()[static_cast<size_t>(i)];
     {
-      const Loaded loaded = reader.take();
+      const Loaded loaded = readers.take();
       if (const auto* weight = std::get_if<CanonicalWeight>(&loaded)) {
         try {
           sink.matrix({i}, *weight);
@@ -124,7 +105,6 @@ void load_weights(const WeightTable& table, const WeightSink& sink,
         sink.vector({i}, std::get<std::vector<float>>(loaded));
       }
     }
-    reader.done();
     done += entry.bytes();
     if (progress) progress(done, all);
   }

@@ -74,7 +74,10 @@ class WeightSource {
   // Throw InputError if the tensor is missing, has another shape, or is in a format that is not read.
   virtual void check_vector(const VectorRequest& request) = 0;
   virtual MatrixInfo describe(const MatrixRequest& request) = 0;
-  virtual CanonicalWeight read(const MatrixRequest& request) = 0;  // checked by check_weight; may point into a file
+
+  // The weight, checked by check_weight; it may point into a file. Several threads may read at once. Throw as above, and
+  // RunError if the system cannot read.
+  virtual CanonicalWeight read(const MatrixRequest& request) = 0;
   virtual std::vector<float> read_vector(const VectorRequest& request) = 0;
 
   // The names of the file's tensors that the weight is made of, for the plan; the weight has been described or checked.

@@ -8,7 +8,7 @@ namespace nibble {
 
 namespace {
 
-constexpr size_t kPieceBytes = size_t{1} << 20;  // of one read
+constexpr size_t kPieceBytes = size_t{4} << 20;  // of one read
 
 }  // namespace
 

@@ -56,10 +56,10 @@ struct WeightSink {
   std::function<void(WeightId, std::span<const float>)> vector;
 };
 
-// Bytes of weights that are read and not yet packed, at most; or one weight.
+// Bytes that are read ahead of the weight that is being packed, at most; or one weight.
 inline constexpr int64_t kReadAheadBytes = int64_t{256} << 20;
 
-// Reads all weights of the table, in its order, into the sink: the sink is called on this thread, while another reads
+// Reads all weights of the table, in its order, into the sink: the sink is called on this thread, while others read
 // the next weights. `progress`, if given, hears the bytes done and the bytes in all after each weight. Throws what the
 // source and the sink throw.
 void load_weights(const WeightTable& table, const WeightSink& sink,
