@@ -5,7 +5,7 @@
 //          32 columns, the sum of the group's integer product times the key's scale. What rounding a query changes is far
 //          below what rounding the keys to 8 bits did.
 // Weights  take their value's scale with them, so that a group of columns is one integer sum over all positions: they are
-//          16 bits, unsigned, of the largest of the head, the group and the chunk. They are rounded up or down by their
+//          16 bits, unsigned, of the largest scale of the group in the chunk. They are rounded up or down by their
 //          place among 16 positions, not to the nearest: many small ones keep their sum.
 // Sets     eight heads' high bytes, then their low bytes, are the 16 lanes (or tile rows) that lie together.
 // Order    integer sums have none, the sums of floats follow the groups. A head's results depend on no other head.
@@ -55,8 +55,7 @@ struct ValueColumns {
 struct Int8Scratch {
   ValueColumns values[kGroupsAtOnce][kKvGroup / 16];
   WeightBlock weights[kGroupsAtOnce][kMaxSets][kAttendChunk / kBlockLen];
-  alignas(64) float value_scales[kAttendChunk];  // of a group
-  float weight_scales[kGroupsAtOnce][kMaxSets][kSetHeads];
+  float weight_scales[kGroupsAtOnce];
   float query_scales[kMaxSets][kSetHeads];
 };
 
@@ -218,18 +217,29 @@ struct Int8Attention {
 
   // Makes bytes of a group's weights, from the scores once they are exponentials, with zeros up to a whole block.
   void prepare_weights(int64_t group, int64_t slot) const {
+    alignas(64) float scales[kAttendChunk];
+    __m512i largest = _mm512_setzero_si512();
     for (int64_t p = 0; p < t.len; p += kBlockLen)
       for (int64_t i = p; i < p + kBlockLen; i += kVec) {
-        const Vec scales = i + kVec <= t.len ? scales_of(t.v, group, i) : first_of(scales_of(t.v, group, i), t.len - i);
-        std::memcpy(scratch.value_scales + i, &scales, sizeof scales);
+        const Vec found = i + kVec <= t.len ? scales_of(t.v, group, i) : first_of(scales_of(t.v, group, i), t.len - i);
+        largest = _mm512_max_epu32(largest, as_ints(found));
+        std::memcpy(scales + i, &found, sizeof found);
       }
-    for (int set = 0; set < num_sets(); set++) prepare_weights_of_set(slot, set);
+    const float limit = largest_of(largest);  // a softmax weight is at most 1
+    scratch.weight_scales[slot] = limit / kLargestWeight;
+    const Vec inverse = inverse_of(limit, kLargestWeight) - Vec{};
+    for (int64_t p = 0; p < t.len; p += kVec) {
+      const Vec steps = load_vec(scales + p) * inverse;
+      std::memcpy(scales + p, &steps, sizeof steps);
+    }
+    for (int set = 0; set < num_sets(); set++) prepare_weights_of_set(slot, set, scales);
   }
   static Vec first_of(Vec x, int64_t count) {
     return count > 0 ? Vec(_mm512_maskz_mov_ps(static_cast<__mmask16>((1u << count) - 1), x)) : Vec{};
   }
 
-  [[gnu::noinline]] void prepare_weights_of_set(int64_t slot, int set) const {
+  // `steps`: what a softmax weight of 1 becomes at each position.
+  [[gnu::noinline]] void prepare_weights_of_set(int64_t slot, int set, const float* steps) const {
     static constexpr Line kBytes = [] {  // of 32 integers: second bytes, then first ones
       Line order{};
       for (int i = 0; i < 64; i++) order.bytes[i] = static_cast<uint8_t>(i % 32 * 4 + (i < 32 ? 1 : 0));
@@ -244,37 +254,23 @@ struct Int8Attention {
       }
       return added;
     }();
-    const int heads = heads_of(set);
-    const int64_t len = t.len;
-    const float *softmax = scores(set, 0), *scales = scratch.value_scales;
-    WeightBlock* const blocks = scratch.weights[slot][set];
-    const auto weight = [&](int h, int64_t p) {
-      return load_vec(softmax + h * kAttendChunk + p) * load_vec(scales + p);
-    };
-    RowsAhead ahead = rows_ahead;
-    float inverse[kSetHeads];
-    for (int h = 0; h < heads; h++) {
-      ahead.ask();
-      __m512i largest[4] = {};
-      for (int64_t p = 0; p < len; p += kBlockLen)
-        for (int i = 0; i < 4; i++) largest[i] = _mm512_max_epu32(largest[i], as_ints(weight(h, p + i * kVec)));
-      const float limit = largest_of(
-          _mm512_max_epu32(_mm512_max_epu32(largest[0], largest[1]), _mm512_max_epu32(largest[2], largest[3])));
-      inverse[h] = inverse_of(limit, kLargestWeight);
-      scratch.weight_scales[slot][set][h] = limit / kLargestWeight;
-    }
     const __m512i bytes = kBytes.vec();
     const Vec rounding = load_vec(kRounding.data());
-    for (int h = 0; h < heads; h++) {
+    const int heads = heads_of(set);
+    RowsAhead ahead = rows_ahead;
+    for (int64_t p = 0; p < t.len; p += kBlockLen) {
       ahead.ask();
-      for (int64_t p = 0; p < len; p += kBlockLen) {
+      const Vec step[4] = {load_vec(steps + p), load_vec(steps + p + 16), load_vec(steps + p + 32),
+                           load_vec(steps + p + 48)};
+      WeightBlock& block = scratch.weights[slot][set][p / kBlockLen];
+      const float* softmax = scores(set, 0) + p;
+      for (int h = 0; h < heads; h++, softmax += kAttendChunk) {
         __m512i x[4];
-        for (int i = 0; i < 4; i++)
-          x[i] = _mm512_cvttps_epi32(fma(weight(h, p + i * kVec), inverse[h] - Vec{}, rounding));
+        for (int i = 0; i < 4; i++) x[i] = _mm512_cvttps_epi32(fma(load_vec(softmax + i * kVec), step[i], rounding));
         const __m512i first = _mm512_permutex2var_epi8(x[0], bytes, x[1]);
         const __m512i second = _mm512_permutex2var_epi8(x[2], bytes, x[3]);
-        blocks[p / kBlockLen].bytes[h].set(_mm512_shuffle_i64x2(first, second, 0x44));
-        blocks[p / kBlockLen].bytes[kSetHeads + h].set(_mm512_shuffle_i64x2(first, second, 0xee));
+        block.bytes[h].set(_mm512_shuffle_i64x2(first, second, 0x44));
+        block.bytes[kSetHeads + h].set(_mm512_shuffle_i64x2(first, second, 0xee));
       }
     }
     rows_ahead = ahead;
@@ -282,7 +278,9 @@ struct Int8Attention {
 
   // 16 columns of a head, from column 32 group + 16 half on.
   void put(int64_t group, int half, int64_t slot, int set, int h, __m512i high, __m512i low) const {
-    const Vec values = (to_floats(high) * 256.0f + to_floats(low)) * scratch.weight_scales[slot][set][h];
+    const float total = t.total[first_head + set * kSetHeads + h];
+    const float scale = scratch.weight_scales[slot] + 0.0f * total;  // a NaN among the scores is none of the bytes
+    const Vec values = (to_floats(high) * 256.0f + to_floats(low)) * scale;
     const int64_t d = group * kKvGroup + half * 16, count = t.v_dim - d < 16 ? t.v_dim - d : 16;
     if (count > 0) std::memcpy(out(set, h) + d, &values, static_cast<size_t>(count) * sizeof(float));
   }
@@ -404,14 +402,15 @@ void attend_chunk_int8(const AttendTask& t) {
     Products::scores(a);
   });
   ask_for_scales(t.next_k, groups, t.next_len);
+  const int64_t sets = (t.num_heads + kSetHeads - 1) / kSetHeads, blocks = (t.len + kBlockLen - 1) / kBlockLen;
   const int64_t inter_asks = (t.len + kAskLen - 1) / kAskLen * ((v_groups + kGroupsAtOnce - 1) / kGroupsAtOnce);
   RowsAhead keys(t.next_k, t.next_len,
-                 t.num_heads * (kExpAsks + 2 * v_groups) + calls * inter_asks +
-                     v_groups * Products::value_asks(t.num_heads, t.len));
+                 t.num_heads * kExpAsks + calls * inter_asks +
+                     v_groups * (sets * blocks + Products::value_asks(t.num_heads, t.len)));
   for (int h = 0; h < t.num_heads; h++) {
     float* scores = t.scores + h * kAttendChunk;
     exponentiate(scores, t.len, t.largest[h], t.total[h]);
-    std::fill(scores + t.len, scores + (t.len + kBlockLen - 1) / kBlockLen * kBlockLen, 0.0f);
+    std::fill(scores + t.len, scores + blocks * kBlockLen, 0.0f);
     for (int i = 0; i < kExpAsks; i++) keys.ask();
   }
   Products::begin_values();
