@@ -50,8 +50,10 @@ const Case kCases[] = {
 
 // Rows of a key or value head: what was put in, and what a cache of that type makes of it.
 struct Rows {
-  Rows(const FloatKernels& kernels, KvCacheType type, int64_t num_rows, int64_t width, float size, unsigned seed)
+  Rows(const FloatKernels& kernels, KvCacheType type, KvLayout layout, int64_t num_rows, int64_t width, float size,
+       unsigned seed)
       : type(type),
+        layout(type == KvCacheType::q8_0 && kernels.interleaves_q8_0 ? layout : KvLayout::rows),
         width(width),
         num_rows(num_rows),
         num_groups((width + Q8_0::group_size - 1) / Q8_0::group_size),
@@ -69,16 +71,19 @@ struct Rows {
       for (int64_t d = 0; d < width; d++) decoded.push_back(value(r, d));
   }
   void store(const FloatKernels& kernels, int64_t r, std::span<const float> row) {
-    kernels.store(
-        row.data(), width, type,
-        {.values = bytes.data() + r * row_bytes, .scales = &scales[static_cast<size_t>(r)], .scale_stride = num_rows});
+    KvRow to = kv_row(layout, bytes.data(), row_bytes, r);
+    to.scales = &scales[static_cast<size_t>(r)];
+    to.scale_stride = num_rows;
+    kernels.store(row.data(), width, type, to);
   }
   double value(int64_t r, int64_t d) const {
-    const uint8_t* row = bytes.data() + r * row_bytes;
+    const KvRow at = kv_row(layout, bytes.data(), row_bytes, r);
+    const uint8_t* row = at.values;
     if (type == KvCacheType::f32) return reinterpret_cast<const float*>(row)[d];
     if (type == KvCacheType::f16) return half_to_float(reinterpret_cast<const uint16_t*>(row)[d]);
     const uint16_t scale = scales[static_cast<size_t>(d / Q8_0::group_size * num_rows + r)];
-    return static_cast<double>(static_cast<int8_t>(row[d])) * half_to_float(scale);
+    const int64_t unit = std::max<int64_t>(at.unit_bytes, 1), stride = std::max<int64_t>(at.unit_stride, 1);
+    return static_cast<double>(static_cast<int8_t>(row[d / unit * stride + d % unit])) * half_to_float(scale);
   }
   KvRun run(int64_t first_row) const {
     return {.values = bytes.data(),
@@ -88,6 +93,7 @@ struct Rows {
             .scales = scales.data()};
   }
   KvCacheType type;
+  KvLayout layout;
   int64_t width, num_rows, num_groups, row_bytes;
   Buffer bytes;
   std::vector<uint16_t> scales;  // of q8_0: [num_groups, num_rows]
@@ -103,8 +109,11 @@ struct Problem {
   Problem(const FloatKernels& kernels, const Case& c, KvCacheType type, float size = 1.0f)
       : c(c),
         type(type),
-        keys(kernels, type, c.num_rows, c.head_dim, size, 1),
-        values(kernels, type, c.values_are_keys ? 0 : c.num_rows, c.v_dim, size, 2),
+        interleaved(type == KvCacheType::q8_0 && kernels.interleaves_q8_0),
+        num_rows(interleaved ? (c.num_rows + kKvInterleaved - 1) / kKvInterleaved * kKvInterleaved : c.num_rows),
+        skip(interleaved ? c.first_row % kKvInterleaved : 0),
+        keys(kernels, type, KvLayout::keys, num_rows, c.head_dim, size, 1),
+        values(kernels, type, KvLayout::values, c.values_are_keys ? 0 : num_rows, c.v_dim, size, 2),
         q(static_cast<size_t>(c.heads * stride)) {
     std::mt19937 random(3);
     std::normal_distribution<float> normal;
@@ -118,17 +127,18 @@ struct Problem {
     Result result{std::vector<float>(heads), std::vector<float>(heads),
                   std::vector<float>(heads * static_cast<size_t>(c.v_dim))};
     const Buffer scratch(static_cast<size_t>(kernels.attend_scratch(last - first, c.head_dim)) * sizeof(float));
-    const KvRun k = keys.run(c.first_row);
+    const KvRun k = keys.run(c.first_row - skip);
     kernels.attend_chunk({.q = q.data() + first * stride,
                           .q_stride = stride,
                           .num_heads = last - first,
                           .heads_of_key = c.heads,
                           .k = k,
-                          .v = c.values_are_keys ? k : values.run(c.first_row),
+                          .v = c.values_are_keys ? k : values.run(c.first_row - skip),
                           .type = type,
-                          .len = c.len,
+                          .len = skip + c.len,
                           .head_dim = c.head_dim,
                           .v_dim = c.v_dim,
+                          .skip = skip,
                           .scale = scale,
                           .same_queries = false,
                           .next_k = k,
@@ -164,11 +174,13 @@ struct Problem {
     }
     return all;
   }
-  int64_t row(int64_t p) const { return (c.first_row + p) % c.num_rows; }
+  int64_t row(int64_t p) const { return (c.first_row + p) % num_rows; }
 
   static constexpr int64_t stride = 600;
   const Case& c;
   KvCacheType type;
+  bool interleaved;
+  int64_t num_rows, skip;
   Rows keys, values;
   std::vector<float> q;
   float scale;

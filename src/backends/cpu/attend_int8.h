@@ -22,10 +22,11 @@ namespace {
 constexpr int kSetHeads = 8;
 constexpr int kMaxSets = 3;  // of a call's heads that share what is made of the values
 constexpr int64_t kKvGroup = Q8_0::group_size;
-constexpr int64_t kBlockLen = 64;  // positions whose weights lie together
+constexpr int64_t kBlockLen = kKvInterleaved;  // positions whose weights lie together
 constexpr int64_t kGroupsAtOnce = 2;
-constexpr int kExpAsks = 4;      // of a head
-constexpr int64_t kAskLen = 16;  // positions after which rows are asked for
+constexpr int kExpAsks = 4;       // of a head
+constexpr int64_t kPartLen = 16;  // positions whose keys lie together, and after which rows are asked for
+constexpr int64_t kGroupKeyBytes = kPartLen * kKvGroup;
 constexpr float kLargestQuery = 127 * 256 + 127, kLargestWeight = 65535;
 
 struct alignas(64) Line {
@@ -35,10 +36,10 @@ struct alignas(64) Line {
   __m512i vec() const { return _mm512_load_si512(bytes); }
 };
 
-// A set's queries in one group of columns: [columns by four, bytes of the set, 4 columns], and what a code's +128 adds.
-struct QueryGroup {
-  Line columns[kKvGroup / 4];
-  Line offsets;  // [bytes of the set] int32
+// A set's queries in one group of columns: [bytes of the set, columns], and what a code's +128 adds.
+struct alignas(64) QueryGroup {
+  int8_t bytes[2 * kSetHeads][kKvGroup];
+  int32_t offsets[2 * kSetHeads];
 };
 
 // A set's weights of 64 positions in one group of columns: [bytes of the set, positions].
@@ -46,14 +47,14 @@ struct WeightBlock {
   Line bytes[2 * kSetHeads];
 };
 
-// 16 columns of the chunk's values: [positions by four, columns, 4 positions].
+// 16 columns of the chunk's values, as KvLayout::values has them.
 struct ValueColumns {
   Line positions[kAttendChunk / 4];
 };
 
-// After the scores. Then come the queries, [kMaxSets, groups of a key], and room for the rows of 16 keys.
+// After the scores. Then come the queries, [kMaxSets, groups of a key].
 struct Int8Scratch {
-  ValueColumns values[kGroupsAtOnce][kKvGroup / 16];
+  ValueColumns values[kGroupsAtOnce][kKvGroup / 16];  // where they are keys
   WeightBlock weights[kGroupsAtOnce][kMaxSets][kAttendChunk / kBlockLen];
   float weight_scales[kGroupsAtOnce];
   float query_scales[kMaxSets][kSetHeads];
@@ -64,8 +65,8 @@ inline int64_t num_groups(int64_t columns) { return (columns + kKvGroup - 1) / k
 // Floats of AttendTask::scores.
 inline int64_t int8_attend_scratch(int64_t num_heads, int64_t head_dim) {
   const auto groups = static_cast<size_t>(num_groups(head_dim));
-  const size_t bytes = sizeof(Int8Scratch) + kMaxSets * groups * sizeof(QueryGroup) + 16 * groups * kKvGroup + 64;
-  return num_heads * kAttendChunk + static_cast<int64_t>(bytes / sizeof(float));
+  return num_heads * kAttendChunk +
+         static_cast<int64_t>((sizeof(Int8Scratch) + kMaxSets * groups * sizeof(QueryGroup)) / sizeof(float));
 }
 
 inline __m512i as_ints(Vec x) { return _mm512_castps_si512(x); }
@@ -78,62 +79,26 @@ inline float largest_of(__m512i x) { return std::bit_cast<float>(_mm512_reduce_m
 // For integers up to `steps`. Nothing is left of what is too small to be divided by; of a NaN, the scale remains.
 inline float inverse_of(float largest, float steps) { return largest > 1e-30f ? steps / largest : 0.0f; }
 
-// Of eight vectors of which vector i holds rows i and i + 4 (i < 4), or i + 4 and i + 8, of eight columns each: a column
-// of 16 rows in each vector.
-inline void transpose_halves(__m512i (&v)[8]) {
-  __m512i t[8];
-  for (int i = 0; i < 8; i += 2) {
-    t[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
-    t[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
-  }
-  for (int i = 0; i < 4; i++) {  // column i in lanes 0 and 2, column i + 4 in lanes 1 and 3
-    const auto of = [&](int first) {
-      return i % 2 == 0 ? _mm512_unpacklo_epi64(t[first + i / 2], t[first + 2 + i / 2])
-                        : _mm512_unpackhi_epi64(t[first + i / 2], t[first + 2 + i / 2]);
-    };
-    const __m512i low = of(0), high = of(4);
-    v[i] = _mm512_shuffle_i32x4(low, high, 0x88);
-    v[i + 4] = _mm512_shuffle_i32x4(low, high, 0xdd);
-  }
-}
-constexpr int kHalfRow[8] = {0, 1, 2, 3, 8, 9, 10, 11};  // the other half is of the row four further
-
-inline __m512i join(__m256i low, __m256i high) { return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1); }
-inline __m256i load_group(const int8_t* codes) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes)); }
-
-// Scales of 16 positions in one group. Beyond the run there may be anything.
+// Scales of 16 positions in one group, from a multiple of 16 on.
 inline Vec scales_of(const KvRun& run, int64_t group, int64_t p) {
-  const uint16_t* scales = run.scales + group * run.num_rows;
-  const int64_t row = row_index(run, p);
-  if (row + 16 <= run.num_rows) return load_vec(scales + row);
-  uint16_t found[16];
-  for (int64_t i = 0; i < 16; i++) found[i] = scales[(row + i) % run.num_rows];
-  return load_vec(found);
+  return load_vec(run.scales + group * run.num_rows + row_index(run, p));
 }
 
-// Rows of positions p … p + count of a run of `len`; beyond the last it is the last's.
-template <int count>
-void rows_of(const KvRun& run, int64_t len, int64_t p, const int8_t* (&rows)[count]) {
-  const int64_t first = row_index(run, p);
-  if (first + count <= run.num_rows && p + count <= len) [[likely]] {
-    rows[0] = reinterpret_cast<const int8_t*>(run.values) + first * run.row_bytes;
-    for (int i = 1; i < count; i++) rows[i] = rows[i - 1] + run.row_bytes;
-  } else {
-    for (int64_t i = 0; i < count; i++) rows[i] = row_of<int8_t>(run, p + i < len ? p + i : len - 1).values;
-  }
-}
+// Codes of positions from p on, as they are interleaved.
+inline const uint8_t* codes_of(const KvRun& run, int64_t p) { return run.values + row_index(run, p) * run.row_bytes; }
 
 inline void ask_for_scales(const KvRun& run, int64_t num_groups, int64_t len) {
   for (int64_t g = 0; g < num_groups; g++)
     for (int64_t i = 0; i < len; i += 32) __builtin_prefetch(run.scales + g * run.num_rows + run.first_row + i, 0, 2);
 }
 
-// From four positions of a group, where the third and fourth are the permutation's second operand.
-constexpr Line interleaving(int half) {
-  Line order{};
-  for (int i = 0; i < 64; i++) order.bytes[i] = static_cast<uint8_t>(i % 4 * 32 + half * 16 + i / 4);
-  return order;
-}
+// Lines of 16 columns and 4 positions each, of which those that follow each other lie `stride` bytes apart.
+struct ValueLines {
+  const uint8_t* first;
+  int64_t stride;
+
+  __m512i line(int64_t i) const { return _mm512_loadu_si512(first + i * stride); }
+};
 
 // A chunk's attention for up to kMaxSets sets of heads, from `first_head` on.
 struct Int8Attention {
@@ -160,15 +125,8 @@ struct Int8Attention {
   QueryGroup* queries_of(int set) const { return queries + set * num_groups(t.head_dim); }
 
   void prepare_queries() const {
-    for (int set = 0; set < num_sets(); set++) {
+    for (int set = 0; set < num_sets(); set++)
       for (int h = 0; h < heads_of(set); h++) prepare_query(set, h);
-      for (int64_t g = 0; g < num_groups(t.head_dim); g++) {
-        QueryGroup& group = queries_of(set)[g];
-        __m512i sum = _mm512_setzero_si512();
-        for (const Line& four : group.columns) sum = _mm512_dpbusd_epi32(sum, _mm512_set1_epi8(-128), four.vec());
-        group.offsets.set(_mm512_sub_epi32(_mm512_setzero_si512(), sum));
-      }
-    }
   }
 
   [[gnu::noinline]] void prepare_query(int set, int h) const {
@@ -180,39 +138,67 @@ struct Int8Attention {
     const float limit = largest_of(largest);
     const Vec inverse = inverse_of(limit, kLargestQuery) - Vec{};
     scratch.query_scales[set][h] = limit / kLargestQuery * t.scale;
-    for (int64_t d = 0; d < num_groups(t.head_dim) * kKvGroup; d += kVec) {
-      const __m512i x = _mm512_cvtps_epi32(load_vec(q + d, t.head_dim - d) * inverse);
-      const __m512i high = _mm512_srai_epi32(_mm512_add_epi32(x, _mm512_set1_epi32(128)), 8);
-      uint32_t fours[2][4];
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(fours[0]), _mm512_cvtepi32_epi8(high));
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(fours[1]), _mm512_cvtepi32_epi8(x));  // x - 256 high
-      for (int i = 0; i < 4; i++)
-        for (int part = 0; part < 2; part++)
-          std::memcpy(queries_of(set)[d / kKvGroup].columns[d % kKvGroup / 4 + i].bytes + 4 * (part * kSetHeads + h),
-                      &fours[part][i], 4);
+    for (int64_t g = 0; g < num_groups(t.head_dim); g++) {
+      QueryGroup& group = queries_of(set)[g];
+      __m512i sums = _mm512_setzero_si512(), high_sums = sums;
+      for (int half = 0; half < 2; half++) {
+        const int64_t d = g * kKvGroup + half * kVec;
+        const __m512i x = _mm512_cvtps_epi32(load_vec(q + d, t.head_dim - d) * inverse);
+        const __m512i high = _mm512_srai_epi32(_mm512_add_epi32(x, _mm512_set1_epi32(128)), 8);
+        const auto put_bytes = [&](int row, __m512i bytes) {
+          _mm_store_si128(reinterpret_cast<__m128i*>(group.bytes[row] + half * kVec), _mm512_cvtepi32_epi8(bytes));
+        };
+        put_bytes(h, high);
+        put_bytes(kSetHeads + h, x);  // x - 256 high
+        sums = _mm512_add_epi32(sums, x);
+        high_sums = _mm512_add_epi32(high_sums, high);
+      }
+      const int32_t of_high = _mm512_reduce_add_epi32(high_sums);
+      group.offsets[h] = -128 * of_high;
+      group.offsets[kSetHeads + h] = -128 * (_mm512_reduce_add_epi32(sums) - 256 * of_high);
     }
   }
 
-  // Of groups [group, group + count). Positions beyond the last are the last once more.
+  // Of groups [group, group + count), from keys.
   template <int count>
-  [[gnu::noinline]] void interleave_values(int64_t group) const {
-    static constexpr Line kOrder[2] = {interleaving(0), interleaving(1)};
-    const __m512i order[2] = {kOrder[0].vec(), kOrder[1].vec()};
+  [[gnu::noinline]] void turn_values(int64_t group) const {
+    static constexpr Line kTurned = [] {  // 4 positions of 4 columns, in each quarter
+      Line order{};
+      for (int i = 0; i < 64; i++) order.bytes[i] = static_cast<uint8_t>(i % 4 * 4 + i % 16 / 4);
+      return order;
+    }();
+    const __m512i turned = kTurned.vec();
     const KvRun run = t.v;
     const int64_t len = t.len;
     ValueColumns(*to)[2] = scratch.values;
     RowsAhead ahead = rows_ahead;
-    for (int64_t p = 0; p < len; p += 4) {
-      if (p % kAskLen == 0) ahead.ask();
-      const int8_t* rows[4];
-      rows_of(run, len, p, rows);
-      for (int slot = 0; slot < count; slot++) {
-        const auto of_group = [&](int row) { return load_group(rows[row] + (group + slot) * kKvGroup); };
-        const __m512i even = join(of_group(0), of_group(1)), odd = join(of_group(2), of_group(3));
-        for (int i = 0; i < 2; i++) to[slot][i].positions[p / 4].set(_mm512_permutex2var_epi8(even, order[i], odd));
-      }
+    for (int64_t p = 0; p < len; p += kPartLen) {
+      ahead.ask();
+      const uint8_t* keys = codes_of(run, p) + group * kGroupKeyBytes;
+      for (int slot = 0; slot < count; slot++)
+        for (int half = 0; half < 2; half++, keys += kGroupKeyBytes / 2) {
+          __m512i four[4];  // columns of 16 positions
+          for (int i = 0; i < 4; i++) four[i] = _mm512_loadu_si512(keys + 64 * i);
+          const __m512i first[2] = {_mm512_shuffle_i32x4(four[0], four[1], 0x44),
+                                    _mm512_shuffle_i32x4(four[0], four[1], 0xee)};
+          const __m512i second[2] = {_mm512_shuffle_i32x4(four[2], four[3], 0x44),
+                                     _mm512_shuffle_i32x4(four[2], four[3], 0xee)};
+          for (int i = 0; i < 4; i++) {
+            const __m512i columns = i % 2 == 0 ? _mm512_shuffle_i32x4(first[i / 2], second[i / 2], 0x88)
+                                               : _mm512_shuffle_i32x4(first[i / 2], second[i / 2], 0xdd);
+            to[slot][half].positions[p / 4 + i].set(_mm512_shuffle_epi8(columns, turned));
+          }
+        }
     }
     rows_ahead = ahead;
+  }
+
+  bool values_are_keys() const { return t.v.values == t.k.values; }
+
+  // 16 columns of a block of positions from p on.
+  ValueLines values_of(int64_t group, int64_t slot, int half, int64_t p) const {
+    if (values_are_keys()) return {scratch.values[slot][half].positions[p / 4].bytes, 64};
+    return {codes_of(t.v, p) + 4 * (group * kKvGroup + half * 16), 4 * t.v.row_bytes};
   }
 
   // Makes bytes of a group's weights, from the scores once they are exponentials, with zeros up to a whole block.
@@ -221,7 +207,7 @@ struct Int8Attention {
     __m512i largest = _mm512_setzero_si512();
     for (int64_t p = 0; p < t.len; p += kBlockLen)
       for (int64_t i = p; i < p + kBlockLen; i += kVec) {
-        const Vec found = i + kVec <= t.len ? scales_of(t.v, group, i) : first_of(scales_of(t.v, group, i), t.len - i);
+        const Vec found = i < t.len ? seen(scales_of(t.v, group, i), i) : Vec{};
         largest = _mm512_max_epu32(largest, as_ints(found));
         std::memcpy(scales + i, &found, sizeof found);
       }
@@ -234,8 +220,10 @@ struct Int8Attention {
     }
     for (int set = 0; set < num_sets(); set++) prepare_weights_of_set(slot, set, scales);
   }
-  static Vec first_of(Vec x, int64_t count) {
-    return count > 0 ? Vec(_mm512_maskz_mov_ps(static_cast<__mmask16>((1u << count) - 1), x)) : Vec{};
+  // Zeros for positions that no head sees.
+  Vec seen(Vec x, int64_t p) const {
+    const auto below = [](int64_t count) { return (1u << std::clamp<int64_t>(count, 0, 16)) - 1; };
+    return Vec(_mm512_maskz_mov_ps(static_cast<__mmask16>(below(t.len - p) & ~below(t.skip - p)), x));
   }
 
   // `steps`: what a softmax weight of 1 becomes at each position.
@@ -293,24 +281,19 @@ struct VnniProducts {
 
   // How often scores asks for rows in each block of 16 positions and group of columns, and values in each group.
   static int64_t score_asks(int heads) { return heads / 4 + heads % 4 / 2 + heads % 2; }
-  static int64_t value_asks(int heads, int64_t len) { return score_asks(heads) * ((len + kAskLen - 1) / kAskLen); }
+  static int64_t value_asks(int heads, int64_t len) { return score_asks(heads) * ((len + kPartLen - 1) / kPartLen); }
 
   // t.scores of whole runs of 16 positions.
   static void scores(const Int8Attention& a) {
     const AttendTask& t = a.t;
     const int64_t groups = num_groups(t.head_dim);
-    for (int64_t p = 0; p < t.len; p += 16) {
-      const int8_t* rows[16];
-      rows_of(t.k, t.len, p, rows);
-      if (a.first_head == 0)
-        for (const int8_t* row : rows) prefetch_row(row, t.k.row_bytes);
-      for (int64_t g = 0; g < groups; g++) {
+    for (int64_t p = 0; p < t.len; p += kPartLen) {
+      const uint8_t* codes = codes_of(t.k, p);
+      if (a.first_head == 0) prefetch_row(codes, kPartLen * t.k.row_bytes);
+      for (int64_t g = 0; g < groups; g++, codes += kGroupKeyBytes) {
         __m512i keys[8];
         for (int i = 0; i < 8; i++)
-          keys[i] =
-              join(load_group(rows[kHalfRow[i]] + g * kKvGroup), load_group(rows[kHalfRow[i] + 4] + g * kKvGroup));
-        transpose_halves(keys);
-        for (__m512i& four : keys) four = _mm512_xor_si512(four, _mm512_set1_epi8(-128));
+          keys[i] = _mm512_xor_si512(_mm512_loadu_si512(codes + 64 * i), _mm512_set1_epi8(-128));
         const Vec scales = scales_of(t.k, g, p);
         for (int set = 0; set < a.num_sets(); set++) {
           const int heads = a.heads_of(set);
@@ -327,19 +310,19 @@ struct VnniProducts {
   static void score_heads(const Int8Attention& a, int set, int h, int64_t p, int64_t g, const __m512i (&keys)[8],
                           Vec scales) {
     const QueryGroup& q = a.queries_of(set)[g];
-    const auto four = [&](const Line& line, int byte) {
-      return _mm512_set1_epi32(load_unaligned<int32_t>(line.bytes + 4 * byte));
+    const auto four = [&](int row, int k) {
+      return _mm512_set1_epi32(load_unaligned<int32_t>(reinterpret_cast<const uint8_t*>(q.bytes[row] + 4 * k)));
     };
     __m512i high[H], low[H];
     a.rows_ahead.ask();
     for (int i = 0; i < H; i++) {
-      high[i] = four(q.offsets, h + i);
-      low[i] = four(q.offsets, kSetHeads + h + i);
+      high[i] = _mm512_set1_epi32(q.offsets[h + i]);
+      low[i] = _mm512_set1_epi32(q.offsets[kSetHeads + h + i]);
     }
     for (int k = 0; k < 8; k++)
       for (int i = 0; i < H; i++) {
-        high[i] = _mm512_dpbusd_epi32(high[i], keys[k], four(q.columns[k], h + i));
-        low[i] = _mm512_dpbusd_epi32(low[i], keys[k], four(q.columns[k], kSetHeads + h + i));
+        high[i] = _mm512_dpbusd_epi32(high[i], keys[k], four(h + i, k));
+        low[i] = _mm512_dpbusd_epi32(low[i], keys[k], four(kSetHeads + h + i, k));
       }
     for (int i = 0; i < H; i++) {
       float* to = a.scores(set, h + i) + p;
@@ -364,20 +347,23 @@ struct VnniProducts {
 
   template <int H>
   static void weigh(const Int8Attention& a, int64_t group, int64_t slot, int set, int h) {
-    const ValueColumns(&values)[2] = a.scratch.values[slot];
     RowsAhead ahead = a.rows_ahead;
     __m512i sums[H][2][2] = {};  // by high and low bytes, and by half of the group
-    for (int64_t p = 0; p < a.t.len; p += 4) {
-      if (p % kAskLen == 0) ahead.ask();
-      const __m512i value[2] = {values[0].positions[p / 4].vec(), values[1].positions[p / 4].vec()};
-      const WeightBlock& block = a.scratch.weights[slot][set][p / kBlockLen];
-      for (int i = 0; i < H; i++)
-        for (int part = 0; part < 2; part++) {
-          const Line& bytes = block.bytes[part * kSetHeads + h + i];
-          const __m512i weights = _mm512_set1_epi32(load_unaligned<int32_t>(bytes.bytes + p % kBlockLen));
-          for (int half = 0; half < 2; half++)
-            sums[i][part][half] = _mm512_dpbusd_epi32(sums[i][part][half], weights, value[half]);
-        }
+    for (int64_t block = 0; block < a.t.len; block += kBlockLen) {
+      const ValueLines lines[2] = {a.values_of(group, slot, 0, block), a.values_of(group, slot, 1, block)};
+      const WeightBlock& bytes = a.scratch.weights[slot][set][block / kBlockLen];
+      const int64_t len = a.t.len - block < kBlockLen ? a.t.len - block : kBlockLen;
+      for (int64_t p = 0; p < len; p += 4) {
+        if (p % kPartLen == 0) ahead.ask();
+        const __m512i value[2] = {lines[0].line(p / 4), lines[1].line(p / 4)};
+        for (int i = 0; i < H; i++)
+          for (int part = 0; part < 2; part++) {
+            const __m512i weights =
+                _mm512_set1_epi32(load_unaligned<int32_t>(bytes.bytes[part * kSetHeads + h + i].bytes + p));
+            for (int half = 0; half < 2; half++)
+              sums[i][part][half] = _mm512_dpbusd_epi32(sums[i][part][half], weights, value[half]);
+          }
+      }
     }
     for (int i = 0; i < H; i++)
       for (int half = 0; half < 2; half++) a.put(group, half, slot, set, h + i, sums[i][0][half], sums[i][1][half]);
@@ -394,21 +380,23 @@ void attend_chunk_int8(const AttendTask& t) {
     for (int h = 0; h < t.num_heads; h += kCallHeads)
       call(Int8Attention(t, h, t.num_heads - h < kCallHeads ? t.num_heads - h : kCallHeads, ahead));
   };
-  const bool latent = t.v.values == t.k.values;
-  if (!latent) ask_for_scales(t.v, v_groups, t.len);
-  RowsAhead values(t.v, latent ? 0 : t.len, (t.len + 15) / 16 * groups * Products::score_asks(t.num_heads));
+  const bool values_are_keys = t.v.values == t.k.values;
+  if (!values_are_keys) ask_for_scales(t.v, v_groups, t.len);
+  RowsAhead values(t.v, values_are_keys ? 0 : t.len, (t.len + 15) / 16 * groups * Products::score_asks(t.num_heads));
   for_heads(values, [&](const Int8Attention& a) {
     if (!t.same_queries || calls > 1) a.prepare_queries();
     Products::scores(a);
   });
   ask_for_scales(t.next_k, groups, t.next_len);
   const int64_t sets = (t.num_heads + kSetHeads - 1) / kSetHeads, blocks = (t.len + kBlockLen - 1) / kBlockLen;
-  const int64_t inter_asks = (t.len + kAskLen - 1) / kAskLen * ((v_groups + kGroupsAtOnce - 1) / kGroupsAtOnce);
+  const int64_t turn_asks =
+      values_are_keys ? (t.len + kPartLen - 1) / kPartLen * ((v_groups + kGroupsAtOnce - 1) / kGroupsAtOnce) : 0;
   RowsAhead keys(t.next_k, t.next_len,
-                 t.num_heads * kExpAsks + calls * inter_asks +
+                 t.num_heads * kExpAsks + calls * turn_asks +
                      v_groups * (sets * blocks + Products::value_asks(t.num_heads, t.len)));
   for (int h = 0; h < t.num_heads; h++) {
     float* scores = t.scores + h * kAttendChunk;
+    std::fill(scores, scores + t.skip, -INFINITY);
     exponentiate(scores, t.len, t.largest[h], t.total[h]);
     std::fill(scores + t.len, scores + blocks * kBlockLen, 0.0f);
     for (int i = 0; i < kExpAsks; i++) keys.ask();
@@ -417,7 +405,7 @@ void attend_chunk_int8(const AttendTask& t) {
   for_heads(keys, [&](const Int8Attention& a) {
     for (int64_t g = 0; g < v_groups; g += kGroupsAtOnce) {
       const int64_t count = v_groups - g < kGroupsAtOnce ? v_groups - g : kGroupsAtOnce;
-      count == 1 ? a.interleave_values<1>(g) : a.interleave_values<2>(g);
+      if (values_are_keys) count == 1 ? a.template turn_values<1>(g) : a.template turn_values<2>(g);
       for (int64_t slot = 0; slot < count; slot++) a.prepare_weights(g + slot, slot);
       Products::values(a, g, count);
     }
@@ -434,6 +422,7 @@ inline void vnni_attend_chunk(const AttendTask& t) {
 }
 
 constexpr FloatKernels with_int8(FloatKernels table) {
+  table.interleaves_q8_0 = true;
   table.attend_chunk = vnni_attend_chunk;
   table.attend_scratch = int8_attend_scratch;
   table.heads_of_call = [](KvCacheType type) {

@@ -1,9 +1,10 @@
 // The products of attend_int8.h by AMX tiles.
 //
-// Scores  [positions, bytes of a set] = keys · queries: a tile of keys is 16 positions by a group of columns, as they lie in
+// Scores  [bytes of a set, positions] = queries · keys: a tile of keys is a group of columns by 16 positions, as they lie in
 //         the cache. Its sums leave the tile for each group, whose scales they are multiplied by.
-// Values  [bytes of a set, columns] = weights · values, over 64 positions by 16 columns at a time.
-// Tiles   scores: LoadedQueries, or KeptQueries: 0 and 1 sums, 2 keys, 4 … 7 queries. Values: 0 … 5 sums, 6 weights, 7 values.
+// Values  [bytes of a set, columns] = weights · values, over 64 positions by 16 columns at a time, as they lie in the cache.
+// Tiles   scores: LoadedQueries, or KeptQueries: 0 and 1 sums, 2 and 3 keys, 4 … 7 queries. Values: 0 … 5 sums, 6 weights,
+//         7 values.
 #pragma once
 
 #include "backends/cpu/amx_tiles.h"
@@ -49,19 +50,19 @@ struct TileProducts {
       TileConfig config;
       for (int slot : {0, 1}) {
         for (int set = 0; set < num_sets; set++) config.set(sums(slot, set), kTileRows, kTileRowBytes);
-        config.set(keys(slot), kTileRows, kKvGroup);
-        config.set(queries(slot), kKvGroup / 4, kTileRowBytes);
+        config.set(keys(slot), kKvGroup / 4, kTileRowBytes);
+        config.set(queries(slot), kTileRows, kKvGroup);
       }
       Instructions::configure(config);
     }
 
     template <int slot>
-    void multiply(int64_t g, const int8_t* rows, int64_t row_bytes, IntTile (&to)[num_sets]) const {
-      Instructions::template load<keys(slot)>(rows + g * kKvGroup, row_bytes);
+    void multiply(int64_t g, const uint8_t* codes, IntTile (&to)[num_sets]) const {
+      Instructions::template load<keys(slot)>(codes, kTileRowBytes);
       for_each_constant<num_sets>([&]<int set>(std::integral_constant<int, set>) {
-        Instructions::template load<queries(slot)>(all[set * groups + g].columns, kTileRowBytes);
+        Instructions::template load<queries(slot)>(all[set * groups + g].bytes, kKvGroup);
         Instructions::template zero<sums(slot, set)>();
-        Instructions::template dot_int8<sums(slot, set), keys(slot), queries(slot)>();
+        Instructions::template dot_int8<sums(slot, set), queries(slot), keys(slot)>();
         Instructions::template store<sums(slot, set)>(&to[set], kTileRowBytes);
       });
     }
@@ -70,42 +71,34 @@ struct TileProducts {
     int64_t groups;
   };
 
-  // Scores of one set over a few groups, whose queries stay. A tile has the keys of two groups: the other one's columns meet
-  // zeros.
+  // Scores of one set over a few groups, whose queries stay.
   static constexpr int kMostKeptGroups = 4;
   struct KeptQueries {
     static constexpr int kSets = 1;
 
     explicit KeptQueries(const Int8Attention& a) {
-      Instructions::configure(TileConfig::of_whole_tiles());
+      TileConfig config;
+      for (int slot : {0, 1}) {
+        config.set(slot, kTileRows, kTileRowBytes);
+        config.set(2 + slot, kKvGroup / 4, kTileRowBytes);
+      }
+      for (int g = 0; g < kMostKeptGroups; g++) config.set(4 + g, kTileRows, kKvGroup);
+      Instructions::configure(config);
       for_each_constant<kMostKeptGroups>([&]<int g>(std::integral_constant<int, g>) {
-        IntTile padded{};
-        if (g < num_groups(a.t.head_dim))
-          std::memcpy(padded.rows[g % 2 * kKvGroup / 4], a.queries[g].columns, sizeof a.queries[g].columns);
-        Instructions::template load<4 + g>(&padded, kTileRowBytes);
+        if (g < num_groups(a.t.head_dim)) Instructions::template load<4 + g>(a.queries[g].bytes, kKvGroup);
       });
     }
 
+    // Even groups in slot 0, odd ones in slot 1.
     template <int slot>
-    void multiply(int64_t g, const int8_t* rows, int64_t row_bytes, IntTile (&to)[1]) const {
-      constexpr int keys = 2;  // of groups g and g + 1 for slots 0 and 1
-      if (slot == 0) Instructions::template load<keys>(rows + g * kKvGroup, row_bytes);
+    void multiply(int64_t g, const uint8_t* codes, IntTile (&to)[1]) const {
+      Instructions::template load<2 + slot>(codes, kTileRowBytes);
       Instructions::template zero<slot>();
-      g < 2 ? Instructions::template dot_int8<slot, keys, 4 + slot>()
-            : Instructions::template dot_int8<slot, keys, 6 + slot>();
+      g < 2 ? Instructions::template dot_int8<slot, 4 + slot, 2 + slot>()
+            : Instructions::template dot_int8<slot, 6 + slot, 2 + slot>();
       Instructions::template store<slot>(&to[0], kTileRowBytes);
     }
   };
-
-  // Those of 16 positions, side by side.
-  static const int8_t* copy_rows(const Int8Attention& a, int64_t p, int64_t groups) {
-    const int8_t* rows[kTileRows];
-    rows_of(a.t.k, a.t.len, p, rows);
-    auto* copied = reinterpret_cast<int8_t*>(a.queries + kMaxSets * groups);
-    for (int64_t i = 0; i < kTileRows; i++)
-      std::memcpy(copied + i * groups * kKvGroup, rows[i], static_cast<size_t>(groups * kKvGroup));
-    return copied;
-  }
 
   // t.scores of whole runs of 16 positions.
   template <class Queries>
@@ -116,29 +109,25 @@ struct TileProducts {
     const Queries queries(a);
     RowsAhead ahead = a.rows_ahead;
     IntTile sums[2][num_sets];  // of a group, and of the next
-    alignas(64) float scales[2][kTileRows];
-    for (int64_t p = 0; p < len; p += kTileRows) {
-      const int8_t* keys = row_of<int8_t>(k, p).values;
-      int64_t row_bytes = k.row_bytes;
+    Vec scales[2];
+    for (int64_t p = 0; p < len; p += kPartLen) {
+      const uint8_t* codes = codes_of(k, p);
       if (a.first_head == 0)  // the positions that follow
-        for (int64_t b = 0; b < kTileRows * row_bytes; b += 64)
-          __builtin_prefetch(keys + kTileRows * row_bytes + b, 0, 3);
-      if (row_index(k, p) + kTileRows > k.num_rows) [[unlikely]] {
-        keys = copy_rows(a, p, groups);
-        row_bytes = groups * kKvGroup;
-      }
-
-      Vec scores[num_sets][kTileRows] = {};  // [positions, bytes of a set]
+        for (int64_t b = 0; b < kPartLen * k.row_bytes; b += 64)
+          __builtin_prefetch(codes + kPartLen * k.row_bytes + b, 0, 3);
+      Vec scores[num_sets][kSetHeads] = {};
       const auto multiply = [&]<int slot>(std::integral_constant<int, slot>, int64_t g) {
         for (int set = 0; set < num_sets; set++) ahead.ask();
-        queries.template multiply<slot>(g, keys, row_bytes, sums[slot]);
-        const Vec of_group = scales_of(k, g, p);
-        std::memcpy(scales[slot], &of_group, sizeof of_group);
+        queries.template multiply<slot>(g, codes + g * kGroupKeyBytes, sums[slot]);
+        scales[slot] = scales_of(k, g, p);
       };
       const auto add = [&](int slot) {
         for (int set = 0; set < num_sets; set++)
-          for (int i = 0; i < kTileRows; i++)
-            scores[set][i] = fma(to_floats(sums[slot][set].row(i)), scales[slot][i] - Vec{}, scores[set][i]);
+          for (int h = 0; h < kSetHeads; h++) {
+            const __m512i high = _mm512_slli_epi32(sums[slot][set].row(h), 8);
+            const __m512i whole = _mm512_add_epi32(high, sums[slot][set].row(kSetHeads + h));
+            scores[set][h] = fma(to_floats(whole), scales[slot], scores[set][h]);
+          }
       };
       constexpr std::integral_constant<int, 0> even;
       constexpr std::integral_constant<int, 1> odd;
@@ -149,25 +138,13 @@ struct TileProducts {
         add(0);
       }
       if (groups % 2 == 0) add(1);
-      for (int set = 0; set < num_sets; set++) put_scores(a, set, p, scores[set]);
+      for (int set = 0; set < num_sets; set++)
+        for (int h = 0; h < a.heads_of(set); h++) {
+          const Vec score = scores[set][h] * a.scratch.query_scales[set][h];
+          std::memcpy(a.scores(set, h) + p, &score, sizeof score);
+        }
     }
     a.rows_ahead = ahead;
-  }
-
-  static void put_scores(const Int8Attention& a, int set, int64_t p, const Vec (&scores)[kTileRows]) {
-    __m256i whole[kTileRows];
-    for (int i = 0; i < kTileRows; i++) {
-      const __m256 high = _mm512_castps512_ps256(scores[i]);
-      const __m256 low = _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(scores[i]), 1));
-      whole[i] = _mm256_castps_si256(_mm256_fmadd_ps(high, _mm256_set1_ps(256.0f), low));
-    }
-    __m512i of_heads[8];
-    for (int i = 0; i < 8; i++) of_heads[i] = join(whole[kHalfRow[i]], whole[kHalfRow[i] + 4]);
-    transpose_halves(of_heads);
-    for (int h = 0; h < a.heads_of(set); h++) {
-      const Vec score = as_floats(of_heads[h]) * a.scratch.query_scales[set][h];
-      std::memcpy(a.scores(set, h) + p, &score, sizeof score);
-    }
   }
 
   static void begin_values() { Instructions::configure(TileConfig::of_whole_tiles()); }
@@ -197,8 +174,8 @@ struct TileProducts {
       for_each_sum([&]<int tile>(int set, int slot, int half) {
         ahead.ask();
         if (half == 0) Instructions::template load<6>(&a.scratch.weights[first_slot + slot][set][block], kTileRowBytes);
-        Instructions::template load<7>(a.scratch.values[first_slot + slot][half].positions + block * kTileRows,
-                                       kTileRowBytes);
+        const ValueLines values = a.values_of(group + first_slot + slot, first_slot + slot, half, block * kBlockLen);
+        Instructions::template load<7>(values.first, values.stride);
         Instructions::template dot_uint8_int8<tile, 6, 7>();
       });
     a.rows_ahead = ahead;

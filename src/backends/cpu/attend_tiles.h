@@ -362,6 +362,7 @@ void tiles_attend_chunk(const AttendTask& t) {
 // AVX-512's table, with attention by tiles.
 template <class Instructions>
 constexpr FloatKernels with_tiles(FloatKernels table) {
+  table.interleaves_q8_0 = true;
   table.attend_chunk = tiles_attend_chunk<Instructions>;
   table.attend_scratch = [](int64_t num_heads, int64_t head_dim) {
     return std::max(tiles_attend_scratch(num_heads, head_dim), int8_attend_scratch(num_heads, head_dim));

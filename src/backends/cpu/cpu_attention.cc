@@ -97,10 +97,17 @@ Range CpuAttention::positions(int64_t chunk, int64_t pos) const {
   return {std::max(chunk * kAttendChunk, first_seen), std::min((chunk + 1) * kAttendChunk, pos + 1)};
 }
 
+// Where the kernels begin: not in the middle of positions that are interleaved.
+int64_t CpuAttention::first_to_read(const CpuKvCache& cache, int64_t first_seen) const {
+  const bool interleaved = cache.shape.type == KvCacheType::q8_0 && kernels_.interleaves_q8_0;
+  return interleaved ? first_seen / kKvInterleaved * kKvInterleaved : first_seen;
+}
+
 void CpuAttention::attend_chunk(const CpuKvCache& cache, const AttentionQuery& query, ChunkOfHead at, ChunkOfHead next,
                                 Range heads, bool same_queries, int worker, const Attended& to) const {
   const AttentionShape& s = shape;
-  const auto [first, last] = positions(at.chunk, query.pos);
+  const auto [first_seen, last] = positions(at.chunk, query.pos);
+  const int64_t first = first_to_read(cache, first_seen);
   const int64_t num_heads = heads.last - heads.first;
   float* scores = own(worker);
   const float* q = query.q[0].data + heads.first * query.q[0].stride;
@@ -117,7 +124,8 @@ void CpuAttention::attend_chunk(const CpuKvCache& cache, const AttentionQuery& q
   }
   const auto keys = [&](int64_t kv_head) { return cache.k(query.layer, query.sequence, kv_head * s.head_dim); };
   const KvRun k = keys(at.kv_head).run(first);
-  const Range after = next == at ? Range{0, 0} : positions(next.chunk, query.pos);
+  Range after = next == at ? Range{0, 0} : positions(next.chunk, query.pos);
+  after.first = first_to_read(cache, after.first);
   kernels_.attend_chunk(
       {.q = q,
        .q_stride = q_stride,
@@ -129,6 +137,7 @@ void CpuAttention::attend_chunk(const CpuKvCache& cache, const AttentionQuery& q
        .len = last - first,
        .head_dim = s.head_dim,
        .v_dim = s.v_dim,
+       .skip = first_seen - first,
        .scale = query.scale,
        .same_queries = same_queries,
        .next_k = keys(next.kv_head).run(after.first),

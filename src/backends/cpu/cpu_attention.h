@@ -82,6 +82,7 @@ class CpuAttention {
   Pieces pieces(int64_t pos, KvCacheType type) const;
   Range chunks(int64_t pos) const;
   Range positions(int64_t chunk, int64_t pos) const;
+  int64_t first_to_read(const CpuKvCache& cache, int64_t first_seen) const;
   float* own(int worker) const { return own_[static_cast<size_t>(worker)].as<float>(); }
   // `next` is what this worker attends to then: its keys are asked for in time. It is `at` where nothing new follows.
   // same_queries: as in this worker's call before.

@@ -1,9 +1,10 @@
 // The CPU's KV cache: for each layer a plane of keys and one of values, [num_sequences, heads, kept positions, width of a
 // head], so that what an attention reads of one head lies together. Of type q8_0 a head has the codes of its positions, then
-// their scales, [groups, kept positions].
+// their scales, [groups, kept positions]; where the kernels want positions interleaved (KvLayout), kept positions are rounded up.
 #pragma once
 
 #include <cassert>
+#include <cstring>
 #include <vector>
 
 #include "backends/cpu/float_kernels.h"
@@ -18,10 +19,15 @@ struct KvPlane {
   int64_t row_bytes, num_rows;
   uint16_t* scales;  // of q8_0
 
+  KvLayout layout;
+
   KvRow row(int64_t pos) const {
     const int64_t i = pos % num_rows;
-    return {
-        .values = values + i * row_bytes, .scales = scales != nullptr ? scales + i : nullptr, .scale_stride = num_rows};
+    KvRow row = kv_row(layout, values, row_bytes, i);
+    if (scales == nullptr) return row;
+    row.scales = scales + i;
+    row.scale_stride = num_rows;
+    return row;
   }
   KvRun run(int64_t first_pos) const {
     return {.values = values,
@@ -34,9 +40,10 @@ struct KvPlane {
 
 class CpuKvCache final : public KvCache {
  public:
-  explicit CpuKvCache(const KvCacheShape& s) : KvCache(s) {
+  explicit CpuKvCache(const KvCacheShape& s)
+      : KvCache(s), interleaved_(s.type == KvCacheType::q8_0 && float_kernels().interleaves_q8_0) {
     for (const KvLayer& layer : s.layers) {
-      const int64_t rows = s.num_sequences * s.kept(layer) * layer.num_heads;
+      const int64_t rows = s.num_sequences * num_rows(layer) * layer.num_heads;
       k_.emplace_back(static_cast<size_t>(rows * kv_cache_row_bytes(s.type, layer.k_width / layer.num_heads)));
       v_.emplace_back(static_cast<size_t>(rows * kv_cache_row_bytes(s.type, layer.v_width / layer.num_heads)));
     }
@@ -44,7 +51,13 @@ class CpuKvCache final : public KvCache {
 
   void repeat(int64_t sequence, int64_t period, int64_t length) override {
     const auto repeat_head = [&](const KvPlane& rows) {
-      repeat_rows(rows.values, rows.row_bytes, rows.num_rows, period, length);
+      if (!interleaved_) repeat_rows(rows.values, rows.row_bytes, rows.num_rows, period, length);
+      for (int64_t p = period; interleaved_ && p < length; p++) {
+        const KvRow from = rows.row(p - period), to = rows.row(p);
+        for (int64_t i = 0; i < rows.row_bytes / to.unit_bytes; i++)
+          std::memmove(to.values + i * to.unit_stride, from.values + i * to.unit_stride,
+                       static_cast<size_t>(to.unit_bytes));
+      }
       if (shape.type != KvCacheType::q8_0) return;
       for (int64_t group = 0; group < rows.row_bytes / Q8_0::group_size; group++)
         repeat_rows(rows.scales + group * rows.num_rows, Q8_0::group_scale_bytes, rows.num_rows, period, length);
@@ -60,16 +73,22 @@ class CpuKvCache final : public KvCache {
 
   // The rows that hold column `column` of the keys (or values), from that column on; of q8_0 a head's first column.
   KvPlane k(int layer, int64_t sequence, int64_t column) const {
-    return plane(k_, shape.layers[static_cast<size_t>(layer)].k_width, layer, sequence, column);
+    return plane(k_, KvLayout::keys, shape.layers[static_cast<size_t>(layer)].k_width, layer, sequence, column);
   }
   KvPlane v(int layer, int64_t sequence, int64_t column) const {
-    return plane(v_, shape.layers[static_cast<size_t>(layer)].v_width, layer, sequence, column);
+    return plane(v_, KvLayout::values, shape.layers[static_cast<size_t>(layer)].v_width, layer, sequence, column);
   }
 
  private:
-  KvPlane plane(const std::vector<Buffer>& planes, int64_t width, int l, int64_t sequence, int64_t column) const {
+  int64_t num_rows(const KvLayer& layer) const {
+    const int64_t kept = shape.kept(layer);
+    return interleaved_ ? (kept + kKvInterleaved - 1) / kKvInterleaved * kKvInterleaved : kept;
+  }
+
+  KvPlane plane(const std::vector<Buffer>& planes, KvLayout layout, int64_t width, int l, int64_t sequence,
+                int64_t column) const {
     const KvLayer& layer = shape.layers[static_cast<size_t>(l)];
-    const int64_t num_rows = shape.kept(layer), head_width = width / layer.num_heads;
+    const int64_t num_rows = this->num_rows(layer), head_width = width / layer.num_heads;
     const int64_t head = sequence * layer.num_heads + column / head_width, within = column % head_width;
     assert(within == 0 || shape.type != KvCacheType::q8_0);
     const int64_t bytes = kv_cache_row_bytes(shape.type, head_width);
@@ -79,14 +98,17 @@ class CpuKvCache final : public KvCache {
       return {.values = first,
               .row_bytes = code_bytes,
               .num_rows = num_rows,
-              .scales = reinterpret_cast<uint16_t*>(first + num_rows * code_bytes)};
+              .scales = reinterpret_cast<uint16_t*>(first + num_rows * code_bytes),
+              .layout = interleaved_ ? layout : KvLayout::rows};
     }
     return {.values = first + kv_cache_row_bytes(shape.type, within),
             .row_bytes = bytes,
             .num_rows = num_rows,
-            .scales = nullptr};
+            .scales = nullptr,
+            .layout = KvLayout::rows};
   }
 
+  bool interleaved_;
   std::vector<Buffer> k_, v_;
 };
 

@@ -21,14 +21,44 @@ struct CpuKernels;
 inline constexpr int64_t kAttendChunk = 512;
 
 // A position's key or value of one head: floats, halves, or the codes of Q8_0 (formats/q8_0.h), whose last group is filled
-// up and whose scales, one for each group, lie scale_stride apart.
+// up and whose scales, one for each group, lie scale_stride apart. The codes lie together, or (unit_bytes > 0) in units of so
+// many bytes, unit_stride apart.
 struct KvRow {
   uint8_t* values;
   uint16_t* scales;  // of q8_0, halves
   int64_t scale_stride;
+  int64_t unit_bytes = 0, unit_stride = 0;
 };
 
-// Consecutive positions of one key or value head in a ring of num_rows rows, the first of them in row first_row.
+// How the codes of q8_0 lie where positions are interleaved, as integer products want them (FloatKernels::interleaves_q8_0).
+// What positions have in common is that a run of kKvInterleaved of them, from a multiple on, fills as many rows.
+//   keys    [16 positions][columns by four][positions][4 columns]
+//   values  [4 positions][columns][positions]
+enum class KvLayout : uint8_t { rows, keys, values };
+inline constexpr int64_t kKvInterleaved = 64;  // positions; a ring's rows are a multiple of it
+
+// The row of position `i` of a ring that begins at `first`.
+inline KvRow kv_row(KvLayout layout, uint8_t* first, int64_t row_bytes, int64_t i) {
+  switch (layout) {
+    case KvLayout::rows: break;
+    case KvLayout::keys:
+      return {.values = first + i / 16 * 16 * row_bytes + i % 16 * 4,
+              .scales = nullptr,
+              .scale_stride = 0,
+              .unit_bytes = 4,
+              .unit_stride = 64};
+    case KvLayout::values:
+      return {.values = first + i / 4 * 4 * row_bytes + i % 4,
+              .scales = nullptr,
+              .scale_stride = 0,
+              .unit_bytes = 1,
+              .unit_stride = 4};
+  }
+  return {.values = first + i * row_bytes, .scales = nullptr, .scale_stride = 0};
+}
+
+// Consecutive positions of one key or value head in a ring of num_rows rows, the first of them in row first_row: a multiple of
+// kKvInterleaved if they are interleaved.
 struct KvRun {
   const uint8_t* values;
   int64_t row_bytes, num_rows, first_row;
@@ -50,6 +80,7 @@ struct AttendTask {
   KvRun k, v;
   KvCacheType type;
   int64_t len, head_dim, v_dim;
+  int64_t skip;  // positions at the beginning that the heads do not see, less than len; 0 unless they are interleaved
   float scale;
   bool same_queries;  // as those of the call before with this scratch
   KvRun next_k;       // the keys of the call that follows, which are asked for in time
@@ -81,6 +112,8 @@ struct FloatKernels {
   // The same of pairs (head[2i], head[2i + 1]).
   void (*rotate_interleaved)(float* head, const float* cosine, const float* sine, int64_t half);
 
+  // Whether codes of q8_0 lie as KvLayout::keys and values.
+  bool interleaves_q8_0;
   // Puts float32 values into a cache.
   void (*store)(const float* values, int64_t size, KvCacheType type, const KvRow& to);
 
