@@ -163,25 +163,36 @@ typename Isa::Floats add_scaled(typename Isa::Ints sums, const ActivationGroup& 
   return Isa::fma(Isa::mul(Isa::to_float(sums), Isa::broadcast(&x.scale)), scale, y);
 }
 
-// y[b] + the products of 16 k or 32 of block b's rows and one token, for each of the blocks.
+// y + the sums of a group's two halves and a token, scaled: the activation's scale is that of both.
+template <class Isa>
+typename Isa::Floats add_scaled_halves(typename Isa::Ints first, typename Isa::Ints second, const ActivationGroup& x,
+                                       const typename Isa::Floats (&scale)[2], typename Isa::Floats y) {
+  const auto of_second = Isa::mul(Isa::to_float(second), scale[1]);
+  return Isa::fma(Isa::fma(Isa::to_float(first), scale[0], of_second), Isa::broadcast(&x.scale), y);
+}
+
+// The integer sums of 16 k or 32 of each block's rows and one token.
 template <class Isa, class Layout, int first, int num_planes, class Group, int blocks>
-void add_sums(const Group (&groups)[blocks], const GroupScales<Isa, Layout> (&scales)[blocks], const ActivationGroup& x,
-              typename Isa::Floats (&y)[blocks]) {
-  typename Isa::Ints sums[blocks];
+void dot_all(const Group (&groups)[blocks], const ActivationGroup& x, typename Isa::Ints (&sums)[blocks]) {
   if constexpr (blocks == 2) {
     Isa::template dot_pair<Layout, first, num_planes>(groups, x, sums);
   } else {
     sums[0] = Isa::template dot<Layout, first, num_planes>(groups[0], x);
   }
-  for (int b = 0; b < blocks; b++) y[b] = add_scaled<Isa>(sums[b], x, scales[b].scale[first / 16], y[b]);
 }
 
-// The same of a whole group.
+// y[b] + the products of a group of block b's rows and one token, for each of the blocks.
 template <class Isa, class Layout, int num_planes, class Group, int blocks>
 void add_groups(const Group (&groups)[blocks], const GroupScales<Isa, Layout> (&scales)[blocks],
                 const ActivationGroup& x, typename Isa::Floats (&y)[blocks]) {
-  add_sums<Isa, Layout, 0, num_planes>(groups, scales, x, y);
-  if constexpr (Layout::dot_k < kGroup) add_sums<Isa, Layout, 16, num_planes>(groups, scales, x, y);
+  typename Isa::Ints sums[blocks], second[blocks];
+  dot_all<Isa, Layout, 0, num_planes>(groups, x, sums);
+  if constexpr (Layout::dot_k < kGroup) {
+    dot_all<Isa, Layout, 16, num_planes>(groups, x, second);
+    for (int b = 0; b < blocks; b++) y[b] = add_scaled_halves<Isa>(sums[b], second[b], x, scales[b].scale, y[b]);
+  } else {
+    for (int b = 0; b < blocks; b++) y[b] = add_scaled<Isa>(sums[b], x, scales[b].scale[0], y[b]);
+  }
   if constexpr (Layout::scale == ScaleKind::half_and_minimum)
     for (int b = 0; b < blocks; b++) y[b] = add_scaled<Isa>(Isa::broadcast_int(&x.offset), x, scales[b].minimum, y[b]);
 }
@@ -190,12 +201,15 @@ void add_groups(const Group (&groups)[blocks], const GroupScales<Isa, Layout> (&
 template <class Isa, class Layout, int num_planes, class Group>
 void add_group_to_two(const Group& group, const GroupScales<Isa, Layout>& scales, const ActivationGroup* x, float* y) {
   typename Isa::Floats y0 = Isa::load(y), y1 = Isa::load(y + kBlockRows);
-  const auto add = [&](const auto& sums, const typename Isa::Floats& scale) {
-    y0 = add_scaled<Isa>(sums.of[0], x[0], scale, y0);
-    y1 = add_scaled<Isa>(sums.of[1], x[1], scale, y1);
-  };
-  add(Isa::template dot_two<Layout, 0, num_planes>(group, x), scales.scale[0]);
-  if constexpr (Layout::dot_k < kGroup) add(Isa::template dot_two<Layout, 16, num_planes>(group, x), scales.scale[1]);
+  const auto sums = Isa::template dot_two<Layout, 0, num_planes>(group, x);
+  if constexpr (Layout::dot_k < kGroup) {
+    const auto second = Isa::template dot_two<Layout, 16, num_planes>(group, x);
+    y0 = add_scaled_halves<Isa>(sums.of[0], second.of[0], x[0], scales.scale, y0);
+    y1 = add_scaled_halves<Isa>(sums.of[1], second.of[1], x[1], scales.scale, y1);
+  } else {
+    y0 = add_scaled<Isa>(sums.of[0], x[0], scales.scale[0], y0);
+    y1 = add_scaled<Isa>(sums.of[1], x[1], scales.scale[0], y1);
+  }
   if constexpr (Layout::scale == ScaleKind::half_and_minimum) {
     y0 = add_scaled<Isa>(Isa::broadcast_int(&x[0].offset), x[0], scales.minimum, y0);
     y1 = add_scaled<Isa>(Isa::broadcast_int(&x[1].offset), x[1], scales.minimum, y1);
