@@ -224,16 +224,18 @@ class CpuStep final : public CompiledStep {
                      out.row(m) + share.first_row);
   }
 
-  // Norms tokens [first, last) if the group has a norm, and rounds them into x.
-  void prepare_tokens(const LinearGroup& group, const Activations& x, int64_t first, int64_t last, int worker) {
+  // Norms tokens if the group has a norm, and rounds them into x. `keeps`: of a norm whose result is kept.
+  void prepare_tokens(const LinearGroup& group, const Activations& x, Range tokens, bool keeps, int worker) {
     if (group.norm) {
-      const Matrix from = matrix(group.norm->x);
-      for (int64_t m = first; m < last; m++)
-        floats_.rms_norm(from.row(m), vector(group.norm->weight), group.norm->eps, x.K,
-                         const_cast<float*>(x.x) + m * x.x_stride);  // the worker's own buffer
+      const Matrix from = matrix(group.norm->x), kept = matrix(group.norm->out);
+      for (int64_t m = tokens.first; m < tokens.last; m++) {
+        float* normed = const_cast<float*>(x.x) + m * x.x_stride;  // in memory that is for this
+        floats_.rms_norm(from.row(m), vector(group.norm->weight), group.norm->eps, x.K, normed);
+        if (keeps) std::copy_n(normed, x.K, kept.row(m));
+      }
     }
     const int64_t groups = activation_groups(x.K);
-    prepare_asking(kernels_, x, first * groups, last * groups, asked_[static_cast<size_t>(worker)]);
+    prepare_asking(kernels_, x, tokens.first * groups, tokens.last * groups, asked_[static_cast<size_t>(worker)]);
   }
 
   // Activations over the slice, or over `memory` if a norm fills them; rounded in `memory`.
@@ -264,7 +266,9 @@ class CpuStep final : public CompiledStep {
       for (const Buffer& memory : own_activations_) own.push_back(make_activations(group, memory));
       add_phase<RowShare>(
           name, bytes, std::move(pieces),
-          [this, group, own, M](int worker) { prepare_tokens(group, own[static_cast<size_t>(worker)], 0, M, worker); },
+          [this, group, own, M](int worker) {
+            prepare_tokens(group, own[static_cast<size_t>(worker)], {0, M}, group.keeps_norm && worker == 0, worker);
+          },
           [this, group, own](const RowShare& rows, RowsToCome next, int worker) {
             compute_rows(group, own[static_cast<size_t>(worker)], rows, next, worker);
           },
@@ -273,8 +277,7 @@ class CpuStep final : public CompiledStep {
     }
     const Activations x = make_activations(group, common_activations_);
     add_phase(group.norm ? "rms_norm + round" : "round", 0, [this, group, x, M](int worker) {
-      const Range tokens = worker_range(M, 1, worker, num_workers_);
-      prepare_tokens(group, x, tokens.first, tokens.last, worker);
+      prepare_tokens(group, x, worker_range(M, 1, worker, num_workers_), group.keeps_norm, worker);
     });
     add_phase<RowShare>(
         name, bytes, std::move(pieces), [](int) {},

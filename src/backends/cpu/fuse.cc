@@ -46,11 +46,12 @@ std::optional<LinearGroup> linear_group(const Step& step, size_t& i) {
   if (next < step.ops.size() && is_swiglu_of(step.ops[next], group.linears))
     group.swiglu = std::get<SwigluOp>(step.ops[next++]);
   if (norm != nullptr) {
-    // The norm's result stays with the worker that needs it, and the rows that it reads must not change meanwhile.
+    // Each worker has the norm's result for itself, and the rows that it reads must not change meanwhile.
     const bool keeps_x =
         std::ranges::none_of(group.linears, [&](const LinearOp& l) { return l.out.overlaps(norm->x); }) &&
         !(group.swiglu && group.swiglu->out.overlaps(norm->x));
-    if (!is_dead(step, next, norm->out) || !keeps_x) return {};
+    group.keeps_norm = !is_dead(step, next, norm->out);
+    if (!keeps_x || (group.keeps_norm && norm->out.overlaps(norm->x))) return {};
   }
   i = next;
   return group;

@@ -11,10 +11,11 @@
 
 namespace nibble {
 
-// Linears that read the same rows, perhaps after a norm that nobody else needs, perhaps followed by the SwiGLU of the
-// first two. A worker computes some rows of each.
+// Linears that read the same rows, perhaps after a norm, perhaps followed by the SwiGLU of the first two. A worker computes
+// some rows of each.
 struct LinearGroup {
   std::optional<RmsNormOp> norm;
+  bool keeps_norm = false;  // ops that follow read the norm's result, too
   Slice x;  // what the linears read: the norm's result if there is one
   std::vector<LinearOp> linears;
   std::optional<SwigluOp> swiglu;
