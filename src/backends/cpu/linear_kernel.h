@@ -167,8 +167,8 @@ typename Isa::Floats add_scaled(typename Isa::Ints sums, const ActivationGroup& 
 template <class Isa>
 typename Isa::Floats add_scaled_halves(typename Isa::Ints first, typename Isa::Ints second, const ActivationGroup& x,
                                        const typename Isa::Floats (&scale)[2], typename Isa::Floats y) {
-  const auto of_second = Isa::mul(Isa::to_float(second), scale[1]);
-  return Isa::fma(Isa::fma(Isa::to_float(first), scale[0], of_second), Isa::broadcast(&x.scale), y);
+  const auto of_first = Isa::mul(Isa::to_float(first), scale[0]);
+  return Isa::fma(Isa::fma(Isa::to_float(second), scale[1], of_first), Isa::broadcast(&x.scale), y);
 }
 
 // The integer sums of 16 k or 32 of each block's rows and one token.
