@@ -16,7 +16,7 @@ namespace nibble {
 struct LinearGroup {
   std::optional<RmsNormOp> norm;
   bool keeps_norm = false;  // ops that follow read the norm's result, too
-  Slice x;  // what the linears read: the norm's result if there is one
+  Slice x;                  // what the linears read: the norm's result if there is one
   std::vector<LinearOp> linears;
   std::optional<SwigluOp> swiglu;
 };
