@@ -68,7 +68,7 @@ MemoryPlan plan_memory(const Model& model, const Backend& backend, const KvCache
     }
   }
   plan.loading_bytes = std::min(file_bytes, largest + std::max(largest, kReadAheadBytes));
-  plan.kv_cache_bytes = cache.bytes();
+  plan.kv_cache_bytes = backend.kv_cache_bytes(cache);
   const std::vector<WeightShape> shapes = weight_shapes(model.weights);
   for (const Step& step :
        {model.forward(prefill_block, LogitsFor::last_token), model.forward(cache.num_sequences, LogitsFor::all_tokens)})

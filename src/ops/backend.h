@@ -208,6 +208,8 @@ class Backend {
     return nullptr;
   }
   virtual std::unique_ptr<KvCache> make_kv_cache(const KvCacheShape& shape) = 0;
+  // Bytes of that cache: the shape's, and what this backend's layout fills up.
+  virtual int64_t kv_cache_bytes(const KvCacheShape& shape) const { return shape.bytes(); }
 
   // `weights` by WeightId; they outlive the compiled step, which runs on caches of the given shape.
   virtual std::unique_ptr<CompiledStep> compile(const Step& step, std::span<const PackedWeight* const> weights,

@@ -267,6 +267,16 @@ TEST(Engine, TheMemoryPlanIsWhatIsTaken) {
   EXPECT_EQ(bench.total(), plan.total() - plan.loading_bytes + bench.roof_bytes);
 }
 
+TEST(Engine, TheMemoryPlanHasTheRowsThatFillACacheUp) {
+  for (const char* backend : {"reference", "cpu"}) {
+    Engine engine(kModels / "llama-gguf-q8_0" / "model.gguf",
+                  {.backend = {.name = backend, .num_threads = 1}, .kv_cache_type = KvCacheType::q8_0, .max_len = 100});
+    const int64_t planned = plan_memory(engine.model(), engine.backend(), engine.kv_cache_shape(), 6).kv_cache_bytes;
+    const int64_t of_position = 2 * 2 * 34;  // layers, keys and values, a head's group
+    EXPECT_TRUE(planned == 100 * of_position || planned == 128 * of_position) << backend << ": " << planned;
+  }
+}
+
 TEST(Engine, TheScratchMemoryOfAStepIsPlannedToTheByte) {
   for (const std::string backend : {"cpu", "metal"}) {
     if (std::ranges::count(backend_names(), backend) == 0) continue;

@@ -47,6 +47,7 @@ class CpuBackend final : public Backend {
   std::unique_ptr<KvCache> make_kv_cache(const KvCacheShape& shape) override {
     return std::make_unique<CpuKvCache>(shape);
   }
+  int64_t kv_cache_bytes(const KvCacheShape& shape) const override { return CpuKvCache::bytes(shape); }
   std::unique_ptr<CompiledStep> compile(const Step& step, std::span<const PackedWeight* const> weights,
                                         const KvCacheShape& cache_shape) override {
     return compile_cpu_step(step, weights, cache_shape, pool_, activation_bits_);

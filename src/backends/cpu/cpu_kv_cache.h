@@ -18,7 +18,6 @@ struct KvPlane {
   uint8_t* values;
   int64_t row_bytes, num_rows;
   uint16_t* scales;  // of q8_0
-
   KvLayout layout;
 
   KvRow row(int64_t pos) const {
@@ -40,13 +39,18 @@ struct KvPlane {
 
 class CpuKvCache final : public KvCache {
  public:
-  explicit CpuKvCache(const KvCacheShape& s)
-      : KvCache(s), interleaved_(s.type == KvCacheType::q8_0 && float_kernels().interleaves_q8_0) {
+  explicit CpuKvCache(const KvCacheShape& s) : KvCache(s), interleaved_(interleaves(s)) {
     for (const KvLayer& layer : s.layers) {
-      const int64_t rows = s.num_sequences * num_rows(layer) * layer.num_heads;
+      const int64_t rows = s.num_sequences * num_rows(s, layer) * layer.num_heads;
       k_.emplace_back(static_cast<size_t>(rows * kv_cache_row_bytes(s.type, layer.k_width / layer.num_heads)));
       v_.emplace_back(static_cast<size_t>(rows * kv_cache_row_bytes(s.type, layer.v_width / layer.num_heads)));
     }
+  }
+
+  static int64_t bytes(const KvCacheShape& s) {
+    int64_t sum = 0;
+    for (const KvLayer& layer : s.layers) sum += layer.bytes(s.type) * num_rows(s, layer);
+    return s.num_sequences * sum;
   }
 
   void repeat(int64_t sequence, int64_t period, int64_t length) override {
@@ -80,15 +84,18 @@ class CpuKvCache final : public KvCache {
   }
 
  private:
-  int64_t num_rows(const KvLayer& layer) const {
-    const int64_t kept = shape.kept(layer);
-    return interleaved_ ? (kept + kKvInterleaved - 1) / kKvInterleaved * kKvInterleaved : kept;
+  static bool interleaves(const KvCacheShape& s) {
+    return s.type == KvCacheType::q8_0 && float_kernels().interleaves_q8_0;
+  }
+  static int64_t num_rows(const KvCacheShape& s, const KvLayer& layer) {
+    const int64_t kept = s.kept(layer);
+    return interleaves(s) ? (kept + kKvInterleaved - 1) / kKvInterleaved * kKvInterleaved : kept;
   }
 
   KvPlane plane(const std::vector<Buffer>& planes, KvLayout layout, int64_t width, int l, int64_t sequence,
                 int64_t column) const {
     const KvLayer& layer = shape.layers[static_cast<size_t>(l)];
-    const int64_t num_rows = this->num_rows(layer), head_width = width / layer.num_heads;
+    const int64_t num_rows = CpuKvCache::num_rows(shape, layer), head_width = width / layer.num_heads;
     const int64_t head = sequence * layer.num_heads + column / head_width, within = column % head_width;
     assert(within == 0 || shape.type != KvCacheType::q8_0);
     const int64_t bytes = kv_cache_row_bytes(shape.type, head_width);
