@@ -222,6 +222,8 @@ struct Int8Attention {
   }
   // Zeros for positions that no head sees.
   Vec seen(Vec x, int64_t p) const {
+    if (t.skip <= p && p + kVec <= t.len) [[likely]]
+      return x;
     const auto below = [](int64_t count) { return (1u << std::clamp<int64_t>(count, 0, 16)) - 1; };
     return Vec(_mm512_maskz_mov_ps(static_cast<__mmask16>(below(t.len - p) & ~below(t.skip - p)), x));
   }

@@ -138,11 +138,13 @@ struct TileProducts {
         add(0);
       }
       if (groups % 2 == 0) add(1);
-      for (int set = 0; set < num_sets; set++)
-        for (int h = 0; h < a.heads_of(set); h++) {
-          const Vec score = scores[set][h] * a.scratch.query_scales[set][h];
-          std::memcpy(a.scores(set, h) + p, &score, sizeof score);
-        }
+      // By constants: an array with an address would go to memory before each store of a tile.
+      for_each_constant<num_sets * kSetHeads>([&]<int i>(std::integral_constant<int, i>) {
+        constexpr int set = i / kSetHeads, h = i % kSetHeads;
+        if (h >= a.heads_of(set)) return;
+        const Vec score = scores[set][h] * a.scratch.query_scales[set][h];
+        std::memcpy(a.scores(set, h) + p, &score, sizeof score);
+      });
     }
     a.rows_ahead = ahead;
   }

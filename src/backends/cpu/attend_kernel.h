@@ -265,6 +265,17 @@ inline Vec exp_vec(Vec x) {
 #endif
 }
 
+// Of numbers without NaN.
+inline float largest_lane(Vec x) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_max_ps(x);
+#else
+  float largest = x[0];
+  for (int i = 1; i < kVec; i++) largest = x[i] > largest ? x[i] : largest;
+  return largest;
+#endif
+}
+
 // scores[p] = e^(scores[p] - the largest); returns that and their sum. Up to a multiple of kLanes they count as minus infinity,
 // and become numbers too small for the sum.
 inline void exponentiate(float* scores, int64_t len, float& largest, float& total) {
@@ -277,9 +288,8 @@ inline void exponentiate(float* scores, int64_t len, float& largest, float& tota
       const Vec x = load_vec(scores + p + i * kVec);
       top[i] = x > top[i] ? x : top[i];
     }
-  largest = -INFINITY;
-  for (const Vec& of_chain : top)
-    for (int i = 0; i < kVec; i++) largest = of_chain[i] > largest ? of_chain[i] : largest;
+  for (int i = 1; i < kChains; i++) top[0] = top[i] > top[0] ? top[i] : top[0];
+  largest = largest_lane(top[0]);
   Vec totals[kChains] = {};
   for (int64_t p = 0; p < len; p += kLanes)
     for (int i = 0; i < kChains; i++) {
