@@ -92,12 +92,14 @@ inline void ask_for_scales(const KvRun& run, int64_t num_groups, int64_t len) {
     for (int64_t i = 0; i < len; i += 32) __builtin_prefetch(run.scales + g * run.num_rows + run.first_row + i, 0, 2);
 }
 
-// Lines of 16 columns and 4 positions each, of which those that follow each other lie `stride` bytes apart.
+// A group's lines of 16 columns and 4 positions each: those of the same columns lie `stride` bytes apart, the group's halves
+// half_stride.
 struct ValueLines {
   const uint8_t* first;
-  int64_t stride;
+  int64_t stride, half_stride;
 
-  __m512i line(int64_t i) const { return _mm512_loadu_si512(first + i * stride); }
+  const uint8_t* half(int i) const { return first + i * half_stride; }
+  __m512i line(int half, int64_t i) const { return _mm512_loadu_si512(this->half(half) + i * stride); }
 };
 
 // A chunk's attention for up to kMaxSets sets of heads, from `first_head` on.
@@ -195,10 +197,10 @@ struct Int8Attention {
 
   bool values_are_keys() const { return t.v.values == t.k.values; }
 
-  // 16 columns of a block of positions from p on.
-  ValueLines values_of(int64_t group, int64_t slot, int half, int64_t p) const {
-    if (values_are_keys()) return {scratch.values[slot][half].positions[p / 4].bytes, 64};
-    return {codes_of(t.v, p) + 4 * (group * kKvGroup + half * 16), 4 * t.v.row_bytes};
+  // Of a block of positions from p on.
+  ValueLines values_of(int64_t group, int64_t slot, int64_t p) const {
+    if (values_are_keys()) return {scratch.values[slot][0].positions[p / 4].bytes, 64, sizeof(ValueColumns)};
+    return {codes_of(t.v, p) + 4 * group * kKvGroup, 4 * t.v.row_bytes, 64};
   }
 
   // Makes bytes of a group's weights, from the scores once they are exponentials, with zeros up to a whole block.
@@ -352,12 +354,12 @@ struct VnniProducts {
     RowsAhead ahead = a.rows_ahead;
     __m512i sums[H][2][2] = {};  // by high and low bytes, and by half of the group
     for (int64_t block = 0; block < a.t.len; block += kBlockLen) {
-      const ValueLines lines[2] = {a.values_of(group, slot, 0, block), a.values_of(group, slot, 1, block)};
+      const ValueLines lines = a.values_of(group, slot, block);
       const WeightBlock& bytes = a.scratch.weights[slot][set][block / kBlockLen];
       const int64_t len = a.t.len - block < kBlockLen ? a.t.len - block : kBlockLen;
       for (int64_t p = 0; p < len; p += 4) {
         if (p % kPartLen == 0) ahead.ask();
-        const __m512i value[2] = {lines[0].line(p / 4), lines[1].line(p / 4)};
+        const __m512i value[2] = {lines.line(0, p / 4), lines.line(1, p / 4)};
         for (int i = 0; i < H; i++)
           for (int part = 0; part < 2; part++) {
             const __m512i weights =

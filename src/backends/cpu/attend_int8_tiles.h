@@ -172,14 +172,17 @@ struct TileProducts {
     };
     RowsAhead ahead = a.rows_ahead;
     for_each_sum([]<int tile>(int, int, int) { Instructions::template zero<tile>(); });
-    for (int64_t block = 0; block * kBlockLen < a.t.len; block++)
+    for (int64_t block = 0; block * kBlockLen < a.t.len; block++) {
+      ValueLines values[num_slots];
+      for (int64_t slot = 0; slot < num_slots; slot++)
+        values[slot] = a.values_of(group + first_slot + slot, first_slot + slot, block * kBlockLen);
       for_each_sum([&]<int tile>(int set, int slot, int half) {
         ahead.ask();
         if (half == 0) Instructions::template load<6>(&a.scratch.weights[first_slot + slot][set][block], kTileRowBytes);
-        const ValueLines values = a.values_of(group + first_slot + slot, first_slot + slot, half, block * kBlockLen);
-        Instructions::template load<7>(values.first, values.stride);
+        Instructions::template load<7>(values[slot].half(half), values[slot].stride);
         Instructions::template dot_uint8_int8<tile, 6, 7>();
       });
+    }
     a.rows_ahead = ahead;
     IntTile sums[2 * num_sets * num_slots];
     for_each_sum([&]<int tile>(int, int, int) { Instructions::template store<tile>(&sums[tile], kTileRowBytes); });
