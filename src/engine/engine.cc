@@ -56,18 +56,15 @@ std::vector<WeightShape> weight_shapes(const WeightTable& table) {
 MemoryPlan plan_memory(const Model& model, const Backend& backend, const KvCacheShape& cache, int64_t prefill_block,
                        bool measures_roof) {
   MemoryPlan plan;
-  int64_t file_bytes = 0, largest = 0;
   for (const WeightEntry& entry : model.weights.entries()) {
     if (const auto* matrix = std::get_if<MatrixEntry>(&entry.what)) {
       const MatrixInfo& info = matrix->info;
       plan.weights_bytes += backend.plan_pack(info.format, info.E, info.N, info.K).bytes;
-      file_bytes += info.bytes;
-      largest = std::max(largest, info.bytes);
     } else {
       plan.weights_bytes += entry.bytes();
     }
   }
-  plan.loading_bytes = std::min(file_bytes, largest + std::max(largest, kReadAheadBytes));
+  plan.loading_bytes = largest_load(model.weights);
   plan.kv_cache_bytes = backend.kv_cache_bytes(cache);
   const std::vector<WeightShape> shapes = weight_shapes(model.weights);
   for (const Step& step :

@@ -1,8 +1,10 @@
 // The loader: some threads read, the caller's packs.
+#include <algorithm>
 #include <condition_variable>
 #include <exception>
 #include <map>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <variant>
 
@@ -14,7 +16,7 @@ namespace nibble {
 namespace {
 
 // While one checks what it has read, and waits for the last bytes of it, the other keeps the disk busy.
-constexpr int kReadingThreads = 2;
+constexpr size_t kReadingThreads = 2;
 
 // A weight, or what reading it threw.
 using Loaded = std::variant<CanonicalWeight, std::vector<float>, std::exception_ptr>;
@@ -23,7 +25,11 @@ using Loaded = std::variant<CanonicalWeight, std::vector<float>, std::exception_
 class Readers {
  public:
   explicit Readers(const WeightTable& table) : table_(table) {
-    for (int i = 0; i < kReadingThreads; i++) threads_.emplace_back([this] { read_weights(); });
+    threads_.emplace_back([this] { read_weights(); });
+    try {
+      while (threads_.size() < kReadingThreads) threads_.emplace_back([this] { read_weights(); });
+    } catch (const std::system_error&) {  // the system has no more threads: those that are there will do
+    }
   }
   ~Readers() {
     {
@@ -85,6 +91,18 @@ class Readers {
 };
 
 }  // namespace
+
+int64_t largest_load(const WeightTable& table) {
+  const std::span<const WeightEntry> entries = table.entries();
+  int64_t largest = 0, next = 0, behind = 0;  // the bytes of the weight that follows, and of all that do
+  for (size_t i = entries.size(); i-- > 0;) {
+    const int64_t bytes = entries[i].bytes();
+    largest = std::max(largest, bytes + std::max(next, std::min(behind, kReadAheadBytes)));
+    next = bytes;
+    behind += bytes;
+  }
+  return largest;
+}
 
 void load_weights(const WeightTable& table, const WeightSink& sink,
                   const std::function<void(int64_t, int64_t)>& progress) {

@@ -83,6 +83,11 @@ TEST(LoadWeights, AnErrorOfTheSourceComesAfterWhatWasRead) {
   EXPECT_EQ(matrices, 2);
 }
 
+TEST(LoadWeights, SmallWeightsMayAllBeInMemory) {
+  EXPECT_EQ(largest_load(Table(3).weights), 3 * 12);
+  EXPECT_EQ(largest_load(Table(0).weights), 0);
+}
+
 TEST(LoadWeights, AnEmptyTableIsLoaded) {
   const Table table(0);
   load_weights(table.weights, {}, {});

@@ -31,9 +31,9 @@ struct KvRow {
 };
 
 // How the codes of q8_0 lie where positions are interleaved, as integer products want them (FloatKernels::interleaves_q8_0).
-// What positions have in common is that a run of kKvInterleaved of them, from a multiple on, fills as many rows.
-//   keys    [16 positions][columns by four][positions][4 columns]
-//   values  [4 positions][columns][positions]
+// In both a run of kKvInterleaved positions, from a multiple of that on, fills as many rows.
+//   keys    [positions by 16][columns by four][16 positions][4 columns]
+//   values  [positions by four][columns][4 positions]
 enum class KvLayout : uint8_t { rows, keys, values };
 inline constexpr int64_t kKvInterleaved = 64;  // positions; a ring's rows are a multiple of it
 
