@@ -346,24 +346,20 @@ int main(int argc, char** argv) {
   app.add_option("--group-size", options.group_size, "k that share a scale, of the shapes given with --shape")
       ->check(CLI::IsMember({32, 64, 128}))
       ->capture_default_str();
-  app.add_option("-M,--tokens", options.tokens,
-                 "numbers of tokens (default: 1 to 512 in powers of two; --packed: 1, 2, 4, 8)")
-      ->delimiter(',')
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 16));
+  nibble::add_list_option(app, "-M,--tokens", options.tokens,
+                          "numbers of tokens (default: 1 to 512 in powers of two; --packed: 1, 2, 4, 8)",
+                          CLI::Range(int64_t{1}, int64_t{1} << 16));
   app.add_flag("--packed", options.packed,
                "measure the engine's own linears instead: every format and instruction set");
-  app.add_option("--format", options.formats, "with --packed: only these formats, for instance MXFP4,Q8_0")
-      ->delimiter(',');
-  app.add_option("--size", options.sizes_mb, "with --packed: MB of the matrix")
-      ->delimiter(',')
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 14))
-      ->capture_default_str();
+  nibble::add_list_option(app, "--format", options.formats,
+                          "with --packed: only these formats, for instance MXFP4,Q8_0");
+  nibble::add_list_option(app, "--size", options.sizes_mb, "with --packed: MB of the matrix",
+                          CLI::Range(int64_t{1}, int64_t{1} << 14));
   app.add_option("--activations", options.activation_bits, "with --packed: bits that activations are rounded to")
       ->check(CLI::IsMember({15, 8}))
       ->capture_default_str();
-  app.add_option("--isa", options.isas,
-                 "kernels, for instance avx512,avx2 (default: the best; --packed: all of this machine)")
-      ->delimiter(',');
+  nibble::add_list_option(app, "--isa", options.isas,
+                          "kernels, for instance avx512,avx2 (default: the best; --packed: all of this machine)");
   app.add_option("--plot", options.plot, "also draw the shares over sizes and tokens, FILE.svg");
   app.add_option("--threads", options.threads, "threads (default: the processors this process may use)")
       ->check(CLI::Range(1, 1024));

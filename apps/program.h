@@ -16,6 +16,30 @@ int run_program(CLI::App& app, int argc, char** argv);
 // For the check of an option that would read as not given if its text were empty.
 std::string not_empty(const std::string& text);
 
+// Adds an option for values with commas between them, as in 1,2,3; given again, it adds to them. An empty value is refused,
+// where CLI11's own lists leave it out.
+template <class T>
+CLI::Option* add_list_option(CLI::App& app, const std::string& name, std::vector<T>& values,
+                             const std::string& description, const CLI::Validator& check = {}) {
+  const auto take = [=, &values](const std::vector<std::string>& lists) {
+    values.clear();
+    for (const std::string& list : lists)
+      for (const std::string& text : CLI::detail::split(list + ",", ',')) {  // which splits off nothing behind the last
+        std::string fault = text.empty() ? "a value is empty" : check(text);
+        T value{};
+        if (fault.empty() && !CLI::detail::lexical_cast(text, value)) fault = text + " is no such value";
+        if (!fault.empty())
+          throw CLI::ValidationError(name, "'" + list + "': " + fault + "; values with commas between them expected");
+        values.push_back(value);
+      }
+  };
+  const std::string what = check.get_description().empty() ? CLI::detail::type_name<T>() : check.get_description();
+  return app.add_option_function<std::vector<std::string>>(name, take, description)
+      ->type_name(what + ",...")
+      ->default_str(CLI::detail::join(values, ","))
+      ->allow_extra_args(false);
+}
+
 // Whether stderr is a terminal where a progress bar makes sense.
 bool stderr_is_terminal();
 

@@ -416,16 +416,10 @@ void add_bench_command(CLI::App& app) {
       ->check(CLI::IsMember({"fp4", "q8_0", "bf16"}))
       ->capture_default_str();
   const auto positive = CLI::Range(int64_t{1}, int64_t{1} << 28);
-  command->add_option("--prompt", a->prompts, "Prompt lengths for prefill")
-      ->delimiter(',')
-      ->check(positive)
-      ->capture_default_str();
-  command
-      ->add_option("--depth", a->depths,
-                   "Positions in the cache before decoding: a prompt of up to 512 tokens, over and over")
-      ->delimiter(',')
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 28))
-      ->capture_default_str();
+  add_list_option(*command, "--prompt", a->prompts, "Prompt lengths for prefill", positive);
+  add_list_option(*command, "--depth", a->depths,
+                  "Positions in the cache before decoding: a prompt of up to 512 tokens, over and over",
+                  CLI::Range(int64_t{0}, int64_t{1} << 28));
   command->add_option("--new-tokens", a->new_tokens, "Tokens decoded in a run")->check(positive)->capture_default_str();
   command
       ->add_option("--batch", a->batch,

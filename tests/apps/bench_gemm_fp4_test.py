@@ -38,6 +38,8 @@ class BenchGemmFp4(Case):
         self.refuse("--format", "FP5", "--packed", says=["FP5"])
         self.refuse("--shape", "64", says=["64", "NxK"])
         self.refuse("--activations", 9, says=["--activations"])
+        for option, value in ("--tokens", "1,"), ("--size", "1,,2"), ("--format", "MXFP4,"), ("--isa", ",generic"):
+            self.refuse("--packed", option, value, says=[option, f"'{value}'", "a value is empty"])
 
 
 if __name__ == "__main__":

@@ -67,6 +67,15 @@ class Bench(Case):
         self.refuse("bench", FOLDER, "--batch", 0, says=["--batch"])
         self.refuse("bench", FOLDER, "--depth", 250, "--new-tokens", 20, says=[FOLDER, "270 positions", "the model has 256"])
         self.refuse("bench", FOLDER, "--runs", 0, says=["--runs"])
+        for option in "--prompt", "--depth":
+            for value in "1,", ",1", "1,,2", ",", "1,x", "1,-1":
+                self.refuse("bench", FOLDER, f"{option}={value}", says=[f"{option}: '{value}'", "commas"])
+
+    def test_lists(self):
+        bench = self.report("bench", "--prompt", "1,2", "--prompt", 3, "--depth", "0,4", FOLDER, "--new-tokens", 1,
+                            "--runs", 1, "--backend", "reference")
+        self.assertEqual([r["prompt_tokens"] for r in bench["prefill"]], [1, 2, 3])
+        self.assertEqual([r["depth"] for r in bench["decode"]], [0, 4])
 
 
 class Logits(Case):
