@@ -39,16 +39,13 @@ constexpr std::string_view kHelp =
 
 class Chat {
  public:
-  explicit Chat(const ChatArguments& a)
+  Chat(const ChatArguments& a, ModelFiles files)
       : a_(a),
-        engine_(load_engine(a.model)),
-        tokenizer_(need_tokenizer(engine_->checkpoint())),
+        tokenizer_(need_tokenizer(*files.checkpoint)),
+        options_(answer_options(a.answer, *files.checkpoint, tokenizer_)),
+        engine_(load_engine(a.model, std::move(files))),
         session_(*engine_),
-        conversation_(engine_->checkpoint(), tokenizer_, session_, template_variables(a.answer)),
-        options_{.sampling = sampling_options(a.answer, engine_->checkpoint()),
-                 .max_new_tokens = a.answer.max_new_tokens,
-                 .stop_texts = a.answer.stop} {
-    if (!a.answer.ignore_eos) options_.stop_tokens = chat_stop_tokens(engine_->checkpoint(), tokenizer_);
+        conversation_(engine_->checkpoint(), tokenizer_, session_, template_variables(a.answer)) {
     conversation_.set_system(a.answer.system);
   }
 
@@ -61,6 +58,14 @@ class Chat {
     if (!found) throw_input_error("{}: has no tokenizer, without which there is no chat", checkpoint.path.string());
     return std::move(*found);
   }
+  static GenerateOptions answer_options(const AnswerArguments& a, const Checkpoint& checkpoint,
+                                        const Tokenizer& tokenizer) {
+    check_chat_template(checkpoint);
+    return {.sampling = sampling_options(a, checkpoint),
+            .max_new_tokens = a.max_new_tokens,
+            .stop_tokens = a.ignore_eos ? std::vector<int32_t>() : chat_stop_tokens(checkpoint, tokenizer),
+            .stop_texts = a.stop};
+  }
 
   // False for /exit.
   bool take(const std::string& message);
@@ -71,11 +76,12 @@ class Chat {
 
   const ChatArguments& a_;
   const bool is_person_ = isatty(STDIN_FILENO) == 1;
-  std::unique_ptr<Engine> engine_;
+  // What can be wrong with the arguments shows before the model is loaded.
   Tokenizer tokenizer_;
+  GenerateOptions options_;
+  std::unique_ptr<Engine> engine_;
   Session session_;
   Conversation conversation_;
-  GenerateOptions options_;
   bool was_interrupted_ = false;  // since the last message
 };
 
@@ -227,7 +233,7 @@ void add_chat_command(CLI::App& app) {
   add_model_arguments(*command, a->model);
   add_answer_arguments(*command, a->answer);
   command->add_flag("--json", a->json, "Instead of text, a JSON object for each answer, on a line of its own");
-  command->callback([a] { Chat(*a).run(); });
+  command->callback([a] { Chat(*a, open_model(a->model.path)).run(); });
 }
 
 }  // namespace nibble

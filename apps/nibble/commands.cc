@@ -75,6 +75,10 @@ std::unique_ptr<Engine> load_engine(const ModelArguments& a, ModelFiles files) {
   return engine;
 }
 
+void check_prompt(std::span<const int32_t> tokens, const Model& model, const ModelArguments& a) {
+  check_tokens(tokens, model.config, 0, std::min(a.ctx, model.config.max_position_embeddings));
+}
+
 std::string cache_note(double bytes_per_token) {
   const Topology topology = read_topology();
   if (topology.caches.empty()) return {};

@@ -44,6 +44,9 @@ std::optional<KvCacheType> kv_cache_type(const ModelArguments& arguments);
 std::unique_ptr<Engine> load_engine(const ModelArguments& arguments);
 std::unique_ptr<Engine> load_engine(const ModelArguments& arguments, ModelFiles files);
 
+// Throws InputError unless the tokens fit the model's vocabulary and the context.
+void check_prompt(std::span<const int32_t> tokens, const Model& model, const ModelArguments& arguments);
+
 // A sentence for reports if what a step reads fits into the machine's last-level cache, so that it may be read faster
 // than the roof; else empty.
 std::string cache_note(double bytes_per_token);

@@ -114,23 +114,23 @@ void eval(const EvalArguments& a) {
   if (a.max_tokens > 0 && static_cast<int64_t>(tokens.size()) > a.max_tokens)
     tokens.resize(static_cast<size_t>(a.max_tokens));
   if (tokens.size() < 2) throw_input_error("the text has {} tokens, at least 2 expected", tokens.size());
-  const auto engine = load_engine(a.model, std::move(files));
-  std::unique_ptr<Engine> against;
+  const auto vocab_size = static_cast<size_t>(files.model->config.vocab_size);
+  check_tokens(tokens, files.model->config, 0, static_cast<int64_t>(tokens.size()));
+  std::optional<ModelFiles> other_files;
   if (!a.against.empty()) {
-    ModelArguments other = a.model;
-    other.path = a.against;
-    against = load_engine(other);
-    if (against->model().config.vocab_size != engine->model().config.vocab_size)
-      throw_input_error("{} has a vocabulary of {}, {} one of {}: they cannot be compared", a.model.path,
-                        engine->model().config.vocab_size, a.against, against->model().config.vocab_size);
+    other_files = open_model(a.against);
+    if (const auto other = static_cast<size_t>(other_files->model->config.vocab_size); other != vocab_size)
+      throw_input_error("{} has a vocabulary of {}, {} one of {}: they cannot be compared", a.model.path, vocab_size,
+                        a.against, other);
   }
+  const auto engine = load_engine(a.model, std::move(files));
+  const auto against = other_files ? load_engine(a.model, std::move(*other_files)) : nullptr;
 
   Session session(*engine);
   std::optional<Session> other_session;
   if (against) other_session.emplace(*against);
   const int64_t room = other_session ? std::min(session.max_len(), other_session->max_len()) : session.max_len();
   const auto window = static_cast<size_t>(std::min(a.window, room));
-  const auto vocab_size = static_cast<size_t>(engine->model().config.vocab_size);
   constexpr size_t kBlock = 64;  // logits of so many tokens are kept at once
   std::vector<float> logits(kBlock * vocab_size), other_logits(against ? kBlock * vocab_size : 0);
   const auto progress = progress_bar("evaluating");

@@ -30,11 +30,13 @@ struct LogitsArguments {
 void write_logits(const LogitsArguments& a) {
   const std::vector<int32_t> tokens = parse_tokens(a.tokens);
   OutputFile file(a.out);  // what cannot be written is not computed
-  const auto engine = load_engine(a.model);
-  Session session(*engine);
+  ModelFiles files = open_model(a.model.path);
+  check_prompt(tokens, *files.model, a.model);
   const auto rows = static_cast<int64_t>(tokens.size());
-  const int64_t columns = engine->model().config.vocab_size;
-  std::vector<float> logits(static_cast<size_t>(rows * columns));
+  const int64_t columns = files.model->config.vocab_size;
+  std::vector<float> logits(static_cast<size_t>(rows * columns));  // now, so that what is left must hold the model
+  const auto engine = load_engine(a.model, std::move(files));
+  Session session(*engine);
   session.forward(tokens, a.step ? 1 : a.block > 0 ? a.block : rows, logits.data());
   write_npy(file, logits, rows, columns);
   fmt::print(stderr, "{}: float32 [{}, {}]\n", a.out, rows, columns);

@@ -85,6 +85,7 @@ void run(const RunArguments& a) {
   const Tokenizer* tokenizer = found ? &*found : nullptr;
   if (tokenizer == nullptr && !a.answer.stop.empty()) throw_input_error("{}: --stop needs a tokenizer", a.model.path);
   const ChatPrompt prompt = prompt_of(a, *checkpoint, tokenizer);
+  check_prompt(prompt.tokens, *files.model, a.model);
   GenerateOptions options{.sampling = sampling_options(a.answer, *checkpoint),
                           .max_new_tokens = a.answer.max_new_tokens,
                           .stop_texts = a.answer.stop};

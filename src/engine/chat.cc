@@ -47,6 +47,10 @@ std::string behind_answer(const ChatTemplate& chat_template, const Tokenizer& to
 
 }  // namespace
 
+void check_chat_template(const Checkpoint& checkpoint) {
+  naming(checkpoint.path.string(), [&] { ChatTemplate(template_source(checkpoint)); });
+}
+
 ChatPrompt chat_prompt(const Checkpoint& checkpoint, const Tokenizer& tokenizer, const ordered_json& messages,
                        const ordered_json& variables) {
   const std::string source = template_source(checkpoint);
@@ -79,7 +83,7 @@ std::vector<int32_t> chat_stop_tokens(const Checkpoint& checkpoint, const Tokeni
 Conversation::Conversation(const Checkpoint& checkpoint, const Tokenizer& tokenizer, Session& session,
                            ordered_json variables)
     : checkpoint_(checkpoint), tokenizer_(tokenizer), session_(session), variables_(std::move(variables)) {
-  template_source(checkpoint);
+  check_chat_template(checkpoint);
 }
 
 void Conversation::set_messages(ordered_json messages) {

@@ -25,6 +25,9 @@ struct ChatPrompt {
   ThinkingStyle thinking;
 };
 
+// Throws InputError if the checkpoint has no chat template, or one that is not valid.
+void check_chat_template(const Checkpoint& checkpoint);
+
 // The messages as the checkpoint's chat template renders them, ready for the answer. `variables` are added to those
 // that every template gets (bos_token, eos_token). Throws InputError if the checkpoint has no chat template, or if it
 // refuses the messages.
@@ -44,7 +47,7 @@ struct Reply {
 // One conversation on one session. The cache keeps what the prompts have in common; only the rest is put through.
 class Conversation {
  public:
-  // `session` and `tokenizer` outlive the conversation. Throws InputError if the checkpoint has no chat template.
+  // `session` and `tokenizer` outlive the conversation. Throws as check_chat_template does.
   Conversation(const Checkpoint& checkpoint, const Tokenizer& tokenizer, Session& session,
                nlohmann::ordered_json variables);
 

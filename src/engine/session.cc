@@ -18,6 +18,16 @@ std::unique_ptr<KvCache> make_cache(Engine& engine) {
 
 }  // namespace
 
+void check_tokens(std::span<const int32_t> tokens, const DecoderConfig& config, int64_t length, int64_t max_len) {
+  for (int32_t token : tokens)
+    if (token < 0 || token >= config.vocab_size)
+      throw_input_error("token {} does not exist: the model's vocabulary has {} tokens", token, config.vocab_size);
+  if (tokens.empty()) throw_input_error("the prompt has no tokens, at least 1 expected");
+  if (length + static_cast<int64_t>(tokens.size()) > max_len)
+    throw_input_error("{} tokens do not fit into a context of {}; a larger --ctx (the model has {}) would hold them",
+                      length + static_cast<int64_t>(tokens.size()), max_len, config.max_position_embeddings);
+}
+
 Session::Session(Engine& engine)
     : engine_(engine),
       cache_(make_cache(engine)),
@@ -30,18 +40,6 @@ Session::Session(Engine& engine)
 CompiledStep& Session::step(int64_t M, LogitsFor logits_for) {
   if (M == 1) return *decode_step_;  // the logits of the last token are those of all
   return steps_.get(engine_, M, logits_for);
-}
-
-void Session::check(std::span<const int32_t> tokens) const {
-  const int64_t vocab_size = engine_.model().config.vocab_size;
-  for (int32_t token : tokens)
-    if (token < 0 || token >= vocab_size)
-      throw_input_error("token {} does not exist: the model's vocabulary has {} tokens", token, vocab_size);
-  if (tokens.empty()) throw_input_error("the prompt has no tokens, at least 1 expected");
-  if (length_ + static_cast<int64_t>(tokens.size()) > max_len())
-    throw_input_error("{} tokens do not fit into a context of {}; a larger --ctx (the model has {}) would hold them",
-                      length_ + static_cast<int64_t>(tokens.size()), max_len(),
-                      engine_.model().config.max_position_embeddings);
 }
 
 void Session::run(CompiledStep& step, std::span<const int32_t> tokens, std::span<float> logits) {
@@ -57,7 +55,7 @@ void Session::run(CompiledStep& step, std::span<const int32_t> tokens, std::span
 }
 
 std::span<const float> Session::prefill(std::span<const int32_t> tokens, const std::atomic<bool>* stop) {
-  check(tokens);
+  check_tokens(tokens, engine_.model().config, length_, max_len());
   while (!tokens.empty()) {
     if (stop != nullptr && *stop) return {};
     const size_t count = std::min(tokens.size(), static_cast<size_t>(engine_.options().prefill_block));
@@ -71,7 +69,7 @@ std::span<const float> Session::prefill(std::span<const int32_t> tokens, const s
 }
 
 void Session::forward(std::span<const int32_t> tokens, int64_t block, float* out) {
-  check(tokens);
+  check_tokens(tokens, engine_.model().config, length_, max_len());
   while (!tokens.empty()) {
     const size_t count = std::min(tokens.size(), static_cast<size_t>(std::min(block, cache_->shape.spare)));
     const size_t values = count * logits_.size();

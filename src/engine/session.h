@@ -11,6 +11,10 @@
 
 namespace nibble {
 
+// Throws InputError unless `tokens`, at least one, are of the model's vocabulary and fit into `max_len` positions, of which
+// `length` are used. Session asks this; whoever asks before the weights are loaded need not wait for the answer.
+void check_tokens(std::span<const int32_t> tokens, const DecoderConfig& config, int64_t length, int64_t max_len);
+
 class Session {
  public:
   // Makes the cache and compiles the step for one token, so that decode allocates nothing.
@@ -62,7 +66,6 @@ class Session {
 
  private:
   CompiledStep& step(int64_t M, LogitsFor logits_for);
-  void check(std::span<const int32_t> tokens) const;
   void run(CompiledStep& step, std::span<const int32_t> tokens, std::span<float> logits);
 
   Engine& engine_;

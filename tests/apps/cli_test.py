@@ -5,6 +5,7 @@
 
 import json
 import pathlib
+import shutil
 import subprocess
 
 from cli import DATA, FOLDER, GGUF, MODELS, NIBBLE, SILENT, TEMPLATE_TEXT, Case, golden, listed, main
@@ -53,6 +54,26 @@ class Arguments(Case):
         for text, place in [("1,x", 2), ("1,,2", 2), ("1 2", 0), ("1,2,", 4), ("99999999999", 0), ("1;2", 0)]:
             self.refuse("logits", FOLDER, "--tokens", text, "--out", self.folder / "x.npy",
                         says=[f"'{text}'", f"at character {place}", "1,2,3"])
+
+    def test_no_model_is_loaded_for_arguments_that_do_not_fit(self):
+        out, no_template, bad_template = self.folder / "x.npy", self.copy(FOLDER), self.folder / "bad"
+        config = json.loads((FOLDER / "tokenizer_config.json").read_text())
+        del config["chat_template"]
+        (no_template / "tokenizer_config.json").write_text(json.dumps(config))
+        shutil.copytree(no_template, bad_template)
+        (bad_template / "chat_template.jinja").write_text("{% if %}")
+        for says, *arguments in [("token 341", "run", FOLDER, "--tokens", "1,341"),
+                                 ("context of 2", "run", FOLDER, "--tokens", "1,2,3", "--ctx", 2),
+                                 ("no tokens", "run", FOLDER, "--raw", ""),
+                                 ("token -1", "logits", FOLDER, "--tokens", "-1", "--out", out),
+                                 ("context of 2", "logits", FOLDER, "--tokens", "1,2,3", "--ctx", 2, "--out", out),
+                                 ("token 341", "eval", FOLDER, "--tokens", "1,341"),
+                                 ("cannot be compared", "eval", SILENT, "--tokens", "1,2", "--against", FOLDER),
+                                 ("no such file", "eval", SILENT, "--tokens", "1,2", "--against", out),
+                                 ("no tokenizer", "chat", SILENT), ("no chat template", "chat", no_template),
+                                 ("line 1", "chat", bad_template),
+                                 ("temperature is -1", "chat", FOLDER, "--temperature", -1)]:
+            self.assertNotIn(": backend ", self.refuse(*arguments, says=[says]), arguments)
 
     def test_options_have_environment_variables(self):
         result = self.succeed("logits", FOLDER, "--tokens", "1", "--out", self.folder / "x.npy",
