@@ -120,12 +120,29 @@ class FolderLock {
   int fd_, error_;
 };
 
-void create_folder(const fs::path& folder) {
-  std::error_code error;
-  fs::create_directories(folder, error);
-  if (error)
+// A folder, and those above it, made if they are not there. What was made goes again if nothing is in it in the end.
+class MadeFolder {
+ public:
+  explicit MadeFolder(const fs::path& folder) {
+    std::error_code error;
+    for (fs::path at = folder; !at.empty() && !fs::exists(at, error); at = at.parent_path()) made_.push_back(at);
+    fs::create_directories(folder, error);
+    if (!error) return;
+    remove();
     throw_input_error("{}: the folder for packed weights cannot be made: {}", folder.string(), error.message());
-}
+  }
+  ~MadeFolder() { remove(); }
+  MadeFolder(const MadeFolder&) = delete;
+  MadeFolder& operator=(const MadeFolder&) = delete;
+
+ private:
+  void remove() const {
+    std::error_code error;  // there are files in it
+    for (const fs::path& folder : made_) fs::remove(folder, error);
+  }
+
+  std::vector<fs::path> made_;  // the innermost first
+};
 
 }  // namespace
 
@@ -150,7 +167,7 @@ PackedWeights PackedCache::load(const LoadProgress& progress) const {
     log_info("{}: random weights are not kept in {}", checkpoint_.path.string(), folder_.string());
     return pack_weights(table_, backend_, progress);
   }
-  create_folder(folder_);
+  const MadeFolder made(folder_);
   std::optional<uint64_t> source_hash;
   if (is_there(path_))
     if (auto weights = read_if_good(source_hash, progress)) return std::move(*weights);

@@ -138,6 +138,13 @@ TEST_F(PackedCacheTest, LeavesNothingOfWhatFails) {
   weights.write("\xff\xff", 2);  // NaN
   weights.close();
   expect_parts(error_of([&] { logits(model, {}); }), {"element", "damaged"});
+  EXPECT_FALSE(fs::exists(cache_.parent_path()));
+  fs::create_directory(cache_.parent_path());
+  expect_parts(error_of([&] { logits(model, {}); }), {"element", "damaged"});
+  EXPECT_FALSE(fs::exists(cache_));
+  EXPECT_TRUE(fs::exists(cache_.parent_path())) << "which was there before";
+  fs::create_directory(cache_);
+  expect_parts(error_of([&] { logits(model, {}); }), {"element", "damaged"});
   EXPECT_EQ(num_files(), 0u);
 }
 
@@ -145,6 +152,9 @@ TEST_F(PackedCacheTest, RefusesWhatItCannotUse) {
   const fs::path in_a_file = folder_.write("file", "") / "cache";
   expect_parts(error_of([&] { Engine(kTalking, {.backend = {.name = "cpu"}, .packed_cache = in_a_file}); }),
                {in_a_file.string(), "cannot be made"});
+  const fs::path too_long = cache_ / std::string(300, 'x');
+  expect_parts(error_of([&] { Engine(kTalking, {.backend = {.name = "cpu"}, .packed_cache = too_long}); }),
+               {too_long.string(), "cannot be made"});
   expect_parts(error_of([&] { Engine(kTalking, {.backend = {.name = "reference"}, .packed_cache = cache_}); }),
                {"backend reference", "--packed-cache"});
   EXPECT_FALSE(fs::exists(cache_));
