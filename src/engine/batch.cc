@@ -9,8 +9,7 @@ namespace nibble {
 Batch::Batch(Engine& engine)
     : engine_(engine),
       cache_(engine.backend().make_kv_cache(engine.kv_cache_shape())),
-      steps_(static_cast<size_t>(engine.kv_cache_shape().num_sequences) +
-             4),  // one for each number of them, and prompts
+      steps_(static_cast<size_t>(engine.kv_cache_shape().num_sequences + kPromptSteps)),  // one for each number of them
       lengths_(static_cast<size_t>(engine.kv_cache_shape().num_sequences)),
       longest_(lengths_.size()) {}
 

@@ -6,6 +6,7 @@
 #include "base/memory.h"
 #include "base/naming.h"
 #include "engine/packed_cache.h"
+#include "engine/step_cache.h"
 #include "models/shapes.h"
 #include "weights/importer_core.h"
 #include "weights/random_source.h"
@@ -67,9 +68,11 @@ MemoryPlan plan_memory(const Model& model, const Backend& backend, const KvCache
   plan.loading_bytes = largest_load(model.weights);
   plan.kv_cache_bytes = backend.kv_cache_bytes(cache);
   const std::vector<WeightShape> shapes = weight_shapes(model.weights);
-  for (const Step& step :
-       {model.forward(prefill_block, LogitsFor::last_token), model.forward(cache.num_sequences, LogitsFor::all_tokens)})
-    plan.scratch_bytes += backend.plan_scratch_bytes(step, shapes, cache);
+  const auto scratch_bytes = [&](int64_t M, LogitsFor logits_for) {
+    return backend.plan_scratch_bytes(model.forward(M, logits_for), shapes, cache);
+  };
+  plan.scratch_bytes = kPromptSteps * scratch_bytes(prefill_block, LogitsFor::last_token) +
+                       scratch_bytes(cache.num_sequences, LogitsFor::all_tokens);
   if (measures_roof) plan.roof_bytes = backend.roof_bytes();
   return plan;
 }

@@ -40,7 +40,7 @@ ModelFiles random_model(Checkpoint shape, std::function<FormatId(const MatrixReq
 struct MemoryPlan {
   int64_t weights_bytes = 0;  // packed
   int64_t kv_cache_bytes = 0;
-  int64_t scratch_bytes = 0;  // of a step of a block of a prompt, and of a step that decodes
+  int64_t scratch_bytes = 0;  // of steps of blocks of a prompt (kPromptSteps), and of one that decodes
   int64_t loading_bytes = 0;  // of weights that are read and not yet packed
   int64_t roof_bytes = 0;     // to measure the read bandwidth, once all is loaded
   int64_t total() const { return weights_bytes + kv_cache_bytes + scratch_bytes + std::max(loading_bytes, roof_bytes); }

@@ -71,7 +71,7 @@ class Session {
   Engine& engine_;
   std::unique_ptr<KvCache> cache_;
   std::unique_ptr<CompiledStep> decode_step_;
-  StepCache steps_{4};  // a whole block of a prompt, and ends of prompts
+  StepCache steps_{kPromptSteps};
   std::vector<int32_t> pos_, sequence_;
   std::vector<float> logits_;
   std::vector<int32_t> tokens_;  // [max_len]

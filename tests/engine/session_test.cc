@@ -253,9 +253,9 @@ TEST(Engine, TheMemoryPlanIsWhatIsTaken) {
       {.backend = {.name = "reference"}, .kv_cache_type = KvCacheType::f16, .max_len = 100, .prefill_block = 6});
   const MemoryPlan plan = plan_memory(engine.model(), engine.backend(), engine.kv_cache_shape(), 6);
   EXPECT_EQ(plan.kv_cache_bytes, 100 * 2 * (32 + 32) * 2);
-  // x and normed [96], q and attended [96], k and v [32], gate, up and hidden [96], for 6 tokens and for the one of a
-  // decode step; the last row's x and norm, and its logits.
-  EXPECT_EQ(plan.scratch_bytes, 4 * (7 * (4 * 96 + 2 * 32 + 3 * 96) + 2 * (2 * 96 + 131)));
+  // x and normed [96], q and attended [96], k and v [32], gate, up and hidden [96], for 6 tokens of a block, as many of a
+  // prompt's end, and for the one of a decode step; the last row's x and norm, and its logits.
+  EXPECT_EQ(plan.scratch_bytes, 4 * (13 * (4 * 96 + 2 * 32 + 3 * 96) + 3 * (2 * 96 + 131)));
   EXPECT_GE(plan.loading_bytes, 2 * (2 * 96 * 96 + 2 * 32 * 96 + 3 * 96 * 96) / 32 * 34 + 131 * 96 / 32 * 34);
   EXPECT_GE(plan.weights_bytes, 2 * 2 * 96 * 96 + 131 * 96);
   EXPECT_EQ(plan.roof_bytes, 0);
