@@ -209,9 +209,7 @@ void Chat::save(const std::string& file) const {
 }
 
 void Chat::load(const std::string& file) {
-  const std::string text = read_file(file);
-  check_json(text, file, RepeatedKeys::last_wins);
-  const auto json = ordered_json::parse(text);
+  const ordered_json json = parse_written_json(read_file(file), file);
   if (!json.is_object() || !json.contains("messages"))
     throw_input_error("/load: {}: a JSON object with a list \"messages\" expected, as /save writes it", file);
   conversation_.set_messages(json.at("messages"));

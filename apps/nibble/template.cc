@@ -17,9 +17,7 @@ struct TemplateArguments {
 };
 
 void render(const TemplateArguments& a) {
-  const std::string text = read_file(a.messages);
-  check_json(text, a.messages, RepeatedKeys::last_wins);
-  const auto json = nlohmann::ordered_json::parse(text);
+  const nlohmann::ordered_json json = parse_written_json(read_file(a.messages), a.messages);
   if (!json.is_object() || !json.contains("messages") || !json.at("messages").is_array())
     throw_input_error("{}: a JSON object with an array \"messages\" expected", a.messages);
   const auto value = [&](const char* key, const nlohmann::ordered_json& fallback) {

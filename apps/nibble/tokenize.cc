@@ -24,11 +24,10 @@ void tokenize(const TokenizeArguments& a) {
     fmt::print("{}\n", nlohmann::json(ids).dump());
     return;
   }
-  check_json(input, "stdin", RepeatedKeys::last_wins);
-  const nlohmann::json ids = nlohmann::json::parse(input);
+  const nlohmann::ordered_json ids = parse_written_json(input, "stdin");
   if (!ids.is_array()) throw_input_error("stdin: a JSON array of token ids expected, as in [1, 2, 3]");
   std::vector<int32_t> tokens;
-  for (const nlohmann::json& id : ids) {
+  for (const nlohmann::ordered_json& id : ids) {
     if (!id.is_number_integer() || id < 0 || id >= tokenizer.vocab_size())
       throw_input_error("stdin: {} is no token id; whole numbers from 0 to {} expected", id.dump(),
                         tokenizer.vocab_size() - 1);

@@ -18,7 +18,8 @@ constexpr size_t kMaxDepth = 64;                    // nlohmann copies and print
 // Walks the text once without building anything; throws at the first fault.
 class Checker : public nlohmann::json_sax<nlohmann::json> {
  public:
-  Checker(std::string_view where, RepeatedKeys repeated_keys) : where_(where), repeated_keys_(repeated_keys) {}
+  Checker(std::string_view where, RepeatedKeys repeated_keys, std::string_view advice)
+      : where_(where), advice_(advice), repeated_keys_(repeated_keys) {}
 
   bool null() override { return count(); }
   bool boolean(bool) override { return count(); }
@@ -40,14 +41,13 @@ class Checker : public nlohmann::json_sax<nlohmann::json> {
   }
 
   bool parse_error(size_t position, const std::string&, const nlohmann::json::exception& error) override {
-    throw_input_error("{}: not valid JSON at byte {}: {}; the file is damaged: fetch it again", where_, position,
-                      error.what());
+    throw_input_error("{}: not valid JSON at byte {}: {}; {}", where_, position, error.what(), advice_);
   }
 
  private:
   bool count() {
     if (++num_values_ > kMaxJsonValues)
-      throw_input_error("{}: more than {} JSON values; no file of a model has so many", where_, kMaxJsonValues);
+      throw_input_error("{}: more than {} JSON values, which is the most that is read", where_, kMaxJsonValues);
     return true;
   }
   bool open() {
@@ -62,24 +62,31 @@ class Checker : public nlohmann::json_sax<nlohmann::json> {
     return true;
   }
 
-  std::string_view where_;
+  std::string_view where_, advice_;
   RepeatedKeys repeated_keys_;
   size_t num_values_ = 0;
   std::vector<std::set<std::string>> keys_;  // of each object that is open; empty for arrays
 };
 
-}  // namespace
-
-void check_json(std::string_view text, std::string_view where, RepeatedKeys repeated_keys) {
+// Throws InputError unless `text` is one JSON value within the bounds: what parses it next can neither fail nor overflow the
+// stack. `advice` is for text that is no JSON.
+void check(std::string_view text, std::string_view where, RepeatedKeys repeated_keys, std::string_view advice) {
   if (text.size() > kMaxBytes)
     throw_input_error("{}: {} bytes of JSON, at most {} are read; the length is wrong or this is another kind of file",
                       where, text.size(), kMaxBytes);
-  Checker checker(where, repeated_keys);
+  Checker checker(where, repeated_keys, advice);
   nlohmann::json::sax_parse(text, &checker);
 }
 
+}  // namespace
+
+nlohmann::ordered_json parse_written_json(std::string_view text, std::string_view where) {
+  check(text, where, RepeatedKeys::last_wins, "correct it there");
+  return nlohmann::ordered_json::parse(text);
+}
+
 nlohmann::json parse_json_object(std::string_view text, std::string_view where, RepeatedKeys repeated_keys) {
-  check_json(text, where, repeated_keys);
+  check(text, where, repeated_keys, "the file is damaged: fetch it again");
   auto json = nlohmann::json::parse(text);
   if (!json.is_object()) throw_input_error("{}: a JSON {} in the file, an object expected", where, json.type_name());
   return json;

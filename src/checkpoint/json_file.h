@@ -12,11 +12,10 @@ namespace nibble {
 // one; in a table of tensors it is a fault.
 enum class RepeatedKeys { last_wins, rejected };
 
-// Throws InputError unless `text` is one JSON value within the bounds: what parses it next can neither fail nor overflow the
-// stack. Messages start with `where`.
-void check_json(std::string_view text, std::string_view where, RepeatedKeys repeated_keys);
+// Parses what the user wrote: one JSON value. Messages start with `where` ("{file}", "stdin").
+nlohmann::ordered_json parse_written_json(std::string_view text, std::string_view where);
 
-// Parses `text`, which must be one JSON object. Messages start with `where` ("{file}", "{file}: header").
+// Parses `text` of a model's file, which must be one JSON object. Messages start with `where` ("{file}", "{file}: header").
 nlohmann::json parse_json_object(std::string_view text, std::string_view where, RepeatedKeys repeated_keys);
 
 // The object in a file. Throws InputError if there is no such file.

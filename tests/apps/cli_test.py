@@ -266,7 +266,8 @@ class Text(Case):
         for stdin, says in [(b"{}", "JSON array"), (b"[1,", "not valid JSON"), (b"[1, 335000]", "335000 is no token id"),
                             (b"[-1]", "-1 is no token id"), (b"[1.5]", "1.5 is no token id"),
                             (b'["a"]', '"a" is no token id')]:
-            self.refuse("tokenize", FOLDER, "--decode", stdin=stdin, says=[says])
+            message = self.refuse("tokenize", FOLDER, "--decode", stdin=stdin, says=["stdin: ", says])
+            self.assertNotIn("fetch it again", message)
 
     def test_templates_as_jinja_renders_them(self):
         goldens = json.loads((DATA / "text" / "jinja_golden.json").read_text())
@@ -292,7 +293,8 @@ class Text(Case):
         self.refuse("template", self.folder / "none.jinja", "--messages", conversation, says=["none.jinja", "opened"])
         self.refuse("template", good, "--messages", self.folder / "none.json", says=["none.json", "opened"])
         for contents, says in ("[]", "messages"), ("{", "not valid JSON"), ('{"messages": 3}', "messages"):
-            self.refuse("template", good, "--messages", self.write("bad.json", contents), says=["bad.json", says])
+            message = self.refuse("template", good, "--messages", self.write("bad.json", contents), says=["bad.json", says])
+            self.assertNotIn("fetch it again", message)
         self.refuse("template", good, "--messages",
                     self.write("bad.json", '{"messages": [], "add_generation_prompt": 1}'),
                     says=["add_generation_prompt is 1", "true or false"])
