@@ -72,19 +72,27 @@ std::optional<Tokenizer> find_tokenizer(const Checkpoint& checkpoint) {
 std::optional<std::string> find_chat_template(const Checkpoint& checkpoint) {
   if (checkpoint.container == Container::gguf) {
     const auto it = checkpoint.config.find("tokenizer.chat_template");
-    if (it == checkpoint.config.end() || !it->is_string()) return {};
+    if (it == checkpoint.config.end()) return {};
+    if (!it->is_string())
+      throw_input_error("{}: tokenizer.chat_template is {}, a text expected", checkpoint.path.string(),
+                        it->type_name());
     return it->get<std::string>();
   }
   if (const auto file = checkpoint.path / "chat_template.jinja"; is_there(file)) return read_file(file);
-  const nlohmann::json config = read_json_if_present(checkpoint.path / "tokenizer_config.json");
-  if (!config.is_object() || !config.contains("chat_template")) return {};
+  const std::filesystem::path file = checkpoint.path / "tokenizer_config.json";
+  const nlohmann::json config = read_json_if_present(file);
+  if (!config.is_object() || !config.contains("chat_template") || config.at("chat_template").is_null()) return {};
   const nlohmann::json& value = config.at("chat_template");
   if (value.is_string()) return value.get<std::string>();
+  if (!value.is_array())
+    throw_input_error("{}: chat_template is {}, a text or a list of them by name expected", file.string(),
+                      value.type_name());
   for (const nlohmann::json& named : value)  // several by name: the one for conversations is "default"
     if (const auto it = named.is_object() ? named.find("template") : named.end();
         it != named.end() && it->is_string() && named.contains("name") && named.at("name") == "default")
       return it->get<std::string>();
-  return {};
+  throw_input_error("{}: chat_template: none of the {} in the list is the text \"default\"", file.string(),
+                    value.size());
 }
 
 std::vector<int32_t> stop_tokens(const Checkpoint& checkpoint) {
@@ -103,19 +111,28 @@ std::vector<int32_t> stop_tokens(const Checkpoint& checkpoint) {
 SamplingOptions default_sampling(const Checkpoint& checkpoint) {
   SamplingOptions options;
   const nlohmann::json& config = checkpoint.generation_config;
-  if (!config.is_object() || !config.contains("do_sample") || config.at("do_sample") != true) return options;
   const std::string file = (checkpoint.path / "generation_config.json").string();
-  const auto number = [&](const char* key, float fallback) {
-    if (!config.contains(key) || !config.at(key).is_number()) return fallback;
-    const auto value = config.at(key).get<double>();
-    if (!(std::abs(value) <= 1e9)) throw_input_error("{}: {} is {}, at most 1e9 expected", file, key, value);
-    return static_cast<float>(value);
+  const auto has = [&](const char* key) {
+    return config.is_object() && config.contains(key) && !config.at(key).is_null();
   };
-  options.temperature = number("temperature", 1.0f);
-  options.top_k = static_cast<int64_t>(number("top_k", 0));
-  options.top_p = number("top_p", 1.0f);
-  options.min_p = number("min_p", 0.0f);
-  options.repetition_penalty = number("repetition_penalty", 1.0f);
+  if (!has("do_sample")) return options;
+  if (!config.at("do_sample").is_boolean())
+    throw_input_error("{}: do_sample is {}, true or false expected", file, config.at("do_sample").dump());
+  if (config.at("do_sample") == false) return options;
+  const auto number = [&](const char* key, double fallback) {
+    if (!has(key)) return fallback;
+    const nlohmann::json& value = config.at(key);
+    if (!value.is_number() || !(std::abs(value.get<double>()) <= 1e9))
+      throw_input_error("{}: {} is {}, a number up to 1e9 expected", file, key, value.dump());
+    return value.get<double>();
+  };
+  const double top_k = number("top_k", 0);
+  if (top_k != std::floor(top_k)) throw_input_error("{}: top_k is {}, a whole number expected", file, top_k);
+  options.temperature = static_cast<float>(number("temperature", 1));
+  options.top_k = static_cast<int64_t>(top_k);
+  options.top_p = static_cast<float>(number("top_p", 1));
+  options.min_p = static_cast<float>(number("min_p", 0));
+  options.repetition_penalty = static_cast<float>(number("repetition_penalty", 1));
   naming(file, [&] { check_sampling_options(options); });
   return options;
 }

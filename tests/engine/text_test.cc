@@ -94,6 +94,11 @@ TEST(Text, AFoldersTemplateHasItsFileOrStandsInTheConfiguration) {
   EXPECT_EQ(find_chat_template(copy.open()), "talk");
   copy.write_json("tokenizer_config.json", {{"chat_template", nullptr}});
   EXPECT_EQ(find_chat_template(copy.open()), std::nullopt);
+  for (const Json& value : {Json(5), Json::object(), Json::array(), Json{{{"name", "tool_use"}, {"template", "tools"}}},
+                            Json{{{"name", "default"}, {"template", 5}}}}) {
+    copy.write_json("tokenizer_config.json", {{"chat_template", value}});
+    expect_parts(error_of([&] { find_chat_template(copy.open()); }), {"tokenizer_config.json: chat_template"});
+  }
   std::filesystem::remove(copy.path() / "tokenizer_config.json");
   EXPECT_EQ(find_chat_template(copy.open()), std::nullopt);
 }
@@ -153,6 +158,12 @@ TEST(Text, SamplingIsTheBestTokenUnlessTheCheckpointSays) {
       copy.write_json("generation_config.json", {{"do_sample", true}, {key, value}});
       expect_parts(error_of([&] { default_sampling(copy.open()); }), {"generation_config.json: ", key});
     }
+  for (const auto& [key, value] : {std::pair("do_sample", Json("yes")), {"temperature", "hot"}, {"top_k", 1.5}}) {
+    Json config = {{"do_sample", true}};
+    config[key] = value;
+    copy.write_json("generation_config.json", config);
+    expect_parts(error_of([&] { default_sampling(copy.open()); }), {"generation_config.json: ", key, value.dump()});
+  }
 }
 
 }  // namespace
