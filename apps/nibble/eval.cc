@@ -116,29 +116,30 @@ void eval(const EvalArguments& a) {
   if (tokens.size() < 2) throw_input_error("the text has {} tokens, at least 2 expected", tokens.size());
   const auto vocab_size = static_cast<size_t>(files.model->config.vocab_size);
   check_tokens(tokens, files.model->config, 0, static_cast<int64_t>(tokens.size()));
+  int64_t window = std::min({a.window, a.model.ctx, files.model->config.max_position_embeddings});
   std::optional<ModelFiles> other_files;
   if (!a.against.empty()) {
     other_files = open_model(a.against);
     if (const auto other = static_cast<size_t>(other_files->model->config.vocab_size); other != vocab_size)
       throw_input_error("{} has a vocabulary of {}, {} one of {}: they cannot be compared", a.model.path, vocab_size,
                         a.against, other);
+    window = std::min(window, other_files->model->config.max_position_embeddings);
   }
+  if (window < 2) throw_input_error("a context of {}, in which no token follows another; at least 2 expected", window);
   const auto engine = load_engine(a.model, std::move(files));
   const auto against = other_files ? load_engine(a.model, std::move(*other_files)) : nullptr;
 
   Session session(*engine);
   std::optional<Session> other_session;
   if (against) other_session.emplace(*against);
-  const int64_t room = other_session ? std::min(session.max_len(), other_session->max_len()) : session.max_len();
-  const auto window = static_cast<size_t>(std::min(a.window, room));
   constexpr size_t kBlock = 64;  // logits of so many tokens are kept at once
   std::vector<float> logits(kBlock * vocab_size), other_logits(against ? kBlock * vocab_size : 0);
   const auto progress = progress_bar("evaluating");
   Measured m;
-  for (size_t start = 0; start < tokens.size(); start += window) {
+  for (size_t start = 0; start < tokens.size(); start += static_cast<size_t>(window)) {
     session.truncate(0);
     if (other_session) other_session->truncate(0);
-    const size_t end = std::min(tokens.size(), start + window);
+    const size_t end = std::min(tokens.size(), start + static_cast<size_t>(window));
     for (size_t at = start; at < end; at += kBlock) {
       const size_t count = std::min(kBlock, end - at);
       const std::span<const int32_t> block(tokens.data() + at, count);

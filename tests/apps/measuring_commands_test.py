@@ -216,6 +216,7 @@ class Eval(Case):
         self.refuse("eval", FOLDER, "--text", self.folder / "none.txt", says=["none.txt", "cannot be opened"])
         self.refuse("eval", FOLDER, "--tokens", "1", says=["1 tokens", "at least 2"])
         self.refuse("eval", FOLDER, "--text", text, "--max-tokens", "-1", says=["--max-tokens"])
+        self.refuse("eval", FOLDER, "--text", text, "--ctx", 1, says=["context of 1", "at least 2"])
         self.refuse("eval", FOLDER, "--text", self.write("empty.txt", ""), says=["0 tokens", "at least 2"])
 
 
