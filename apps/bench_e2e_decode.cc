@@ -285,7 +285,7 @@ int main(int argc, char** argv) {
       ->envname("NIBBLE_THREADS")
       ->check(CLI::Range(0, 1024));
   app.add_flag("--json", options.json, "One JSON object on stdout");
-  app.add_option("--plot", options.plot, "Also draw a bar chart, FILE.svg");
+  app.add_option("--plot", options.plot, "Also draw a bar chart, FILE.svg")->check(nibble::not_empty);
   app.footer(
       "Every figure is a median over tokens. GB/s counts the bytes that a token needs, the same for both; share is of\n"
       "the read bandwidth, measured every few tokens. The whole of glm-4.7-flash takes 17 GB of memory.\n\n"

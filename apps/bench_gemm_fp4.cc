@@ -344,7 +344,7 @@ int main(int argc, char** argv) {
       "bench_gemm_fp4"};
   app.add_option("--shape", options.shapes, "NxK, for instance 4096x4096; may be repeated (default: a list of five)");
   app.add_option("--group-size", options.group_size, "k that share a scale, of the shapes given with --shape")
-      ->check(CLI::IsMember({32, 64, 128}))
+      ->check(CLI::IsMember({"32", "64", "128"}))
       ->capture_default_str();
   nibble::add_list_option(app, "-M,--tokens", options.tokens,
                           "numbers of tokens (default: 1 to 512 in powers of two; --packed: 1, 2, 4, 8)",
@@ -356,11 +356,12 @@ int main(int argc, char** argv) {
   nibble::add_list_option(app, "--size", options.sizes_mb, "with --packed: MB of the matrix",
                           CLI::Range(int64_t{1}, int64_t{1} << 14));
   app.add_option("--activations", options.activation_bits, "with --packed: bits that activations are rounded to")
-      ->check(CLI::IsMember({15, 8}))
+      ->check(CLI::IsMember({"15", "8"}))
       ->capture_default_str();
   nibble::add_list_option(app, "--isa", options.isas,
                           "kernels, for instance avx512,avx2 (default: the best; --packed: all of this machine)");
-  app.add_option("--plot", options.plot, "also draw the shares over sizes and tokens, FILE.svg");
+  app.add_option("--plot", options.plot, "also draw the shares over sizes and tokens, FILE.svg")
+      ->check(nibble::not_empty);
   app.add_option("--threads", options.threads, "threads (default: the processors this process may use)")
       ->check(CLI::Range(1, 1024));
   app.add_option("--memory", options.memory_mb,

@@ -1,7 +1,9 @@
 #include "answer_arguments.h"
 
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <limits>
 
 #include "engine/text.h"
 #include "text/utf8.h"
@@ -25,7 +27,9 @@ void add_answer_arguments(CLI::App& command, AnswerArguments& a) {
   command.add_option("--min-p", a.min_p, "Only tokens with this share of the best one's probability");
   command.add_option("--repetition-penalty", a.repetition_penalty, "Above 1 makes tokens seen before less likely");
   command.add_option("--seed", a.seed, "Makes sampling repeat itself")->check([](const std::string& text) {
-    return text.starts_with('-') ? fmt::format("is {}, a number from 0 on expected", text) : "";
+    // CLI11 makes another number of what is negative or too large.
+    const bool fits = !text.starts_with('-') && (errno = 0, std::strtoull(text.c_str(), nullptr, 0), errno == 0);
+    return fits ? "" : fmt::format("is {}, a number from 0 to {} expected", text, std::numeric_limits<uint64_t>::max());
   });
   command.add_option("--stop", a.stop, "A text that ends the answer; may be given several times")
       ->check(not_empty)

@@ -23,7 +23,8 @@ CLI::Option* add_model_arguments(CLI::App& command, ModelArguments& a) {
   std::string backends;
   for (std::string_view name : backend_names()) backends += (backends.empty() ? "" : ", ") + std::string(name);
   command.add_option("--backend", a.backend, "Where it runs: " + backends + ". Default: the best of this machine")
-      ->envname("NIBBLE_BACKEND");
+      ->envname("NIBBLE_BACKEND")
+      ->check(not_empty);
   command.add_option("--threads", a.threads, "Threads. Default, as with 0: one for each processor")
       ->envname("NIBBLE_THREADS")
       ->check(CLI::Range(0, 1024));
@@ -43,11 +44,12 @@ CLI::Option* add_model_arguments(CLI::App& command, ModelArguments& a) {
       .add_option("--activations", a.activation_bits,
                   "Bits that the CPU rounds activations to: 15 or 8. Default: 15, as good as float32")
       ->envname("NIBBLE_ACTIVATIONS")
-      ->check(CLI::IsMember({15, 8}));
+      ->check(CLI::IsMember({"15", "8"}));
   command
       .add_option("--packed-cache", a.packed_cache,
                   "Keep packed weights in this folder, so that the next start only reads them (cpu). Default: nowhere")
-      ->envname("NIBBLE_PACKED_CACHE");
+      ->envname("NIBBLE_PACKED_CACHE")
+      ->check(not_empty);
   return model;
 }
 

@@ -64,6 +64,7 @@ void add_quantize_command(CLI::App& app) {
       ->check(not_empty);
   command->add_flag("--all", a->all, "The output matrix too; the embedding, of which a step reads one row, stays");
   command->add_option("--keep", a->keep, "A regular expression: tensors in whose name it is found stay as they are")
+      ->check(not_empty)
       ->take_all()
       ->allow_extra_args(false);
   command->add_flag("--plain", a->plain, "Scales as the formats' producers round them, without a search");

@@ -8,13 +8,13 @@
 namespace nibble {
 
 void check_sampling_options(const SamplingOptions& o) {
-  const auto check = [](std::string_view name, double value, double low, double high) {
+  const auto check = [](std::string_view name, auto value, decltype(value) low, decltype(value) high) {
     if (!(value >= low && value <= high))
       throw_input_error("{} is {}, a number from {} to {} expected", name, value, low, high);
   };
-  check("repetition_penalty", o.repetition_penalty, 0.01, 100);
+  check("repetition_penalty", o.repetition_penalty, 0.01f, 100);
   check("temperature", o.temperature, 0, 100);
-  check("top_k", static_cast<double>(o.top_k), 0, 1e9);
+  check("top_k", o.top_k, 0, 1'000'000'000);
   check("top_p", o.top_p, 0, 1);
   check("min_p", o.min_p, 0, 1);
 }

@@ -33,6 +33,7 @@ class Arguments(Case):
         self.refuse("run", FOLDER, "--tokens", "1", "--ctx", "0", says=["--ctx"])
         self.refuse("run", FOLDER, "--tokens", "1", "--kv-cache-type", "q2", says=["--kv-cache-type", "f16", "f32", "q8_0"])
         self.refuse("run", FOLDER, "--tokens", "1", "--activations", "9", says=["--activations", "15", "8"])
+        self.refuse("run", FOLDER, "--tokens", "1", "--activations", "8.0", says=["8.0 not in {15,8}"])
         self.refuse("run", FOLDER, "--tokens", "1", "--activations", "8", "--backend", "reference",
                     says=["activations of 8 bits", "reference", "float32"])
         self.refuse("models", "more", says=["more"])
@@ -41,13 +42,16 @@ class Arguments(Case):
         self.refuse("logits", FOLDER, "--tokens", "1", says=["--out"])
         self.refuse("quantize", FOLDER, "--out", self.folder / "x", says=["--format"])
         self.refuse("quantize", FOLDER, "--format", "int4", "--out", self.folder / "x", says=["int4", "nvfp4"])
-        self.refuse("run", FOLDER, "Hi", "--seed", "-1", says=["--seed: is -1"])
+        for seed in "-1", "18446744073709551616":
+            self.refuse("run", FOLDER, "Hi", "--seed", seed, says=[f"--seed: is {seed}", "from 0 to 18446744073709551615"])
         self.refuse("bench", FOLDER, "--layers", 1, says=["--layers requires --shape"])
 
     def test_empty_values_are_refused(self):
         for arguments in (["run", FOLDER, "--tokens", ""], ["run", FOLDER, "Hi", "--stop", ""],
                           ["logits", FOLDER, "--tokens", "1", "--out", ""], ["eval", FOLDER, "--tokens", ""],
-                          ["quantize", GGUF, "--format", "nvfp4", "--out", ""], ["bench", FOLDER, "--plot", ""]):
+                          ["quantize", GGUF, "--format", "nvfp4", "--out", ""], ["bench", FOLDER, "--plot", ""],
+                          ["run", FOLDER, "Hi", "--packed-cache", ""], ["run", FOLDER, "Hi", "--backend", ""],
+                          ["quantize", GGUF, "--format", "nvfp4", "--out", self.folder / "x", "--keep", ""]):
             self.refuse(*arguments, says=[f"{arguments[-2]}: is empty"])
 
     def test_tokens_are_parsed_strictly(self):
@@ -163,6 +167,8 @@ class Run(Case):
         self.assertEqual(answer(*hot, 7), first)
         self.assertNotEqual(answer(*hot, 8), first)
         self.assertEqual(answer("--temperature", 5, "--top-k", 1), answer())
+        answer("--temperature", 100, "--repetition-penalty", 0.01, "--top-p", 0, "--min-p", 1)  # the limits belong to them
+        answer("--seed", 2**64 - 1)
         for option, value, limits in [("temperature", -1, "0 to 100"), ("top-p", 2, "0 to 1"),
                                       ("min-p", -0.5, "0 to 1"), ("repetition-penalty", 0, "0.01 to 100"),
                                       ("top-k", -2, "from 0")]:
