@@ -37,6 +37,11 @@ void sync_folder_of(const std::filesystem::path& path) {
                     path.string(), std::strerror(error));
 }
 
+void remove_empty(const std::vector<std::filesystem::path>& folders) {
+  std::error_code error;  // there are files in it
+  for (const auto& folder : folders) std::filesystem::remove(folder, error);
+}
+
 }  // namespace
 
 OutputFile::OutputFile(std::filesystem::path path)
@@ -85,6 +90,17 @@ void OutputFile::commit() {
   committed_ = true;
   sync_folder_of(path_);
 }
+
+MadeFolder::MadeFolder(const std::filesystem::path& folder) {
+  std::error_code error;
+  for (auto at = folder; !at.empty() && !std::filesystem::exists(at, error); at = at.parent_path()) made_.push_back(at);
+  std::filesystem::create_directories(folder, error);
+  if (!error) return;
+  remove_empty(made_);
+  throw_input_error("{}: cannot be created: {}", folder.string(), error.message());
+}
+
+MadeFolder::~MadeFolder() { remove_empty(made_); }
 
 void check_disk_space(const std::filesystem::path& folder, uint64_t bytes) {
   std::filesystem::path there = std::filesystem::absolute(folder);

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <span>
 #include <string_view>
+#include <vector>
 
 namespace nibble {
 
@@ -28,6 +29,19 @@ class OutputFile {
   const std::filesystem::path path_, temporary_;
   int fd_;
   bool committed_ = false;
+};
+
+// A folder, made with those above it if they are not there. What was made goes again if it is empty in the end. Throws
+// InputError if it cannot be made.
+class MadeFolder {
+ public:
+  explicit MadeFolder(const std::filesystem::path& folder);
+  ~MadeFolder();
+  MadeFolder(const MadeFolder&) = delete;
+  MadeFolder& operator=(const MadeFolder&) = delete;
+
+ private:
+  std::vector<std::filesystem::path> made_;  // the innermost first
 };
 
 // Nothing is begun that does not fit: throws InputError with both sizes if the disk of `folder`, which need not be there

@@ -20,16 +20,13 @@ std::span<const uint8_t> as_bytes(std::string_view text) {
   return {reinterpret_cast<const uint8_t*>(text.data()), text.size()};
 }
 
-// Whether it was made.
-bool create_folder(const fs::path& folder) try {
-  const bool is_new = fs::create_directories(folder);
+void check_no_weights(const fs::path& folder) try {
   for (const auto& entry : fs::directory_iterator(folder))
     if (const auto name = entry.path().filename().string();
         name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json"))
       throw_input_error("{}: already has weights ({}); name another folder, or empty this one", folder.string(), name);
-  return is_new;
 } catch (const fs::filesystem_error& error) {
-  throw_input_error("{}: cannot be created: {}", folder.string(), error.code().message());
+  throw_input_error("{}: cannot be read: {}", folder.string(), error.code().message());
 }
 
 }  // namespace
@@ -48,13 +45,9 @@ SafetensorsWriter::SafetensorsWriter(fs::path folder, std::vector<TensorSpec> te
   }
   place_tensors(max_shard_bytes);
   check_disk_space(folder_, bytes);
-  if (create_folder(folder_)) made_folder_.path = folder_;
+  made_folder_.emplace(folder_);
+  check_no_weights(folder_);
   open_shards(1);
-}
-
-SafetensorsWriter::MadeFolder::~MadeFolder() {
-  std::error_code error;
-  if (!path.empty()) fs::remove(path, error);  // which fails if there are files in it
 }
 
 // Shards are runs of tensors in the order given, so that only one file is open at a time. Inside a shard the widest

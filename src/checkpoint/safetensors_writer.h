@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <deque>
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -18,7 +19,7 @@ namespace nibble {
 // The file size at which Hugging Face's own tools begin a new one.
 inline constexpr uint64_t kDefaultShardBytes = 5'000'000'000;
 
-// Nothing has its name before finish(): a writer that is given up leaves no files, and no empty folder that it made.
+// Nothing has its name before finish(): a writer that is given up leaves no files, and no empty folders that it made.
 class SafetensorsWriter {
  public:
   // Creates the folder if need be. A shard has at most `max_shard_bytes` of data, or one tensor. Throws InputError if
@@ -49,12 +50,9 @@ class SafetensorsWriter {
   WriteOrder order_;
   std::vector<Place> places_;  // of each tensor of order_
   size_t num_shards_ = 1;
-  struct MadeFolder {
-    std::filesystem::path path;  // empty: the folder was there
-    ~MadeFolder();
-  } made_folder_;                 // goes after the files
-  std::deque<OutputFile> files_;  // of the shards begun so far; only the last is open
-  uint64_t data_begin_ = 0;       // in the last of them
+  std::optional<MadeFolder> made_folder_;  // goes after the files
+  std::deque<OutputFile> files_;           // of the shards begun so far; only the last is open
+  uint64_t data_begin_ = 0;                // in the last of them
 };
 
 }  // namespace nibble

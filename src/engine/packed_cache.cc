@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "base/pieces.h"
 #include "base/read_file.h"
+#include "checkpoint/output_file.h"
 
 namespace nibble {
 
@@ -118,30 +119,6 @@ class FolderLock {
 
  private:
   int fd_, error_;
-};
-
-// A folder, and those above it, made if they are not there. What was made goes again if nothing is in it in the end.
-class MadeFolder {
- public:
-  explicit MadeFolder(const fs::path& folder) {
-    std::error_code error;
-    for (fs::path at = folder; !at.empty() && !fs::exists(at, error); at = at.parent_path()) made_.push_back(at);
-    fs::create_directories(folder, error);
-    if (!error) return;
-    remove();
-    throw_input_error("{}: the folder for packed weights cannot be made: {}", folder.string(), error.message());
-  }
-  ~MadeFolder() { remove(); }
-  MadeFolder(const MadeFolder&) = delete;
-  MadeFolder& operator=(const MadeFolder&) = delete;
-
- private:
-  void remove() const {
-    std::error_code error;  // there are files in it
-    for (const fs::path& folder : made_) fs::remove(folder, error);
-  }
-
-  std::vector<fs::path> made_;  // the innermost first
 };
 
 }  // namespace

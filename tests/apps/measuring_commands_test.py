@@ -137,7 +137,7 @@ class Logits(Case):
         self.assertEqual(state(), "unusable")
         below_a_file = file / "cache"
         self.refuse("logits", SILENT, "--tokens", "1", "--out", outs[0], "--packed-cache", below_a_file,
-                    says=[below_a_file, "cannot be made"])
+                    says=[below_a_file, "cannot be created"])
         self.refuse("logits", SILENT, "--tokens", "1", "--out", outs[0], "--packed-cache", cache, "--backend", "reference",
                     says=["backend reference", "--packed-cache"])
 

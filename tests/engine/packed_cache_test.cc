@@ -151,10 +151,10 @@ TEST_F(PackedCacheTest, LeavesNothingOfWhatFails) {
 TEST_F(PackedCacheTest, RefusesWhatItCannotUse) {
   const fs::path in_a_file = folder_.write("file", "") / "cache";
   expect_parts(error_of([&] { Engine(kTalking, {.backend = {.name = "cpu"}, .packed_cache = in_a_file}); }),
-               {in_a_file.string(), "cannot be made"});
+               {in_a_file.string(), "cannot be created"});
   const fs::path too_long = cache_ / std::string(300, 'x');
   expect_parts(error_of([&] { Engine(kTalking, {.backend = {.name = "cpu"}, .packed_cache = too_long}); }),
-               {too_long.string(), "cannot be made"});
+               {too_long.string(), "cannot be created"});
   expect_parts(error_of([&] { Engine(kTalking, {.backend = {.name = "reference"}, .packed_cache = cache_}); }),
                {"backend reference", "--packed-cache"});
   EXPECT_FALSE(fs::exists(cache_));
