@@ -359,8 +359,9 @@ std::vector<QuantizedTensor> quantize(const std::filesystem::path& from, const s
   Quantizer quantizer(open_model(from), options);
   nlohmann::ordered_json config = quantized_config(quantizer.files(), options.format, quantizer.kept_modules());
   config["tie_word_embeddings"] = quantizer.output_is_tied();
+  const std::vector<TextFile> texts = text_files(*quantizer.files().checkpoint);  // what cannot be read is found before
   std::vector<QuantizedTensor> report = quantizer.write(to);
-  write_text_files(*quantizer.files().checkpoint, to);
+  for (const TextFile& text : texts) write_file(to / text.name, text.contents);
   write_file(to / "config.json", config.dump(2) + "\n");
   return report;
 }

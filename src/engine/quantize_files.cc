@@ -3,7 +3,8 @@
 #include <algorithm>
 
 #include "base/error.h"
-#include "checkpoint/output_file.h"
+#include "base/naming.h"
+#include "base/read_file.h"
 #include "engine/text.h"
 #include "formats/formats.h"
 
@@ -45,13 +46,10 @@ bool has_vector(const Model& model, std::string_view ending) {
 }
 
 // GGUF files may have tokens that are not UTF-8.
-void write_json(const std::filesystem::path& path, const nlohmann::json& json, int indent) {
-  try {
-    write_file(path, json.dump(indent) + "\n");
-  } catch (const nlohmann::json::type_error& error) {
-    throw_input_error("{}: cannot be written: a token of the model is not UTF-8, as JSON must be ({})", path.string(),
-                      error.what());
-  }
+std::string json_text(const nlohmann::json& json, int indent) try {
+  return json.dump(indent) + "\n";
+} catch (const nlohmann::json::type_error& error) {
+  throw_input_error("a token is not UTF-8, which no tokenizer.json can have: {}", error.what());
 }
 
 }  // namespace
@@ -98,22 +96,24 @@ void append_fp4(SafetensorsWriter& writer, const std::string& module, FormatId f
     writer.append(module + ".weight_scale_2", {reinterpret_cast<const uint8_t*>(&tensor_scale), sizeof tensor_scale});
 }
 
-void write_text_files(const Checkpoint& checkpoint, const std::filesystem::path& folder) {
+std::vector<TextFile> text_files(const Checkpoint& checkpoint) {
+  std::vector<TextFile> files;
   if (checkpoint.container == Container::safetensors) {
-    for (const char* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    for (const char* name : {"tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
                              "chat_template.jinja", "generation_config.json"})
-      if (std::filesystem::exists(checkpoint.path / name))
-        std::filesystem::copy_file(checkpoint.path / name, folder / name,
-                                   std::filesystem::copy_options::overwrite_existing);
-    return;
+      if (is_there(checkpoint.path / name)) files.push_back({name, read_file(checkpoint.path / name)});
+    return files;
   }
   const std::optional<Tokenizer> tokenizer = find_tokenizer(checkpoint);
-  if (!tokenizer) return;
-  write_json(folder / "tokenizer.json", tokenizer->to_tokenizer_json(), -1);
-  write_json(folder / "tokenizer_config.json", tokenizer->to_tokenizer_config(), 2);
-  if (const auto source = find_chat_template(checkpoint)) write_file(folder / "chat_template.jinja", *source);
+  if (!tokenizer) return files;
+  naming(checkpoint.path.string(), [&] {
+    files.push_back({"tokenizer.json", json_text(tokenizer->to_tokenizer_json(), -1)});
+    files.push_back({"tokenizer_config.json", json_text(tokenizer->to_tokenizer_config(), 2)});
+  });
+  if (const auto source = find_chat_template(checkpoint)) files.push_back({"chat_template.jinja", *source});
   if (const auto stops = stop_tokens(checkpoint); !stops.empty())
-    write_file(folder / "generation_config.json", Json{{"eos_token_id", stops}}.dump(2) + "\n");
+    files.push_back({"generation_config.json", json_text({{"eos_token_id", stops}}, 2)});
+  return files;
 }
 
 }  // namespace nibble

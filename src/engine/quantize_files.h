@@ -1,7 +1,6 @@
 // The files beside the weights of a folder that `quantize` writes.
 #pragma once
 
-#include <filesystem>
 #include <span>
 #include <string>
 #include <vector>
@@ -22,7 +21,10 @@ std::vector<TensorSpec> fp4_specs(const std::string& module, FormatId format, in
 void append_fp4(SafetensorsWriter& writer, const std::string& module, FormatId format, std::span<const uint8_t> codes,
                 std::span<const uint8_t> scales, float tensor_scale);
 
-// Tokenizer, chat template and generation_config.json: copied from a folder, made from a GGUF file's metadata.
-void write_text_files(const Checkpoint& checkpoint, const std::filesystem::path& folder);
+// Tokenizer, chat template and generation_config.json: a folder's own, or made from a GGUF file's metadata.
+struct TextFile {
+  std::string name, contents;
+};
+std::vector<TextFile> text_files(const Checkpoint& checkpoint);
 
 }  // namespace nibble

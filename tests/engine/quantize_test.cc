@@ -294,6 +294,15 @@ TEST_P(Quantize, TheTextComesAlong) {
   }
 }
 
+TEST_P(Quantize, ASentencePieceModelComesAlong) {
+  const auto from = temporary.path() / "from";
+  std::filesystem::copy(kModels / "llama-bf16", from);
+  std::filesystem::remove(from / "tokenizer.json");
+  std::ofstream(from / "tokenizer.model") << "pieces";
+  quantize_to_out(from);
+  EXPECT_EQ(read_bytes(out / "tokenizer.model"), "pieces");
+}
+
 TEST_P(Quantize, AFolderThatHoldsAModelIsRefused) {
   const auto message = [&](const std::filesystem::path& to) {
     return error_of([&] { quantize(source().model, to, {.format = GetParam()}); });
@@ -315,6 +324,10 @@ TEST_P(Quantize, ErrorsLeaveNothingBehind) {
   };
   expect_parts(message(temporary.path() / "none", {}), {"none"});
   expect_parts(message(source().model, {.keep = {"[a-"}}), {"[a-"});
+  const auto unreadable = temporary.path() / "unreadable";
+  std::filesystem::copy(kModels / "llama-bf16", unreadable);
+  std::filesystem::create_directory(unreadable / "special_tokens_map.json");
+  expect_parts(message(unreadable, {}), {"special_tokens_map.json", "not a regular file"});
 
   // A scale that is no number in the last layer: found while writing.
   const Golden golden = read_golden(kModels / "llama-ct-mxfp4");
