@@ -49,10 +49,11 @@ void add_tokenize_command(CLI::App& app) {
       "  echo '[1, 2, 3]' | nibble tokenize model.gguf --decode");
   auto a = std::make_shared<TokenizeArguments>();
   add_model_option(*command, a->path);
-  command->add_flag("--bos", a->bos, "Put the model's beginning-of-text tokens first");
-  command->add_flag("--eos", a->eos, "Put its end-of-text tokens last");
-  command->add_flag("--special", a->special, "Read special tokens in the text as such; without it they are text");
-  command->add_flag("--decode", a->decode, "The other way: a JSON array of ids to bytes");
+  CLI::Option* decode = command->add_flag("--decode", a->decode, "The other way: a JSON array of ids to bytes");
+  command->add_flag("--bos", a->bos, "Put the model's beginning-of-text tokens first")->excludes(decode);
+  command->add_flag("--eos", a->eos, "Put its end-of-text tokens last")->excludes(decode);
+  command->add_flag("--special", a->special, "Read special tokens in the text as such; without it they are text")
+      ->excludes(decode);
   command->callback([a] { tokenize(*a); });
 }
 

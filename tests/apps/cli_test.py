@@ -269,6 +269,8 @@ class Text(Case):
         self.refuse("tokenize", SILENT, says=[SILENT, "tokenizer.json"])
         self.refuse("tokenize", self.write("tokenizer.json", "{}"), says=["model"])
         self.refuse("tokenize", FOLDER / "tokenizer.json", "--bos", stdin=b"x", says=["beginning"])
+        for option in "--bos", "--eos", "--special":
+            self.refuse("tokenize", FOLDER, "--decode", option, stdin=b"[1]", says=[option, "--decode"])
         for stdin, says in [(b"{}", "JSON array"), (b"[1,", "not valid JSON"), (b"[1, 335000]", "335000 is no token id"),
                             (b"[-1]", "-1 is no token id"), (b"[1.5]", "1.5 is no token id"),
                             (b'["a"]', '"a" is no token id')]:
