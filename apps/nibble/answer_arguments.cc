@@ -28,7 +28,8 @@ void add_answer_arguments(CLI::App& command, AnswerArguments& a) {
   command.add_option("--repetition-penalty", a.repetition_penalty, "Above 1 makes tokens seen before less likely");
   command.add_option("--seed", a.seed, "Makes sampling repeat itself")->check([](const std::string& text) {
     // CLI11 makes another number of what is negative or too large.
-    const bool fits = !text.starts_with('-') && (errno = 0, std::strtoull(text.c_str(), nullptr, 0), errno == 0);
+    const bool fits =
+        text.find('-') == std::string::npos && (errno = 0, std::strtoull(text.c_str(), nullptr, 0), errno == 0);
     return fits ? "" : fmt::format("is {}, a number from 0 to {} expected", text, std::numeric_limits<uint64_t>::max());
   });
   command.add_option("--stop", a.stop, "A text that ends the answer; may be given several times")
