@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <memory>
 #include <new>
+#include <string_view>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -17,10 +18,16 @@ namespace nibble {
 namespace {
 
 // The next file that is opened would take the place of a closed stdin, stdout or stderr: be read as the prompt, or
-// written into. What stands there now fails as the closed one did.
+// written into. What stands there now fails as the closed one did, but for stderr, which nobody wants to read.
 void fill_closed_streams() {
   for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
-    if (fcntl(fd, F_GETFD) == -1) open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
+    if (fcntl(fd, F_GETFD) == -1) open("/dev/null", fd == STDOUT_FILENO ? O_RDONLY : O_WRONLY);
+}
+
+// Of warnings and of errors: it does not throw if stderr cannot be written, as fmt::print does.
+void print_message(std::string_view before, std::string_view message) {
+  const std::string line = fmt::format("{}{}\n", before, message);
+  std::fwrite(line.data(), 1, line.size(), stderr);
 }
 
 }  // namespace
@@ -28,8 +35,9 @@ void fill_closed_streams() {
 int run_program(CLI::App& app, int argc, char** argv) {
   fill_closed_streams();
   set_log_sink([](LogLevel level, std::string_view message) {
-    fmt::print(stderr, "{}{}\n", level == LogLevel::warning ? "warning: " : "", message);
+    print_message(level == LogLevel::warning ? "warning: " : "", message);
   });
+  const std::string name = app.get_name() + ": ";
   try {
     app.parse(argc, argv);
     if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)
@@ -41,13 +49,13 @@ int run_program(CLI::App& app, int argc, char** argv) {
     app.exit(e);
     return 2;
   } catch (const InputError& e) {
-    fmt::print(stderr, "{}: {}\n", app.get_name(), e.what());
+    print_message(name, e.what());
     return 2;
   } catch (const std::bad_alloc&) {
-    fmt::print(stderr, "{}: out of memory\n", app.get_name());
+    print_message(name, "out of memory");
     return 1;
   } catch (const std::exception& e) {
-    fmt::print(stderr, "{}: {}\n", app.get_name(), e.what());
+    print_message(name, e.what());
     return 1;
   }
 }

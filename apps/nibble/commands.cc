@@ -1,9 +1,11 @@
 #include "commands.h"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
-#include <iostream>
-#include <iterator>
+#include <cstring>
 
 #include "base/error.h"
 #include "base/topology.h"
@@ -106,6 +108,16 @@ std::vector<int32_t> parse_tokens(const std::string& text) {
   }
 }
 
-std::string read_stdin() { return {std::istreambuf_iterator<char>(std::cin), {}}; }
+std::string read_stdin() {
+  std::string text;
+  char bytes[65536];
+  while (true) {
+    const ssize_t count = read(STDIN_FILENO, bytes, sizeof bytes);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) throw_input_error("stdin cannot be read: {}", std::strerror(errno));
+    if (count == 0) return text;
+    text.append(bytes, static_cast<size_t>(count));
+  }
+}
 
 }  // namespace nibble

@@ -54,7 +54,7 @@ std::string cache_note(double bytes_per_token);
 // "1,2,3" as token ids. Throws InputError for anything else.
 std::vector<int32_t> parse_tokens(const std::string& text);
 
-// The whole of stdin.
+// The whole of stdin. Throws InputError if it cannot be read.
 std::string read_stdin();
 
 }  // namespace nibble

@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -334,10 +335,30 @@ class Output(Case):
 
         result = closed("<", "run", FOLDER)
         self.assertEqual((result.returncode, result.stdout), (2, b""))
-        self.assertIn(b"stdin is empty", result.stderr)
+        self.assertIn(b"stdin cannot be read: Bad file descriptor", result.stderr)
         result = closed(">", "plan", GGUF, "--backend", "reference")
         self.assertEqual((result.returncode, result.stdout), (1, b""))
         self.assertIn(b"cannot be written", result.stderr)
+        result = closed("2>", "tokenize", FOLDER)
+        self.assertEqual((result.returncode, result.stdout), (0, b"[]\n"))
+        result = closed("2>", "run", SILENT, "--tokens", "1", "--max-new-tokens", "2", "--backend", "reference")
+        self.assertEqual((result.returncode, len(result.stdout.split(b","))), (0, 2))
+        self.assertEqual(closed("2>", "plan", self.folder).returncode, 2)
+
+    def test_messages_that_cannot_be_written_do_not_abort(self):
+        if not pathlib.Path("/dev/full").exists():
+            return
+        with open("/dev/full", "wb") as full:
+            for code, *arguments in [(2, "plan", self.folder), (1, "run", SILENT, "--tokens", "1")]:
+                result = subprocess.run([NIBBLE, *map(str, arguments)], stdout=subprocess.PIPE, stderr=full, timeout=60)
+                self.assertEqual((result.returncode, result.stdout), (code, b""))
+
+    def test_stdin_that_is_a_folder(self):
+        folder = os.open(self.folder, os.O_RDONLY)
+        result = subprocess.run([NIBBLE, "tokenize", FOLDER], stdin=folder, capture_output=True, timeout=60)
+        os.close(folder)
+        self.assertEqual((result.returncode, result.stdout), (2, b""))
+        self.assertIn(b"stdin cannot be read: Is a directory", result.stderr)
 
     def test_no_progress_bar_and_no_colours_beside_a_terminal(self):
         result = self.succeed("run", SILENT, "--tokens", "1", "--max-new-tokens", "2", "--backend", "reference")
