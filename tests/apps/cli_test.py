@@ -43,7 +43,7 @@ class Arguments(Case):
         self.refuse("logits", FOLDER, "--tokens", "1", says=["--out"])
         self.refuse("quantize", FOLDER, "--out", self.folder / "x", says=["--format"])
         self.refuse("quantize", FOLDER, "--format", "int4", "--out", self.folder / "x", says=["int4", "nvfp4"])
-        for seed in "-1", "18446744073709551616":
+        for seed in "-1", " -1", "18446744073709551616":
             self.refuse("run", FOLDER, "Hi", "--seed", seed, says=[f"--seed: is {seed}", "from 0 to 18446744073709551615"])
         self.refuse("bench", FOLDER, "--layers", 1, says=["--layers requires --shape"])
 
