@@ -38,8 +38,7 @@ void sync_folder_of(const std::filesystem::path& path) {
 }
 
 void remove_empty(const std::vector<std::filesystem::path>& folders) {
-  std::error_code error;  // there are files in it
-  for (const auto& folder : folders) std::filesystem::remove(folder, error);
+  for (const auto& folder : folders) rmdir(folder.c_str());  // fails if there are files in it, or it is no folder
 }
 
 }  // namespace

@@ -70,6 +70,31 @@ TEST(OutputFile, LeavesNothingWithoutCommit) {
   EXPECT_EQ(folder.read("a"), "before");
 }
 
+TEST(MadeFolder, RemovesWhatItMadeIfItIsEmpty) {
+  const TemporaryFolder folder;
+  const auto outer = folder.path() / "outer", inner = outer / "inner";
+  {
+    const MadeFolder made(inner);
+    EXPECT_TRUE(is_directory(inner));
+  }
+  EXPECT_FALSE(exists(outer));
+  create_directory(outer);
+  { const MadeFolder made(inner / ""); }
+  EXPECT_FALSE(exists(inner));
+  EXPECT_TRUE(exists(outer));
+  {
+    const MadeFolder made(inner);
+    write_file(inner / "file", "");
+  }
+  EXPECT_TRUE(exists(inner / "file"));
+  create_symlink("nowhere", outer / "link");
+  expect_parts(error_of([&] { MadeFolder(outer / "link"); }), {"outer/link", "cannot be created"});
+  EXPECT_TRUE(is_symlink(outer / "link"));
+  const auto too_long = outer / "new" / std::string(300, 'x');
+  expect_parts(error_of([&] { MadeFolder{too_long}; }), {too_long.string(), "cannot be created"});
+  EXPECT_FALSE(exists(outer / "new"));
+}
+
 TEST(WriteFile, ReplacesAFileAsAWhole) {
   const TemporaryFolder folder;
   folder.write("config.json", "a longer text that was there");
