@@ -16,6 +16,7 @@
 #include "backends/gemm_cases.h"
 #include "backends/random_weights.h"
 #include "base/error.h"
+#include "base/memory.h"
 #include "ops/choose_gemm.h"
 #include "plot.h"
 #include "program.h"
@@ -114,9 +115,23 @@ std::vector<const CpuKernels*> find_kernels(const Options& options) {
 GemmShape parse_shape(const std::string& text, int64_t group_size) {
   long long N = 0, K = 0;
   char end = 0;
-  if (std::sscanf(text.c_str(), "%lldx%lld%c", &N, &K, &end) != 2 || N <= 0 || K <= 0 || K % 8 != 0)
-    throw_input_error("--shape '{}': NxK expected, such as 4096x4096, with K a multiple of 8", text);
+  constexpr long long kMost = 1 << 24;
+  if (std::sscanf(text.c_str(), "%lldx%lld%c", &N, &K, &end) != 2 || N <= 0 || N > kMost || K <= 0 || K > kMost ||
+      K % 8 != 0)
+    throw_input_error("--shape '{}': NxK expected, such as 4096x4096, up to {} each, with K a multiple of 8", text,
+                      kMost);
   return {N, K, group_size};
+}
+
+// Throws InputError unless there is memory for the matrix, and for copies of it.
+void check_memory(const Options& options, int64_t matrix_bytes) {
+  const int64_t needed = matrix_bytes + std::max(matrix_bytes, options.memory_mb << 20);
+  const auto available = static_cast<int64_t>(available_memory_bytes());
+  if (available > 0 && needed > available)
+    throw_input_error(
+        "{} MB needed for a matrix of {} MB and copies of it, {} MB of memory available; a smaller one, or "
+        "less --memory, would fit",
+        needed >> 20, matrix_bytes >> 20, available >> 20);
 }
 
 // As many copies of B and its scales as fill `memory_mb`, one after the other.
@@ -320,6 +335,10 @@ void run(Options options) {
   options.kernels = find_kernels(options);
   for (const std::string& text : options.shapes) options.gemm_shapes.push_back(parse_shape(text, options.group_size));
   if (options.shapes.empty()) options.gemm_shapes.assign(std::begin(kGemmShapes), std::end(kGemmShapes));
+  for (const GemmShape& s : options.gemm_shapes)
+    if (!options.packed) check_memory(options, s.N * (s.K / 2 + (s.K + s.group_size - 1) / s.group_size * 2));
+  for (const int64_t size_mb : options.sizes_mb)
+    if (options.packed) check_memory(options, size_mb << 20);
   const std::unique_ptr<OutputFile> plot = open_plot(options.plot);
   const std::string_view kernels = cpu_kernels().name;
   Bench bench(options);

@@ -36,7 +36,9 @@ class BenchGemmFp4(Case):
         self.refuse("--isa", "avx9", says=["avx9", "generic"])
         self.refuse("--plot", "chart.png", *QUICK, says=["chart.png", ".svg"])
         self.refuse("--format", "FP5", "--packed", says=["FP5"])
-        self.refuse("--shape", "64", says=["64", "NxK"])
+        for shape in "64", "99999999999x8", "8x99999999999999999999":
+            self.refuse("--shape", shape, says=[shape, "NxK"])
+        self.refuse("--shape", "16777216x16777216", says=["MB needed", "MB of memory available"])
         self.refuse("--activations", 9, says=["--activations"])
         for option, value in ("--tokens", "1,"), ("--size", "1,,2"), ("--format", "MXFP4,"), ("--isa", ",generic"):
             self.refuse("--packed", option, value, says=[option, f"'{value}'", "a value is empty"])
