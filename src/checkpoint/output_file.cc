@@ -15,9 +15,16 @@ namespace nibble {
 
 namespace {
 
-// The last step would put the file in the place of a device, and fail at a folder.
+// The last step would put the file in the place of a device or a link (such as /dev/stdout), and fail at a folder. What a
+// link points to is written in its stead.
 std::filesystem::path checked(std::filesystem::path path) {
   if (!path.has_filename()) throw_input_error("{}: the name of a file to write expected", path.string());
+  std::error_code error;
+  if (std::filesystem::is_symlink(path, error)) {
+    const auto target = std::filesystem::canonical(path, error);
+    if (error) throw_input_error("{}: is a link to what is not there: {}", path.string(), error.message());
+    path = target;
+  }
   struct stat info{};
   if (stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode))
     throw_input_error("{}: is {}; a file can be written only in the place of another one", path.string(),

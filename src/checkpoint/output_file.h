@@ -12,8 +12,9 @@ namespace nibble {
 
 class OutputFile {
  public:
-  // Opens "{path}.partial" for writing, replacing what an interrupted program left there. Throws InputError if it
-  // cannot be created, or if `path` is something that is no file, such as a folder or a device.
+  // Opens "{path}.partial" for writing, replacing what an interrupted program left there; where `path` is a link, beside
+  // the file that it points to. Throws InputError if it cannot be created, or if `path` is something that is no file, such
+  // as a folder, a device or a link to nowhere.
   explicit OutputFile(std::filesystem::path path);
   ~OutputFile();  // without commit(): removes the temporary file
   OutputFile(const OutputFile&) = delete;

@@ -62,6 +62,20 @@ TEST(OutputFile, TakesThePlaceOfFilesAlone) {
   EXPECT_EQ(folder.num_files(), 1u);
 }
 
+TEST(OutputFile, WritesWhatALinkPointsTo) {
+  const TemporaryFolder folder;
+  folder.write("file", "before");
+  create_symlink("file", folder.path() / "link");
+  create_symlink("nowhere", folder.path() / "loose");
+  create_symlink("/dev/null", folder.path() / "device");
+  write_file(folder.path() / "link", "after");
+  EXPECT_TRUE(is_symlink(folder.path() / "link"));
+  EXPECT_EQ(folder.read("file"), "after");
+  expect_parts(error_of([&] { write_file(folder.path() / "loose", ""); }), {"loose", "not there"});
+  expect_parts(error_of([&] { write_file(folder.path() / "device", ""); }), {"/dev/null", "is a device"});
+  EXPECT_EQ(folder.num_files(), 4u);
+}
+
 TEST(OutputFile, LeavesNothingWithoutCommit) {
   const TemporaryFolder folder;
   folder.write("a", "before");
