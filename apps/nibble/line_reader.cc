@@ -43,7 +43,11 @@ LineReader::Got LineReader::read_line(const char* prompt, std::string& line) {
     char bytes[4096];
     const ssize_t count = ::read(STDIN_FILENO, bytes, sizeof bytes);
     if (count < 0 && errno == EINTR) continue;
-    if (count < 0) throw_run_error("stdin cannot be read: {}", std::strerror(errno));
+    if (count < 0) {
+      const char* why = std::strerror(errno);
+      if (isatty(STDIN_FILENO) == 0) throw_input_error("stdin cannot be read: {}", why);
+      throw_run_error("the terminal cannot be read: {}", why);  // nobody could type anything better
+    }
     if (count == 0) at_end_ = true;
     const size_t searched = buffer_.size();
     buffer_.append(bytes, static_cast<size_t>(count));

@@ -301,7 +301,9 @@ class Text(Case):
                     conversation, says=["no tools", "line 1"])
         self.refuse("template", self.folder / "none.jinja", "--messages", conversation, says=["none.jinja", "opened"])
         self.refuse("template", good, "--messages", self.folder / "none.json", says=["none.json", "opened"])
-        for contents, says in ("[]", "messages"), ("{", "not valid JSON"), ('{"messages": 3}', "messages"):
+        for contents, says in [("[]", "messages"), ("{", "not valid JSON"), ('{"messages": 3}', "messages"),
+                               ('{"messages": [3]}', "messages: number"),
+                               ('{"messages": [], "variables": 3}', "variables: number")]:
             message = self.refuse("template", good, "--messages", self.write("bad.json", contents), says=["bad.json", says])
             self.assertNotIn("fetch it again", message)
         self.refuse("template", good, "--messages",
@@ -339,6 +341,9 @@ class Output(Case):
         result = closed(">", "plan", GGUF, "--backend", "reference")
         self.assertEqual((result.returncode, result.stdout), (1, b""))
         self.assertIn(b"cannot be written", result.stderr)
+        result = closed("<", "chat", FOLDER, "--backend", "reference")
+        self.assertEqual((result.returncode, result.stdout), (2, b""))
+        self.assertIn(b"stdin cannot be read: Bad file descriptor", result.stderr)
         result = closed("2>", "tokenize", FOLDER)
         self.assertEqual((result.returncode, result.stdout), (0, b"[]\n"))
         result = closed("2>", "run", SILENT, "--tokens", "1", "--max-new-tokens", "2", "--backend", "reference")
