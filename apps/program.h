@@ -5,6 +5,7 @@
 #include <functional>
 
 #include <CLI/CLI.hpp>
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 namespace nibble {
@@ -24,12 +25,14 @@ CLI::Option* add_list_option(CLI::App& app, const std::string& name, std::vector
   const auto take = [=, &values](const std::vector<std::string>& lists) {
     values.clear();
     for (const std::string& list : lists)
-      for (const std::string& text : CLI::detail::split(list + ",", ',')) {  // which splits off nothing behind the last
+      // Behind the last comma it splits off nothing.
+      for (const std::string& text : CLI::detail::split(fmt::format("{},", list), ',')) {
         std::string fault = text.empty() ? "a value is empty" : check(text);
         T value{};
-        if (fault.empty() && !CLI::detail::lexical_cast(text, value)) fault = text + " is no such value";
+        if (fault.empty() && !CLI::detail::lexical_cast(text, value)) fault = fmt::format("{} is no such value", text);
         if (!fault.empty())
-          throw CLI::ValidationError(name, "'" + list + "': " + fault + "; values with commas between them expected");
+          throw CLI::ValidationError(name,
+                                     fmt::format("'{}': {}; values with commas between them expected", list, fault));
         values.push_back(value);
       }
   };
