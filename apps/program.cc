@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <memory>
 #include <new>
@@ -30,10 +31,27 @@ void print_message(std::string_view before, std::string_view message) {
   std::fwrite(line.data(), 1, line.size(), stderr);
 }
 
+// Bytes of a mapped file that are gone: nothing can go on without them, and no exception leads out of here.
+void on_lost_bytes(int number, siginfo_t* info, void*) {
+  if (info->si_code == BUS_ADRALN) {  // a fault of ours: end as that does
+    std::signal(number, SIG_DFL);
+    return;
+  }
+  constexpr std::string_view kMessage =
+      "bytes of a file are gone while it is read: it has become shorter, or its disk fails; try again when it is "
+      "whole\n";
+  [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, kMessage.data(), kMessage.size());
+  _exit(1);
+}
+
 }  // namespace
 
 int run_program(CLI::App& app, int argc, char** argv) {
   fill_closed_streams();
+  struct sigaction action = {};
+  action.sa_sigaction = on_lost_bytes;
+  action.sa_flags = SA_SIGINFO;
+  sigaction(SIGBUS, &action, nullptr);
   set_log_sink([](LogLevel level, std::string_view message) {
     print_message(level == LogLevel::warning ? "warning: " : "", message);
   });

@@ -35,6 +35,7 @@ MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
   }
   fd_ = fd;
 #if defined(__linux__)
+  tells_cached_ = info.st_uid == geteuid() || access(path.c_str(), W_OK) == 0;
   direct_fd_ = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_DIRECT);
 #endif
 }
@@ -61,25 +62,33 @@ FileIdentity MappedFile::identity() const {
           .ctime_ns = nanoseconds(ctime)};
 }
 
-bool MappedFile::is_cached(std::span<const uint8_t> part) const {
+double MappedFile::cached_share(std::span<const uint8_t> part) const {
+  size_t asked = 0, cached = 0;
 #if defined(__linux__)
-  unsigned char pages[1024];  // of the first 4 MB at most: a read has no more
-  const size_t begin = static_cast<size_t>(part.data() - data_) / kReadUnit * kReadUnit;
-  const size_t size =
-      std::min(static_cast<size_t>(part.data() - data_) + part.size() - begin, std::size(pages) * kReadUnit);
-  if (mincore(const_cast<uint8_t*>(data_) + begin, size, pages) != 0) return true;
-  const size_t count = (size + kReadUnit - 1) / kReadUnit;
-  return 2 * std::count_if(pages, pages + count, [](unsigned char page) { return (page & 1) != 0; }) >=
-         static_cast<std::ptrdiff_t>(count);
-#else
-  return part.data() != nullptr;  // there is no other way to read
+  constexpr size_t kStep = 16 * kReadUnit;  // the page cache grows and shrinks by more than a page
+  const auto begin = static_cast<size_t>(part.data() - data_), end = begin + part.size();
+  for (size_t at = begin / kReadUnit * kReadUnit; tells_cached_ && at < end; at += kStep) {
+    unsigned char page;
+    if (mincore(const_cast<uint8_t*>(data_) + at, 1, &page) != 0) return 1;
+    asked++;
+    cached += page & 1;
+  }
 #endif
+  return asked == 0 ? 1 : static_cast<double>(cached) / static_cast<double>(asked);
+}
+
+bool MappedFile::is_cached(std::span<const uint8_t> part) const { return tells_cached_ && cached_share(part) > 0.95; }
+
+void MappedFile::release(std::span<const uint8_t> part) const {
+  const auto begin = static_cast<size_t>(part.data() - data_);
+  const size_t first = begin / kReadUnit * kReadUnit;
+  madvise(const_cast<uint8_t*>(data_) + first, begin + part.size() - first, MADV_DONTNEED);  // at worst they stay
 }
 
 void MappedFile::read(std::span<const uint8_t> part, uint8_t* to) const {
   constexpr size_t kLarge = 64 * 1024;  // below, the page cache's reading ahead is worth more
   const auto begin = static_cast<size_t>(part.data() - data_);
-  const bool is_direct = direct_fd_ >= 0 && part.size() >= kLarge && !is_cached(part);
+  const bool is_direct = direct_fd_ >= 0 && part.size() >= kLarge && cached_share(part) < 0.5;
   const size_t before = is_direct ? read_offset(part) : 0;
   const size_t wanted = before + part.size();
   const size_t asked = is_direct ? (wanted + kReadUnit - 1) / kReadUnit * kReadUnit : wanted;
@@ -106,7 +115,8 @@ bool MappedFile::populate(std::span<const uint8_t> part) const {
 #ifdef MADV_POPULATE_READ
   const auto begin = static_cast<size_t>(part.data() - data_);
   const size_t first = begin / kReadUnit * kReadUnit;
-  return madvise(const_cast<uint8_t*>(data_) + first, begin + part.size() - first, MADV_POPULATE_READ) == 0;
+  return part.empty() ||
+         madvise(const_cast<uint8_t*>(data_) + first, begin + part.size() - first, MADV_POPULATE_READ) == 0;
 #else
   return part.empty();
 #endif

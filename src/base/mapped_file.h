@@ -39,6 +39,11 @@ class MappedFile {
   }
   void read(std::span<const uint8_t> part, uint8_t* to) const;
 
+  // Whether bytes() of `part` are in memory, but for a twentieth; false if the system does not tell. release() says that the
+  // mapping's pages will not be wanted soon.
+  bool is_cached(std::span<const uint8_t> part) const;
+  void release(std::span<const uint8_t> part) const;
+
   // Reading through the mapping, in huge pages where the file system has such: want_huge_pages() once, then populate() of
   // each part, which several threads may do at once. False: the system has no such call, or the file cannot be read.
   void want_huge_pages() const;
@@ -46,11 +51,12 @@ class MappedFile {
   size_t huge_bytes() const;  // that are mapped in huge pages now; 0 if the system does not tell
 
  private:
-  bool is_cached(std::span<const uint8_t> part) const;  // by half or more
+  double cached_share(std::span<const uint8_t> part) const;  // of some of its pages; 1 if the system does not tell
 
   std::filesystem::path path_;
   const uint8_t* data_ = nullptr;
   size_t size_ = 0;
+  bool tells_cached_ = false;     // the system tells what the page cache has of a file only to those who may write it
   int fd_ = -1, direct_fd_ = -1;  // the second goes past the page cache; -1 if the file system has no such way
 };
 

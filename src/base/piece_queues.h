@@ -18,8 +18,8 @@ class PieceQueues {
   // All of them are empty.
   explicit PieceQueues(std::span<const WorkerTeam> teams);
 
-  // The worker has pieces [first, last), numbers below 2^32. Called by the worker itself, when nobody has pieces left of what
-  // it had before; it need not be before the others' first take.
+  // The worker has pieces [first, last), numbers below 2^32. Called when nobody has pieces left of what it had before: by the
+  // worker itself, if need be after the others' first take, or by one thread for all before they begin.
   void fill(int worker, Range pieces);
 
   // A piece that nobody had: the worker's own in their order, then others' from their ends; -1 when there is none.

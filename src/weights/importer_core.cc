@@ -160,9 +160,9 @@ CanonicalWeight Importer::read(const MatrixRequest& request) {
   const StoredMatrix located = locate_in_file(request);
   StagedTensors staged(*checkpoint_, buffers_);
   const StoredMatrix stored = staged.add(located);
-  // What is not in a file lies in the checkpoint.
-  const auto bytes = std::make_shared<const std::pair<std::shared_ptr<const void>, std::shared_ptr<const Checkpoint>>>(
-      staged.read(), checkpoint_);
+  // What is not read lies in the checkpoint, which goes last.
+  const auto bytes = std::make_shared<const std::pair<std::shared_ptr<const Checkpoint>, std::shared_ptr<const void>>>(
+      checkpoint_, staged.read());
   if (stored.experts.empty()) return read_located(request, stored, bytes);
 
   // One by one: each is checked under its own name, and stays where it is.

@@ -24,6 +24,10 @@ const Tensor* StagedTensors::add(const Tensor* tensor) {
   for (const std::shared_ptr<const MappedFile>& file : checkpoint_.files) {
     const std::span<const uint8_t> all = file->bytes();
     if (tensor->bytes.data() < all.data() || tensor->bytes.data() >= all.data() + all.size()) continue;
+    if (file->is_cached(tensor->bytes)) {
+      mapped_.push_back({file.get(), tensor->bytes});
+      return tensor;
+    }
     tensors_.push_back({*tensor, file.get(), room_});
     room_ += MappedFile::read_room(tensor->bytes.size());
     return &tensors_.back().tensor;
@@ -32,7 +36,11 @@ const Tensor* StagedTensors::add(const Tensor* tensor) {
 }
 
 std::shared_ptr<const void> StagedTensors::read() {
-  const std::shared_ptr<const Buffer> buffer = buffers_.take(room_ + MappedFile::kReadUnit);
+  const auto kept = std::make_shared<Kept>();
+  kept->mapped = std::move(mapped_);
+  if (tensors_.empty()) return kept;
+  kept->buffer = buffers_.take(room_ + MappedFile::kReadUnit);
+  const Buffer* const buffer = kept->buffer.get();
   const uintptr_t begin = reinterpret_cast<uintptr_t>(buffer->data());
   uint8_t* room = buffer->data() + (MappedFile::kReadUnit - begin % MappedFile::kReadUnit) % MappedFile::kReadUnit;
 
@@ -57,7 +65,7 @@ std::shared_ptr<const void> StagedTensors::read() {
 
   for_each_piece(pieces.size(), kReaders,
                  [&](size_t i, size_t) { pieces[i].file->read(pieces[i].part, pieces[i].to); });
-  return buffer;
+  return kept;
 }
 
 }  // namespace nibble

@@ -37,9 +37,9 @@ struct StoredMatrix {
   std::vector<StoredMatrix> experts;  // not empty: experts that are stored one by one; the tensors above are null then
 };
 
-// The bytes of a matrix's tensors, read into memory of their own: large reads, several at once, and past the page cache
-// where the file is not in it. A mapping would bring in page by page what is needed only once (with 4 KB pages at a
-// quarter of the disk's speed on a machine of 2 cores).
+// The bytes of a matrix's tensors in memory. Those in the page cache stay in their file's mapping. Others are read into
+// memory of their own: large reads, several at once, past the page cache. A mapping would bring in page by page what is
+// needed only once (with 4 KB pages at a quarter of the disk's speed on a machine of 2 cores).
 class StagedTensors {
  public:
   StagedTensors(const Checkpoint& checkpoint, BufferPool& buffers) : checkpoint_(checkpoint), buffers_(buffers) {}
@@ -47,8 +47,8 @@ class StagedTensors {
   // The same matrix, its codes, scales and biases those that read will fill; they live as long as this object.
   StoredMatrix add(const StoredMatrix& stored);
 
-  // Reads what was added, once. What it returns keeps the bytes alive. Throws RunError if a file cannot be read or has
-  // become shorter.
+  // Reads what was added, once. What it returns keeps the bytes alive, as long as the checkpoint lives. Throws RunError if a
+  // file cannot be read or has become shorter.
   std::shared_ptr<const void> read();
 
  private:
@@ -59,8 +59,20 @@ class StagedTensors {
     const MappedFile* file;
     size_t room_at;  // where its room begins
   };
+  struct Mapped {
+    const MappedFile* file;
+    std::span<const uint8_t> bytes;
+  };
+  struct Kept {
+    std::vector<Mapped> mapped;
+    std::shared_ptr<const Buffer> buffer;
+    ~Kept() {
+      for (const Mapped& m : mapped) m.file->release(m.bytes);
+    }
+  };
   const Checkpoint& checkpoint_;
   BufferPool& buffers_;
+  std::vector<Mapped> mapped_;
   std::deque<Staged> tensors_;  // do not move
   size_t room_ = 0;
 };

@@ -1,12 +1,14 @@
 #include "weights/weight.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <string>
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/pieces.h"
 
 namespace nibble {
 
@@ -60,19 +62,25 @@ CanonicalWeight concat_rows(std::span<const CanonicalWeight> weights) {
 
 namespace {
 
-// The first of `count` plain elements that is NaN or infinite; `count` if all are numbers.
-template <class Format>
-int64_t find_not_finite(const uint8_t* codes, int64_t count) {
-  constexpr int64_t kBlock = 4096;  // without a branch inside, which would keep it from being vectorised
-  for (int64_t begin = 0; begin < count; begin += kBlock) {
-    const int64_t end = std::min(count, begin + kBlock);
-    bool all_finite = true;
-    for (int64_t k = begin; k < end; k++) all_finite &= std::abs(Format::decode(codes, nullptr, k)) < INFINITY;
-    if (all_finite) continue;
-    for (int64_t k = begin; k < end; k++)
-      if (!std::isfinite(Format::decode(codes, nullptr, k))) return k;
-  }
-  return count;
+// The first index below `count` of which is_good is false; `count` if there is none. By several threads where it is much.
+template <class IsGood>
+int64_t find_bad(int64_t count, IsGood is_good) {
+  constexpr int64_t kPiece = int64_t{4} << 20, kBlock = 4096;
+  std::atomic<int64_t> first_bad = count;
+  const auto look = [&](int64_t begin, int64_t end) {
+    bool all_good = true;  // without a branch inside, which would keep the loop from being vectorised
+    for (int64_t i = begin; i < end; i++) all_good &= is_good(i);
+    if (all_good) return true;
+    while (is_good(begin)) begin++;
+    int64_t before = first_bad;
+    while (begin < before && !first_bad.compare_exchange_weak(before, begin)) {}
+    return false;
+  };
+  for_each_piece(static_cast<size_t>((count + kPiece - 1) / kPiece), kReaders, [&](size_t piece, size_t) {
+    const int64_t first = static_cast<int64_t>(piece) * kPiece, last = std::min(count, first + kPiece);
+    for (int64_t at = first; at < last && look(at, std::min(last, at + kBlock)); at += kBlock) {}
+  });
+  return first_bad;
 }
 
 }  // namespace
@@ -90,31 +98,37 @@ void check_weight(const CanonicalWeight& w, std::string_view name, std::string_v
   visit_format(w.format, [&](auto format) {
     using Format = decltype(format);
     if constexpr (Format::group_scale_bytes > 0) {
-      const auto size = static_cast<size_t>(Format::group_scale_bytes);
-      for (size_t i = 0; i < w.scales.size(); i += size) {
-        if (Format::is_valid_scale(w.scales.data() + i)) continue;
+      constexpr int64_t size = Format::group_scale_bytes;
+      const int64_t count = std::ssize(w.scales) / size;
+      const uint8_t* const scales = w.scales.data();
+      const int64_t bad = find_bad(count, [=](int64_t i) { return Format::is_valid_scale(scales + i * size); });
+      if (bad < count) {
         std::string bytes;  // as a number: the last byte first
-        for (size_t j = size; j-- > 0;) bytes += fmt::format("{:02x}", w.scales[i + j]);
+        for (int64_t j = size; j-- > 0;) bytes += fmt::format("{:02x}", scales[bad * size + j]);
         throw_input_error(
             "{}: scale {} is 0x{}, which is NaN, infinite or negative: not a scale of {}; the file is damaged or in "
             "another format",
-            name, i / size, bytes, Format::name);
+            name, bad, bytes, Format::name);
       }
     }
   });
   visit_format(w.format, [&](auto format) {
     using Format = decltype(format);
     if constexpr (Format::group_scale_bytes == 0 && Format::code_bits >= 16) {
-      const int64_t count = w.E * w.N * w.K, bad = find_not_finite<Format>(w.codes.data(), count);
+      const uint8_t* const codes = w.codes.data();
+      const int64_t count = w.E * w.N * w.K;
+      const int64_t bad =
+          find_bad(count, [=](int64_t k) { return std::abs(Format::decode(codes, nullptr, k)) < INFINITY; });
       if (bad < count)
         throw_input_error("{}: element {} is {}, a finite number expected; the file is damaged",
-                          codes_name.empty() ? name : codes_name, bad, Format::decode(w.codes.data(), nullptr, bad));
+                          codes_name.empty() ? name : codes_name, bad, Format::decode(codes, nullptr, bad));
     }
     if constexpr (requires { Format::is_valid_code(uint8_t{}); }) {
-      const auto bad = std::ranges::find_if_not(w.codes, Format::is_valid_code);
-      if (bad != w.codes.end())
+      const uint8_t* const codes = w.codes.data();
+      const int64_t bad = find_bad(std::ssize(w.codes), [=](int64_t i) { return Format::is_valid_code(codes[i]); });
+      if (bad < std::ssize(w.codes))
         throw_input_error("{}: code {} is 0x{:02x}, which is NaN in {}; the file is damaged",
-                          codes_name.empty() ? name : codes_name, bad - w.codes.begin(), *bad, Format::name);
+                          codes_name.empty() ? name : codes_name, bad, codes[bad], Format::name);
     }
   });
   for (const Part& part : w.parts)

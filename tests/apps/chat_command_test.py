@@ -306,6 +306,13 @@ class Terminal(Case):
         self.process.send_signal(signal.SIGTERM)
         self.assertEqual(self.process.wait(30), -signal.SIGTERM)
 
+    def test_bytes_of_a_file_that_are_gone_are_named_as_the_reason(self):
+        self.start()
+        self.wait_for("> ")
+        self.process.send_signal(signal.SIGBUS)  # as the system does when a mapped file has become shorter
+        self.wait_for("it has become shorter")
+        self.assertEqual(self.process.wait(30), 1)
+
 
 if __name__ == "__main__":
     main()

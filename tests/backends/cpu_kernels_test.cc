@@ -150,28 +150,29 @@ TEST(CpuKernels, InterleaveRowsAsThePackedLayoutHasThem) {
   for (size_t i = 0; i < bytes.size(); i++) bytes[i] = static_cast<uint8_t>(i * 167 + i / 256 * 41);
   const uint8_t* rows[kBlockRows];
   for (int r = 0; r < kBlockRows; r++) rows[r] = bytes.data() + r * kRowBytes;
-  for (const int code_bits : {4, 8, 16, 32}) {
+  for (const RowUnit unit :
+       {RowUnit::nibbles, RowUnit::signed_bytes, RowUnit::bytes, RowUnit::halves, RowUnit::floats}) {
     std::vector<uint8_t> wanted(bytes.size());
     for (int64_t r = 0; r < kBlockRows; r++) {
       for (int64_t i = 0; i < kRowBytes; i++) {
         const uint8_t byte = rows[r][i];
-        if (code_bits == 4) {  // byte j of a lane: k = j, and k = 4 + j in its high half
+        if (unit == RowUnit::nibbles) {  // byte j of a lane: k = j, and k = 4 + j in its high half
           for (int64_t k : {2 * i, 2 * i + 1}) {
             const int64_t to = k / 8 * kLineBytes + 4 * r + k % 4;
             wanted[static_cast<size_t>(to)] |= static_cast<uint8_t>((byte >> k % 2 * 4 & 15) << (k / 4 % 2 * 4));
           }
-        } else if (code_bits == 8) {
+        } else if (unit == RowUnit::signed_bytes) {
           wanted[static_cast<size_t>(i / 4 * kLineBytes + 4 * r + i % 4)] = byte ^ 128;
         } else {
-          const int64_t size = code_bits / 8;
+          const int64_t size = unit == RowUnit::bytes ? 1 : unit == RowUnit::halves ? 2 : 4;
           wanted[static_cast<size_t>((i / size * kBlockRows + r) * size + i % size)] = byte;
         }
       }
     }
     for (const CpuKernels* kernels : kernels_under_test()) {
       std::vector<uint8_t> lines(bytes.size());
-      kernels->interleave_rows(rows, kPieces, code_bits, lines.data());
-      EXPECT_EQ(lines, wanted) << kernels->name << ", " << code_bits << " bits";
+      kernels->interleave_rows(rows, kPieces, unit, lines.data());
+      EXPECT_EQ(lines, wanted) << kernels->name << ", unit " << static_cast<int>(unit);
     }
   }
 }
@@ -420,7 +421,7 @@ TEST(CpuLinear, AcceptsTheLargestAndSmallestActivations) {
 
 TEST(PackedMatrix, UnpacksExactly) {
   for (FormatId format : kKernelFormats) {
-    for (int64_t K : {1, 7, 32, 48, 130, 264}) {
+    for (int64_t K : {1, 7, 32, 48, 130, 264, 1060}) {
       const CanonicalWeight weight = random_weight(format, 2, 19, K, 2, 11);
       const PackedMatrix packed(weight);
       std::vector<float> wanted(static_cast<size_t>(K)), got(static_cast<size_t>(K));
@@ -433,6 +434,24 @@ TEST(PackedMatrix, UnpacksExactly) {
       }
     }
   }
+}
+
+TEST(PackedMatrix, GroupsOfZerosHaveNoSubnormalScale) {
+  constexpr int64_t N = 17, K = 33 * kGroup;  // a whole block, and one row
+  CanonicalWeight weight = random_weight(FormatId::mxfp4, 1, N, K, 1, 11);
+  std::vector<uint8_t> codes(weight.codes.size(), 0x80), scales(weight.scales.size(), 0);  // zeros of both signs
+  const auto is_zero = [](int64_t n, int64_t g) { return (n + g) % 3 != 0; };
+  for (int64_t n = 0; n < N; n++)
+    for (int64_t g = 0; g < K / kGroup; g++)
+      if (!is_zero(n, g)) codes[static_cast<size_t>(n * K / 2 + (g + 1) * kGroup / 2 - 1)] = 0x10;
+  weight.codes = codes;
+  weight.scales = scales;
+  const PackedMatrix packed(weight);
+  for (int64_t n = 0; n < N; n++)
+    for (int64_t g = 0; g < K / kGroup; g++)
+      EXPECT_EQ(packed.scales[n / kBlockRows * packed.block_scale_bytes + g * kBlockRows + n % kBlockRows],
+                is_zero(n, g) ? kE8m0Bias : 0)
+          << n << " " << g;
 }
 
 TEST(PackedMatrix, TakesTheBytesThatThePlanSaysWhoeverPacks) {

@@ -57,6 +57,28 @@ TEST(MappedFile, ReadsPartsThroughThePageCacheAndPastIt) {
   expect_parts_of(file, text);
 }
 
+#if defined(__linux__)
+TEST(MappedFile, TellsWhatIsInThePageCache) {
+  const std::string text(1'000'007, 'x');
+  const auto path = write_file("cached", text);
+  const MappedFile file(path);
+  const auto bytes = file.bytes();
+  EXPECT_TRUE(file.is_cached(bytes));
+  EXPECT_TRUE(file.is_cached(bytes.subspan(4095, 2)));
+  EXPECT_TRUE(file.is_cached(bytes.subspan(bytes.size())));
+  file.release(bytes.subspan(5, 500'000));
+  EXPECT_EQ(std::string(bytes.begin(), bytes.end()), text);
+
+  file.release(bytes);  // a mapped page stays in the page cache
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  fsync(fd);
+  posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+  close(fd);
+  if (file.is_cached(bytes)) GTEST_SKIP() << "this file system has no other place for it";
+  EXPECT_FALSE(file.is_cached(bytes.subspan(4095, 2)));
+}
+#endif
+
 TEST(MappedFile, AFileThatBecomesShorterIsAnError) {
   const auto path = write_file("shorter", std::string(200'000, 'x'));
   const MappedFile file(path);

@@ -203,8 +203,8 @@ constexpr CpuKernels tiles_kernels(std::string_view name) {
   return {.name = name,
           .prepare = [](const Activations& x, int64_t first, int64_t last) { kAvx512Kernels.prepare(x, first, last); },
           .linear = tiles_linear<Tiles>,
-          .interleave_rows = [](const uint8_t* const* rows, int64_t num_pieces, int code_bits,
-                                uint8_t* lines) { kAvx512Kernels.interleave_rows(rows, num_pieces, code_bits, lines); },
+          .interleave_rows = [](const uint8_t* const* rows, int64_t num_pieces, RowUnit unit,
+                                uint8_t* lines) { kAvx512Kernels.interleave_rows(rows, num_pieces, unit, lines); },
           .gemm_fp4 = [](const GemmFp4Strip& strip) { kAvx512Kernels.gemm_fp4(strip); },
           .read = [](const uint8_t* bytes, int64_t size) { return kAvx512Kernels.read(bytes, size); }};
 }

@@ -55,6 +55,10 @@ struct GemmFp4Strip {
 // to 98 % with Q8_0).
 extern const bool kPrefetchesFar;
 
+// What rows consist of: nibbles, the low one first, become codes as the kernels have them, signed bytes unsigned ones. The others
+// stay, unit after unit.
+enum class RowUnit : uint8_t { nibbles, signed_bytes, bytes, halves, floats };
+
 struct CpuKernels {
   std::string_view name;
 
@@ -63,9 +67,9 @@ struct CpuKernels {
 
   void (*linear)(const LinearTask& task);
 
-  // Packs codes of 16 whole rows (packed_layout.h): 16 * num_pieces bytes of each become 4 * num_pieces lines, the same bytes
-  // in all tables. 4-bit codes lie low nibble first, 8-bit ones are signed, 16 and 32 bits are floats.
-  void (*interleave_rows)(const uint8_t* const* rows, int64_t num_pieces, int code_bits, uint8_t* lines);
+  // Packs codes or scales of 16 whole rows (packed_layout.h): 16 * num_pieces bytes of each become 4 * num_pieces lines, the
+  // same bytes in all tables. Asks for the rows that follow if they lie one after the other.
+  void (*interleave_rows)(const uint8_t* const* rows, int64_t num_pieces, RowUnit unit, uint8_t* lines);
 
   void (*gemm_fp4)(const GemmFp4Strip& strip);
 

@@ -8,11 +8,14 @@
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/packed_layout.h"
 #include "base/memory.h"
+#include "base/piece_queues.h"
 #include "weights/convert.h"
 
 namespace nibble {
 
 namespace {
+
+constexpr int64_t kPieceBytes = 1 << 20;  // that a worker packs at a time: readers want the same processors
 
 int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 
@@ -71,22 +74,33 @@ bool is_zero_group(const uint8_t* codes, int64_t size) {
   return std::all_of(codes, codes + size, [](uint8_t byte) { return (byte & 0x77) == 0; });
 }
 
+// Of up to 16 rows.
 template <class Layout>
-void pack_scales(const CanonicalRow& row, int64_t K, int r, uint8_t* out) {
+void pack_scales(std::span<const CanonicalRow> rows, int64_t K, uint8_t* out) {
   const int64_t num_groups = (K + Layout::scale_k - 1) / Layout::scale_k;
-  for (int64_t g = 0; g < num_groups; g++) {
-    uint8_t* line = out + g * Layout::scale_line_bytes;
-    if constexpr (Layout::scale == ScaleKind::e8m0) {
-      const int64_t first = g * kGroup / 2, last = std::min(first + kGroup / 2, (K + 1) / 2);
-      const bool is_subnormal = row.scales[g] == 0;
-      line[r] = is_subnormal && is_zero_group(row.codes + first, last - first) ? kE8m0Bias : row.scales[g];
-    } else if constexpr (Layout::scale == ScaleKind::e4m3) {
-      line[r] = row.scales[g];
-    } else if constexpr (Layout::scale == ScaleKind::half) {
-      std::memcpy(line + 2 * r, row.scales + 2 * g, 2);
-    } else if constexpr (Layout::scale == ScaleKind::half_and_minimum) {
-      std::memcpy(line + 2 * r, row.scales + 4 * g, 2);
-      std::memcpy(line + 32 + 2 * r, row.scales + 4 * g + 2, 2);
+  const int64_t row_bytes = num_groups * Layout::scale_line_bytes / kBlockRows;
+  constexpr int64_t unit = Layout::has_byte_scales ? 1 : 2;
+  const auto num_rows = std::ssize(rows);
+  const int64_t num_pieces = num_rows == kBlockRows ? row_bytes / 16 : 0;
+  if (num_pieces > 0) {
+    const uint8_t* scales[kBlockRows];
+    for (int r = 0; r < kBlockRows; r++) scales[r] = rows[static_cast<size_t>(r)].scales;
+    cpu_kernels().interleave_rows(scales, num_pieces, unit == 1 ? RowUnit::bytes : RowUnit::halves, out);
+  }
+  for (int64_t at = 16 * num_pieces; at < row_bytes; at += unit)
+    for (int64_t r = 0; r < num_rows; r++)
+      std::memcpy(out + at * kBlockRows + r * unit, rows[static_cast<size_t>(r)].scales + at, unit);
+  if constexpr (Layout::scale == ScaleKind::e8m0) {
+    for (int64_t r = 0; r < num_rows; r++) {
+      const CanonicalRow& row = rows[static_cast<size_t>(r)];
+      const auto next_subnormal = [&](int64_t g) {
+        const void* found = std::memchr(row.scales + g, 0, static_cast<size_t>(num_groups - g));
+        return found == nullptr ? num_groups : static_cast<const uint8_t*>(found) - row.scales;
+      };
+      for (int64_t g = next_subnormal(0); g < num_groups; g = next_subnormal(g + 1)) {
+        const int64_t first = g * kGroup / 2, last = std::min(first + kGroup / 2, (K + 1) / 2);
+        if (is_zero_group(row.codes + first, last - first)) out[g * kBlockRows + r] = kE8m0Bias;
+      }
     }
   }
 }
@@ -100,6 +114,16 @@ void pack_shared_scales(std::span<const CanonicalRow> rows, int64_t K, uint8_t* 
       out[k] = rows[0].scales[k];
 }
 
+template <class Layout>
+constexpr RowUnit code_unit() {
+  switch (Layout::code_bits) {
+    case 4: return RowUnit::nibbles;
+    case 8: return RowUnit::signed_bytes;
+    case 16: return RowUnit::halves;
+    default: return RowUnit::floats;
+  }
+}
+
 // `rows` are up to 16, of K weights; scales that they share are packed apart.
 template <class Format>
 void pack_block(std::span<const CanonicalRow> rows, int64_t K, uint8_t* codes, uint8_t* scales, float* row_factors) {
@@ -110,7 +134,7 @@ void pack_block(std::span<const CanonicalRow> rows, int64_t K, uint8_t* codes, u
   const int64_t num_pieces = num_rows == kBlockRows ? row_bytes / 16 : 0;
   const uint8_t* row_codes[kBlockRows];
   for (int r = 0; r < num_rows; r++) row_codes[r] = rows[static_cast<size_t>(r)].codes;
-  if (num_pieces > 0) cpu_kernels().interleave_rows(row_codes, num_pieces, Layout::code_bits, codes);
+  if (num_pieces > 0) cpu_kernels().interleave_rows(row_codes, num_pieces, code_unit<Layout>(), codes);
   if constexpr (Layout::is_float) {
     constexpr int size = Layout::code_bits / 8;
     for (int64_t k = 16 / size * num_pieces; k < K; k++)
@@ -129,12 +153,11 @@ void pack_block(std::span<const CanonicalRow> rows, int64_t K, uint8_t* codes, u
   for (int r = 0; r < num_rows; r++) row_factors[r] = rows[static_cast<size_t>(r)].tensor_scale;
   if constexpr (Layout::is_transposed) return;
   if constexpr (Layout::scale == ScaleKind::e8m0)
-    for (int64_t k = 0; k < K; k += kGroup)
-      std::memset(scales + k / kGroup * Layout::scale_line_bytes, kE8m0Bias, Layout::scale_line_bytes);
-  for (int r = 0; r < num_rows; r++) pack_scales<Layout>(rows[static_cast<size_t>(r)], K, r, scales);
+    std::memset(scales, kE8m0Bias, static_cast<size_t>(round_up(K, kGroup) / kGroup * Layout::scale_line_bytes));
+  if constexpr (Layout::scale != ScaleKind::none) pack_scales<Layout>(rows, K, scales);
 }
 
-// Packs blocks first to last - 1 of all experts' blocks, one after the other.
+// Packs blocks of all experts.
 class BlockPacker {
  public:
   BlockPacker(const CanonicalWeight& weight, const PackedMatrix& packed)
@@ -239,21 +262,31 @@ PackedMatrix::PackedMatrix(const CanonicalWeight& weight, WorkerPool* pool, Huge
     return block / num_blocks * num_scale_blocks + block % num_blocks / sharing;
   };
   auto* const to = const_cast<uint8_t*>(codes);  // of a buffer that is ours
-  const auto pack_blocks = [&](int64_t first, int64_t last) {
-    BlockPacker packer(weight, *this);
-    for (int64_t i = first; i < last; i++)
+  const auto pack_blocks = [&](BlockPacker& packer, Range blocks) {
+    for (int64_t i = blocks.first; i < blocks.last; i++)
       packer.pack(i, to + i * block_code_bytes, to + (scales - codes) + scale_block(i) * block_scale_bytes,
                   const_cast<float*>(row_factors) + i * kBlockRows);
   };
   if (pool == nullptr) {
-    pack_blocks(0, E * num_blocks);
+    BlockPacker packer(weight, *this);
+    pack_blocks(packer, {0, E * num_blocks});
     return;
+  }
+  const int64_t piece_blocks = std::max<int64_t>(1, kPieceBytes / (block_code_bytes + block_scale_bytes));
+  PieceQueues queues(pool->teams());
+  std::vector<Range> pieces;  // of all workers
+  for (int worker = 0; worker < pool->num_threads(); worker++) {
+    const int64_t first_piece = std::ssize(pieces);
+    for (const auto [first, last] : blocks_to_pack(E, num_blocks, pool->teams(), worker))
+      for (int64_t i = first; i < last; i += piece_blocks) pieces.push_back({i, std::min(last, i + piece_blocks)});
+    queues.fill(worker, {first_piece, std::ssize(pieces)});
   }
   std::mutex mutex;
   std::exception_ptr failure;  // a worker must not throw
   pool->run([&](int worker) {
     try {
-      for (const auto [first, last] : blocks_to_pack(E, num_blocks, pool->teams(), worker)) pack_blocks(first, last);
+      BlockPacker packer(weight, *this);
+      for (int64_t i; (i = queues.take(worker)) >= 0;) pack_blocks(packer, pieces[static_cast<size_t>(i)]);
     } catch (...) {
       const std::lock_guard lock(mutex);
       failure = std::current_exception();

@@ -42,7 +42,7 @@ class PackedMatrix final : public PackedWeight {
   std::shared_ptr<const uint8_t> planes_;  // all of them
 };
 
-// Blocks that a worker packs, by their places in the planes: its part of what its team has of every expert, the rows that
+// Blocks that a worker packs, unless others of its team are done before, by their places in the planes: its part of what its team has of every expert, the rows that
 // the team reads.
 std::vector<Range> blocks_to_pack(int64_t E, int64_t num_blocks, std::span<const WorkerTeam> teams, int worker);
 
