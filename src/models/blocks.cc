@@ -89,16 +89,17 @@ void mla_block(Step& step, const DecoderConfig& c, const MlaWeights& w, const Sc
   } else {
     step.linear({.x = s.normed, .w = w.q_b.w, .out = s.q});
   }
+  // The key's ops need nothing of q's, nor head_linear what is rotated: a backend can run them side by side.
   step.rms_norm({.x = latent, .weight = w.kv_a_norm, .out = latent, .eps = kLatentNormEps});
   step.rope({.x = k_rope, .num_heads = 1, .head_dim = rope, .rotation = rotation, .interleaved = mla.rope_interleave});
+  step.kv_append({.k = s.latent, .v = {}, .layer = layer});
   step.rope({.x = s.q,
              .num_heads = c.num_heads,
              .head_dim = nope + rope,
              .rotation = rotation,
              .first = nope,
              .interleaved = mla.rope_interleave});
-  step.kv_append({.k = s.latent, .v = {}, .layer = layer});
-  step.head_linear({.x = s.q, .w = w.k_b, .num_heads = c.num_heads, .out = s.q_latent});
+  step.head_linear({.x = s.q, .w = w.k_b, .num_heads = c.num_heads, .out = s.q_latent, .K = nope});
   step.latent_attention({.q_latent = s.q_latent,
                          .q = s.q,
                          .layer = layer,
@@ -134,6 +135,15 @@ void moe_block(Step& step, const DecoderConfig& c, const MoeWeights& w, const Sc
               .scale = moe.scale,
               .experts = s.experts,
               .expert_weights = s.expert_weights});
+  const int64_t shared = moe.shared_intermediate_size;  // 0: there is no such expert
+  const Slice hidden = s.hidden.columns(0, shared);
+  if (shared > 0) {
+    // It needs nothing of the others: a backend can run each part beside one of theirs.
+    const Slice gate = s.gate.columns(0, shared), up = s.up.columns(0, shared);
+    step.linear({.x = s.normed, .w = w.shared_gate.w, .out = gate});
+    step.linear({.x = s.normed, .w = w.shared_up.w, .out = up});
+    step.swiglu({.gate = gate, .up = up, .out = hidden});
+  }
   step.moe_gate_up({.x = s.normed,
                     .gate = w.gate.w,
                     .up = w.up.w,
@@ -144,19 +154,13 @@ void moe_block(Step& step, const DecoderConfig& c, const MoeWeights& w, const Sc
                     .alpha = moe.alpha,
                     .limit = moe.limit,
                     .out = s.expert_hidden});
+  if (shared > 0) step.linear({.x = hidden, .w = w.shared_down.w, .out = s.x, .accumulate = true});
   step.moe_down({.x = s.expert_hidden,
                  .down = w.down.w,
                  .bias = w.down.bias,
                  .experts = s.experts,
                  .expert_weights = s.expert_weights,
                  .out = s.x});
-  if (!w.shared_gate.w) return;
-  const int64_t shared = moe.shared_intermediate_size;
-  const Slice gate = s.gate.columns(0, shared), up = s.up.columns(0, shared), hidden = s.hidden.columns(0, shared);
-  step.linear({.x = s.normed, .w = w.shared_gate.w, .out = gate});
-  step.linear({.x = s.normed, .w = w.shared_up.w, .out = up});
-  step.swiglu({.gate = gate, .up = up, .out = hidden});
-  step.linear({.x = hidden, .w = w.shared_down.w, .out = s.x, .accumulate = true});
 }
 
 void output_block(Step& step, const DecoderConfig& c, WeightId norm, WeightId output, const Scratch& s) {

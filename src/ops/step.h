@@ -107,7 +107,8 @@ struct HeadLinearOp {
   Slice x;
   WeightId w;  // [num_heads, N, K]
   int64_t num_heads;
-  Slice out;  // num_heads * N
+  Slice out;      // num_heads * N
+  int64_t K = 0;  // of w, if it is to be known that the rest of a head is not read
 };
 
 // Attention over latents (MLA, arXiv:2405.04434, with its up-projections absorbed into q and out): a cached key is

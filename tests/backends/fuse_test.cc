@@ -13,7 +13,11 @@ using Names = std::vector<std::string>;
 
 Names groups(const Step& step) {
   Names names;
-  for (const OpGroup& group : fuse(step)) names.push_back(group_name(group));
+  for (const SideBySide& groups : fuse(step)) {
+    std::string name;
+    for (const OpGroup& group : groups) name += (name.empty() ? "" : " | ") + group_name(group);
+    names.push_back(name);
+  }
   return names;
 }
 
@@ -231,7 +235,7 @@ TEST_P(Fuse, ASwigluOfSumsStandsAlone) {
   layer.linear(layer.x, layer.up);
   p.step.swiglu({.gate = layer.gate, .up = layer.up, .out = layer.hidden});
   p.step.logits = layer.hidden;
-  expect_groups({"embed", "embed", "2 linears", "swiglu"});
+  expect_groups({"embed | embed", "2 linears", "swiglu"});
 }
 
 TEST_P(Fuse, ASwigluMayWriteOverItsGate) {
@@ -292,7 +296,7 @@ TEST_P(Fuse, QueriesMayBeUsedTwice) {
   layer.linear(layer.q, layer.x, true);
   p.step.logits = layer.x;
   expect_groups(
-      {"embed", "3 linears", "rope + kv_append + attention", "rope", "linear", "attention", "linear", "linear"});
+      {"embed", "3 linears", "rope + kv_append + attention", "rope | linear", "attention", "linear", "linear"});
 }
 
 TEST_P(Fuse, AnotherLayersAppendIsKeptApart) {
@@ -305,6 +309,74 @@ TEST_P(Fuse, AnotherLayersAppendIsKeptApart) {
   layer.attend();
   p.step.logits = layer.attended;
   expect_groups({"embed", "3 linears", "kv_append + kv_append", "attention"});
+}
+
+// Latent attention: 3 heads of 11 + 10, latents of 20, of which positions have 10 more.
+TEST_P(Fuse, LatentAttention) {
+  p.cache_shape.layers = {{30, 0}};
+  const Slice q = p.step.buffer("q", 63), latent = p.step.buffer("latent", 30), q_a = p.step.buffer("q_a", 24);
+  const Slice q_latent = p.step.buffer("q_latent", 60), out_latent = p.step.buffer("out_latent", 60);
+  const auto matrix = [&](int64_t N, int64_t K) { return p.matrix(random_weight(FormatId::bf16, 3, N, K, 1, 5)); };
+  const auto norm = [&](Slice x, int64_t width) {
+    p.step.rms_norm({.x = x, .weight = p.vector(width), .out = x, .eps = 1e-5f});
+  };
+  layer.norm(layer.x, layer.normed);
+  layer.linear(layer.normed, latent);
+  layer.linear(layer.normed, q_a);
+  norm(q_a, 24);
+  layer.linear(q_a, q);
+  norm(latent.columns(0, 20), 20);
+  layer.rope(latent.columns(20, 10), 1);
+  p.step.kv_append({.k = latent, .v = {}, .layer = 0});
+  p.step.rope({.x = q, .num_heads = 3, .head_dim = 21, .rotation = layer.rotation, .first = 11});
+  p.step.head_linear({.x = q, .w = matrix(20, 11), .num_heads = 3, .out = q_latent, .K = 11});
+  p.step.latent_attention({.q_latent = q_latent,
+                           .q = q,
+                           .layer = 0,
+                           .num_heads = 3,
+                           .latent_dim = 20,
+                           .rope_dim = 10,
+                           .scale = 0.3f,
+                           .out = out_latent});
+  p.step.head_linear({.x = out_latent, .w = matrix(10, 20), .num_heads = 3, .out = layer.attended, .K = 20});
+  layer.linear(layer.attended, layer.x, true);
+  p.step.logits = layer.x;
+  expect_groups({"embed", "rms_norm + 2 linears", "rms_norm + linear | rms_norm + rope + kv_append",
+                 "rope | head_linear", "latent_attention", "head_linear", "linear"});
+}
+
+TEST_P(Fuse, ARotationOfWhatHeadsReadStandsAlone) {
+  const Slice q = p.step.buffer("q", 63), q_latent = p.step.buffer("q_latent", 60);
+  layer.linear(layer.x, q);
+  for (const int64_t K : {int64_t{0}, int64_t{12}}) {  // not known; one column too many
+    p.step.rope({.x = q, .num_heads = 3, .head_dim = 21, .rotation = layer.rotation, .first = 11});
+    p.step.head_linear({.x = q,
+                        .w = p.matrix(random_weight(FormatId::bf16, 3, 20, 12, 1, 5)),
+                        .num_heads = 3,
+                        .out = q_latent,
+                        .K = K});
+  }
+  p.step.logits = q_latent;
+  expect_groups({"embed", "linear", "rope", "head_linear", "rope", "head_linear"});
+}
+
+TEST_P(Fuse, ASharedExpertStandsBesideTheOthers) {
+  const Slice router = p.step.buffer("router", 6), experts = p.step.buffer("experts", 2),
+              weights = p.step.buffer("weights", 2), expert_hidden = p.step.buffer("expert_hidden", 2 * 24);
+  const auto matrix = [&](int64_t N, int64_t K) { return p.matrix(random_weight(FormatId::bf16, 6, N, K, 1, 5)); };
+  layer.norm(layer.x, layer.normed);
+  layer.linear(layer.normed, router);
+  p.step.route({.logits = router, .scores = RouterScores::softmax, .experts = experts, .expert_weights = weights});
+  layer.linear(layer.normed, layer.gate);
+  layer.linear(layer.normed, layer.up);
+  p.step.swiglu({.gate = layer.gate, .up = layer.up, .out = layer.hidden});
+  p.step.moe_gate_up(
+      {.x = layer.normed, .gate = matrix(24, 40), .up = matrix(24, 40), .experts = experts, .out = expert_hidden});
+  layer.linear(layer.hidden, layer.x, true);
+  p.step.moe_down(
+      {.x = expert_hidden, .down = matrix(40, 24), .experts = experts, .expert_weights = weights, .out = layer.x});
+  p.step.logits = layer.x;
+  expect_groups({"embed", "rms_norm + linear", "route | 2 linears + swiglu", "moe_gate_up | linear", "moe_down"});
 }
 
 TEST_P(Fuse, WhatNeedsOnlyATokensOwnRowsRunsTogether) {

@@ -145,8 +145,8 @@ TEST(MoeModels, Glm4MoeIsDenseFirstAndSharesAnExpert) {
   EXPECT_EQ(m.model->config.moe->shared_intermediate_size, 64);
   EXPECT_EQ(m.layer_ops(1), (std::vector<std::string>{"rms_norm", "linear",   "linear", "linear",    "rms_norm",
                                                       "rms_norm", "rope",     "rope",   "kv_append", "attention",
-                                                      "linear",   "rms_norm", "linear", "route",     "moe_gate_up",
-                                                      "moe_down", "linear",   "linear", "swiglu",    "linear"}));
+                                                      "linear",   "rms_norm", "linear", "route",     "linear",
+                                                      "linear",   "swiglu",   "moe_gate_up", "linear", "moe_down"}));
   const RouteOp route = ops_of<RouteOp>(*m.model).front();
   EXPECT_EQ(route.scores, RouterScores::sigmoid);
   EXPECT_EQ(route.scale, 1.5f);
@@ -164,8 +164,8 @@ TEST(MoeModels, Glm4MoeIsDenseFirstAndSharesAnExpert) {
 TEST(MoeModels, LatentAttentionCachesLatents) {
   const RandomModel m(shape_checkpoint("glm-4.7-flash", 2));
   EXPECT_EQ(m.layer_ops(0),
-            (std::vector<std::string>{"rms_norm", "linear", "linear", "rms_norm", "linear", "rms_norm", "rope", "rope",
-                                      "kv_append", "head_linear", "latent_attention", "head_linear", "linear",
+            (std::vector<std::string>{"rms_norm", "linear", "linear", "rms_norm", "linear", "rms_norm", "rope",
+                                      "kv_append", "rope", "head_linear", "latent_attention", "head_linear", "linear",
                                       "rms_norm", "linear", "linear", "swiglu", "linear"}));
   EXPECT_EQ(m.model->kv_layers.front().k_width, 576);
   EXPECT_EQ(m.model->kv_layers.front().v_width, 0);

@@ -200,6 +200,15 @@ void CpuAttention::attend_piece(const CpuKvCache& cache, const AttentionQuery& q
   const Range own_heads{first_head, std::min(first_head + p.heads, (at.kv_head + 1) * heads)};
   attend_chunk(cache, query, at, of_piece(std::min(piece + 1, count - 1)), own_heads, again && of_chunk == 1, worker,
                partial(m, at.chunk - p.chunks.first, first_head));
+  if (is_merged(query.pos)) return;
+  for (int64_t h = own_heads.first; h < own_heads.last; h++)
+    kernels_.finish_attended(partial(m, 0, h), query.sinks != nullptr ? query.sinks + h : nullptr, shape.v_dim,
+                             query.out + h * shape.v_dim);
+}
+
+bool CpuAttention::is_merged(int64_t pos) const {
+  const Range seen = chunks(pos);
+  return seen.last - seen.first > 1;
 }
 
 int64_t CpuAttention::num_merges() const {

@@ -57,11 +57,12 @@ class CpuAttention {
   void attend(const CpuKvCache& cache, const AttentionQuery& query, Range kv_heads, int worker) const;
 
   // Split: a token's chunks, or of each some of its heads, are so many pieces. Pieces that follow each other are neighbours in
-  // the cache; `again`: this worker's call before was for another piece of the same token.
+  // the cache; `again`: this worker's call before was for another piece of the same token. What has one chunk is finished then.
   int64_t num_pieces(const AttentionQuery& query, KvCacheType type) const;
   void attend_piece(const CpuKvCache& cache, const AttentionQuery& query, int64_t m, int64_t piece, bool again,
                     int worker) const;
-  // After a barrier: what they gave is merged for a head, or for a part of its columns, in so many units of a token.
+  bool is_merged(int64_t pos) const;
+  // Where it is, after a barrier: what they gave is merged for a head, or for a part of its columns, in so many units of a token.
   int64_t num_merges() const;
   void merge(const AttentionQuery& query, int64_t m, int64_t unit) const;
 

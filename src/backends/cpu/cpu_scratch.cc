@@ -40,10 +40,11 @@ struct Planner {
 
 }  // namespace
 
-CpuScratchPlan plan_cpu_scratch(const Step& step, std::span<const OpGroup> groups,
+CpuScratchPlan plan_cpu_scratch(const Step& step, std::span<const SideBySide> groups,
                                 const std::function<WeightShape(WeightId)>& shape_of, int64_t max_len) {
   Planner planner{step, shape_of, max_len};
-  for (const OpGroup& group : groups) std::visit(planner, group);
+  for (const SideBySide& phase : groups)
+    for (const OpGroup& group : phase) std::visit(planner, group);
   return planner.plan;
 }
 

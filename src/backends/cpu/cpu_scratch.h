@@ -19,7 +19,7 @@ struct CpuScratchPlan {
   std::vector<AttentionShape> attentions;
   std::vector<MoeShape> experts;
 };
-CpuScratchPlan plan_cpu_scratch(const Step& step, std::span<const OpGroup> groups,
+CpuScratchPlan plan_cpu_scratch(const Step& step, std::span<const SideBySide> groups,
                                 const std::function<WeightShape(WeightId)>& shape_of, int64_t max_len);
 
 // Rows of activations for a group: those that a norm gives, then the same rounded.

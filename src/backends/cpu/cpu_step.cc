@@ -27,14 +27,37 @@ using Clock = std::chrono::steady_clock;
 
 using Matrix = FloatRows;
 
+// A group's part of a phase, in pieces that workers take. begin(worker) comes before a worker's first one, if it gets any;
+// of worker 0 always. compute is told what the worker will read then.
+struct PhasePart {
+  int64_t weight_bytes;
+  std::vector<Range> of_worker;  // the pieces that each begins with
+  std::function<void(int worker)> begin;
+  std::function<void(int64_t piece, RowsToCome next, int worker)> compute;
+  std::function<RowsToCome(int64_t piece)> first_rows;  // that a piece reads; empty if it reads no weights
+  bool known_before = true;  // whether first_rows may be asked in phases before: not while experts are being chosen
+  std::function<int64_t()> bytes_now = {};  // of weights, in this run, once worker 0 has begun; empty: weight_bytes
+  int64_t last_bytes = weight_bytes;        // in the last run
+};
+
+struct PlacedPiece {
+  size_t part;
+  int64_t piece;
+};
+
 struct CompiledPhase {
   Phase info;
-  int64_t last_bytes;  // of weights, in the last run
-  std::function<void(int worker)> work;
-  std::vector<Range> pieces;  // by worker: what `work` takes from a queue; empty if it takes none, or fills it itself
-  std::optional<int> attended_layer;                    // whose cache it reads
-  std::function<RowsToCome(int64_t piece)> first_rows;  // that a piece reads; empty if unknown
-  bool known_before = false;  // whether first_rows may be asked in phases before: not while experts are being chosen
+  std::function<void(int worker)> work;  // empty if there are parts
+  std::vector<PhasePart> parts;
+  PiecesOf<PlacedPiece> pieces;       // of all parts
+  std::optional<int> attended_layer;  // whose cache it reads
+  std::function<bool()> is_wanted;    // the same for all workers; empty: always
+
+  int64_t last_bytes() const {
+    int64_t bytes = 0;
+    for (const PhasePart& part : parts) bytes += part.last_bytes;
+    return bytes;
+  }
 };
 
 class CpuStep final : public CompiledStep {
@@ -49,17 +72,20 @@ class CpuStep final : public CompiledStep {
         rows_(memory_, num_workers_),
         linears_(step.linear_route, activation_bits, weights, num_workers_),
         asked_(static_cast<size_t>(num_workers_)) {
-    const std::vector<OpGroup> groups = fuse(step_);
+    const std::vector<SideBySide> groups = fuse(step_);
     const CpuScratchPlan plan = plan_cpu_scratch(step_, groups, shape_of(), max_len_);
     common_activations_ = Buffer(static_cast<size_t>(plan.common_activations));
     for (int worker = 0; worker < num_workers_; worker++)
       own_activations_.emplace_back(static_cast<size_t>(plan.own_activations));
-    for (const OpGroup& group : groups) {
-      const std::string name = group_name(group);
-      std::visit([&](const auto& g) { compile(g, name); }, group);
-      group_before_ = &group;
+    for (const SideBySide& side_by_side : groups) {
+      first_phase_ = phases_.size();
+      for (const OpGroup& group : side_by_side) {
+        const std::string name = group_name(group);
+        std::visit([&](const auto& g) { compile(g, name); }, group);
+      }
+      groups_before_ = &side_by_side;
     }
-    group_before_ = nullptr;
+    groups_before_ = nullptr;
   }
 
   void run(const StepInputs& inputs, KvCache& cache, std::span<float> logits) override {
@@ -77,7 +103,7 @@ class CpuStep final : public CompiledStep {
   }
   int64_t last_weight_bytes() const override {
     int64_t bytes = 0;
-    for (const CompiledPhase& phase : phases_) bytes += phase.last_bytes;
+    for (const CompiledPhase& phase : phases_) bytes += phase.last_bytes();
     return bytes;
   }
   int64_t scratch_bytes() const override {
@@ -103,7 +129,11 @@ class CpuStep final : public CompiledStep {
     for (size_t i = 0; i < phases_.size(); i++) {
       CompiledPhase& phase = phases_[i];
       fill_queue(i + 1, worker);  // before the barrier: others need not wait for this worker to begin
-      phase.work(worker);
+      if (phase.is_wanted && !phase.is_wanted()) continue;
+      if (phase.parts.empty())
+        phase.work(worker);
+      else
+        run_pieces(i, worker);
       const uint32_t arrival = pool_.arrive();
       AskAhead& ahead = asked_[static_cast<size_t>(worker)];
       ahead.begin(first_rows_after(i, worker));
@@ -112,28 +142,61 @@ class CpuStep final : public CompiledStep {
       if (profiling_ && worker == 0) {
         const auto end = Clock::now();
         phase.info.seconds += std::chrono::duration<double>(end - start).count();
-        phase.info.read_bytes += phase.last_bytes;
+        phase.info.read_bytes += phase.last_bytes();
         phase.info.cache_bytes += cache_bytes(phase);
         start = end;
       }
     }
   }
 
-  // Neighbouring phases take turns with two queues: nobody takes from the one while the other is filled.
+  void run_pieces(size_t place, int worker) {
+    CompiledPhase& phase = phases_[place];
+    PieceQueues& queue = queue_of(place);
+    uint64_t begun = 0;  // a bit for each part
+    const auto begin = [&](size_t part, RowsToCome first) {
+      if ((begun >> part & 1) != 0) return;
+      begun |= uint64_t{1} << part;
+      asked_[static_cast<size_t>(worker)].begin(first);
+      phase.parts[part].begin(worker);
+    };
+    for (int64_t i; (i = queue.take(worker)) >= 0;) {
+      const PlacedPiece& at = phase.pieces.pieces[static_cast<size_t>(i)];
+      begin(at.part, first_rows(phase, i));
+      const int64_t next = queue.peek(worker);
+      phase.parts[at.part].compute(at.piece, next >= 0 ? first_rows(phase, next) : first_rows_after(place, worker),
+                                   worker);
+    }
+    for (size_t part = 0; worker == 0 && part < phase.parts.size(); part++) {
+      begin(part, {});
+      if (phase.parts[part].bytes_now) phase.parts[part].last_bytes = phase.parts[part].bytes_now();
+    }
+  }
+
+  // Neighbouring phases take turns with two queues: nobody takes from the one while the other is filled. (Where one between
+  // them is not wanted, its neighbours have the same queue: whoever comes first finds it empty but for what is filled.)
   PieceQueues& queue_of(size_t phase) { return queues_[phase % 2]; }
   void fill_queue(size_t phase, int worker) {
-    if (phase < phases_.size() && !phases_[phase].pieces.empty())
-      queue_of(phase).fill(worker, phases_[phase].pieces[static_cast<size_t>(worker)]);
+    if (phase < phases_.size() && !phases_[phase].parts.empty())
+      queue_of(phase).fill(worker, phases_[phase].pieces.of_worker[static_cast<size_t>(worker)]);
+  }
+
+  static RowsToCome first_rows(const CompiledPhase& phase, int64_t i) {
+    const PlacedPiece& at = phase.pieces.pieces[static_cast<size_t>(i)];
+    const PhasePart& part = phase.parts[at.part];
+    return part.first_rows ? part.first_rows(at.piece) : RowsToCome{};
   }
 
   // What the worker begins with in the next phase with weights, unless the cache is read before, or it is not known yet.
   RowsToCome first_rows_after(size_t i, int worker) const {
     while (++i < phases_.size() && !phases_[i].attended_layer) {
       const CompiledPhase& phase = phases_[i];
-      if (!phase.first_rows) continue;
-      if (!phase.known_before) break;
-      const Range& own = phase.pieces[static_cast<size_t>(worker)];
-      if (own.first < own.last) return phase.first_rows(own.first);
+      if (phase.parts.empty()) continue;
+      const Range& own = phase.pieces.of_worker[static_cast<size_t>(worker)];
+      for (int64_t piece = own.first; piece < own.last; piece++) {
+        const PhasePart& part = phase.parts[phase.pieces.pieces[static_cast<size_t>(piece)].part];
+        if (!part.known_before) return {};
+        if (part.first_rows) return first_rows(phase, piece);
+      }
     }
     return {};
   }
@@ -153,37 +216,51 @@ class CpuStep final : public CompiledStep {
   const PackedMatrix& packed(WeightId id) const { return memory_.packed(id); }
   const float* vector(WeightId id) const { return memory_.vector(id); }
 
-  void add_phase(std::string name, int64_t weight_bytes, std::function<void(int)> work) {
-    phases_.push_back({{std::move(name), weight_bytes}, weight_bytes, std::move(work), {}, {}, {}});
+  CompiledPhase& add_phase(std::string name, std::function<void(int)> work) {
+    CompiledPhase phase;
+    phase.info.name = std::move(name);
+    phase.work = std::move(work);
+    return phases_.emplace_back(std::move(phase));
   }
 
-  // A phase in pieces: begin(worker) comes before a worker's first one, if it gets any; of worker 0 always. compute is told
-  // what the worker will read then.
+  // A phase of its own, or one more part of the last one if that is of a group which this stands beside.
   template <class Piece>
-  void add_phase(std::string name, int64_t weight_bytes, PiecesOf<Piece> all, std::function<void(int)> begin,
-                 std::function<void(const Piece&, RowsToCome next, int worker)> compute,
-                 std::function<RowsToCome(const Piece&)> first_rows) {
-    const size_t place = phases_.size();
+  PhasePart& add_part(std::string name, int64_t weight_bytes, PiecesOf<Piece> all, std::function<void(int)> begin,
+                      std::function<void(const Piece&, RowsToCome next, int worker)> compute,
+                      std::function<RowsToCome(const Piece&)> first_rows = {}) {
     const auto pieces = std::make_shared<const std::vector<Piece>>(std::move(all.pieces));
-    const auto first_rows_of = [pieces, first_rows = std::move(first_rows)](int64_t piece) {
-      return first_rows((*pieces)[static_cast<size_t>(piece)]);
-    };
-    add_phase(std::move(name), weight_bytes,
-              [this, place, pieces, first_rows_of, begin = std::move(begin), compute = std::move(compute)](int worker) {
-                PieceQueues& queue = queue_of(place);
-                int64_t piece = queue.take(worker);
-                if (piece < 0 && worker != 0) return;
-                if (piece >= 0) asked_[static_cast<size_t>(worker)].begin(first_rows_of(piece));
-                begin(worker);
-                for (; piece >= 0; piece = queue.take(worker)) {
-                  const int64_t next = queue.peek(worker);
-                  compute((*pieces)[static_cast<size_t>(piece)],
-                          next >= 0 ? first_rows_of(next) : first_rows_after(place, worker), worker);
-                }
-              });
-    phases_.back().pieces = std::move(all.of_worker);
-    phases_.back().first_rows = first_rows_of;
-    phases_.back().known_before = true;
+    PhasePart part{.weight_bytes = weight_bytes,
+                   .of_worker = std::move(all.of_worker),
+                   .begin = std::move(begin),
+                   .compute = [pieces, compute = std::move(compute)](int64_t i, RowsToCome next, int worker) {
+                     compute((*pieces)[static_cast<size_t>(i)], next, worker);
+                   }};
+    if (first_rows)
+      part.first_rows = [pieces, first_rows = std::move(first_rows)](int64_t i) {
+        return first_rows((*pieces)[static_cast<size_t>(i)]);
+      };
+    const bool joins = phases_.size() > first_phase_ && !phases_.back().parts.empty();
+    CompiledPhase& phase = joins ? phases_.back() : add_phase(name, {});
+    if (joins) phase.info.name += " | " + name;
+    phase.info.weight_bytes += weight_bytes;
+    phase.parts.push_back(std::move(part));
+    place_pieces(phase);
+    return phase.parts.back();
+  }
+
+  // What reads no weights comes first: one worker does it, while the others begin with theirs and take over its rows.
+  void place_pieces(CompiledPhase& phase) {
+    phase.pieces = {};
+    for (size_t worker = 0; worker < static_cast<size_t>(num_workers_); worker++) {
+      const auto first = static_cast<int64_t>(phase.pieces.pieces.size());
+      for (const bool with_weights : {false, true})
+        for (size_t p = 0; p < phase.parts.size(); p++) {
+          if ((phase.parts[p].weight_bytes > 0) != with_weights) continue;
+          const Range own = phase.parts[p].of_worker[worker];
+          for (int64_t i = own.first; i < own.last; i++) phase.pieces.pieces.push_back({p, i});
+        }
+      phase.pieces.of_worker.push_back({first, static_cast<int64_t>(phase.pieces.pieces.size())});
+    }
   }
 
   // ---- linears ----
@@ -264,7 +341,7 @@ class CpuStep final : public CompiledStep {
     if (M <= kRedundantTokens) {
       std::vector<Activations> own;
       for (const Buffer& memory : own_activations_) own.push_back(make_activations(group, memory));
-      add_phase<RowShare>(
+      add_part<RowShare>(
           name, bytes, std::move(pieces),
           [this, group, own, M](int worker) {
             prepare_tokens(group, own[static_cast<size_t>(worker)], {0, M}, group.keeps_norm && worker == 0, worker);
@@ -276,10 +353,10 @@ class CpuStep final : public CompiledStep {
       return;
     }
     const Activations x = make_activations(group, common_activations_);
-    add_phase(group.norm ? "rms_norm + round" : "round", 0, [this, group, x, M](int worker) {
+    add_phase(group.norm ? "rms_norm + round" : "round", [this, group, x, M](int worker) {
       prepare_tokens(group, x, worker_range(M, 1, worker, num_workers_), group.keeps_norm, worker);
     });
-    add_phase<RowShare>(
+    add_part<RowShare>(
         name, bytes, std::move(pieces), [](int) {},
         [this, group, x](const RowShare& rows, RowsToCome next, int worker) {
           compute_rows(group, x, rows, next, worker);
@@ -325,7 +402,7 @@ class CpuStep final : public CompiledStep {
   void add_attention(const Op& op, const std::string& name) {
     const CpuAttention& a = attention(attention_shape(op, step_.M, max_len_));
     if (!a.split) {
-      add_phase(name, 0, [this, op, &a](int worker) {
+      add_phase(name, [this, op, &a](int worker) {
         const int64_t kv_heads = a.shape.num_kv_heads;
         const auto [first, last] = worker_range(step_.M * kv_heads, 1, worker, num_workers_);
         for (int64_t i = first; i < last; i++)
@@ -335,7 +412,7 @@ class CpuStep final : public CompiledStep {
       return;
     }
     PieceQueues& queue = queue_of(phases_.size());
-    add_phase(name, 0, [this, op, &a, &queue](int worker) {
+    add_phase(name, [this, op, &a, &queue](int worker) {
       const KvCacheType type = memory_.cache->shape.type;
       int64_t count = 0;
       for (int64_t m = 0; m < step_.M; m++) count += a.num_pieces(query(op, m), type);
@@ -349,11 +426,16 @@ class CpuStep final : public CompiledStep {
       }
     });
     phases_.back().attended_layer = op.layer;
-    add_phase("merge", 0, [this, op, &a](int worker) {
+    CompiledPhase& merge = add_phase("merge", [this, op, &a](int worker) {
       const int64_t count = a.num_merges();
       const Range units = worker_range(step_.M * count, 1, worker, num_workers_);
-      for (int64_t i = units.first; i < units.last; i++) a.merge(query(op, i / count), i / count, i % count);
+      for (int64_t i = units.first; i < units.last; i++)
+        if (a.is_merged(memory_.inputs.pos[static_cast<size_t>(i / count)]))
+          a.merge(query(op, i / count), i / count, i % count);
     });
+    merge.is_wanted = [this, &a] {
+      return std::ranges::any_of(memory_.inputs.pos, [&](int32_t pos) { return a.is_merged(pos); });
+    };
   }
 
   void compile(const AttentionGroup& group, const std::string& name) {
@@ -364,14 +446,14 @@ class CpuStep final : public CompiledStep {
     };
     // Where all workers have the same number of key and value heads, each attends to those that it prepared.
     if (group.attention.num_kv_heads % num_workers_ == 0) {
-      add_phase(name, 0, [this, prepare, &a, op = group.attention](int worker) {
+      add_phase(name, [this, prepare, &a, op = group.attention](int worker) {
         prepare(worker);
         const Range heads = worker_range(op.num_kv_heads, 1, worker, num_workers_);
         for (int64_t m = 0; m < step_.M; m++) a.attend(*memory_.cache, query(op, m), heads, worker);
       });
       phases_.back().attended_layer = group.attention.layer;
     } else {
-      if (!group.prepare.empty()) add_phase("heads", 0, prepare);
+      if (!group.prepare.empty()) add_phase("heads", prepare);
       add_attention(group.attention, "attention");
     }
   }
@@ -387,7 +469,7 @@ class CpuStep final : public CompiledStep {
     // As if the heads' rows were one matrix, each head's filled up to whole blocks.
     const int64_t head_rows = (w.N + kBlockRows - 1) / kBlockRows * kBlockRows;
     const SharedMatrix all{op.num_heads * head_rows, weight_bytes(op)};
-    add_phase<RowShare>(
+    add_part<RowShare>(
         name, weight_bytes(op), pieces_of({&all, 1}), [](int) {},
         [this, &w, x, out, head_dim, head_rows, rounds](const RowShare& rows, RowsToCome next, int worker) {
           for (int64_t h = rows.first_row / head_rows; h * head_rows < rows.last_row; h++) {
@@ -437,23 +519,23 @@ class CpuStep final : public CompiledStep {
   template <class Experts>
   void add_expert_phases(const Op& op, const std::string& name, Experts experts, bool known_before) {
     if (!experts.scratch->shape.alone)
-      add_phase("sort + round", 0, [experts, this](int worker) {
+      add_phase("sort + round", [experts, this](int worker) {
         experts.prepare(worker, num_workers_, asked_[static_cast<size_t>(worker)]);
       });
     const int64_t one = weight_bytes_read(op, 1, size(), 1);
     const MoeShape& shape = experts.scratch->shape;
     const SharedMatrix rows{shape.N, weight_bytes(op)};
-    add_phase<ExpertPiece>(
+    PhasePart& part = add_part<ExpertPiece>(
         name, weight_bytes(op), expert_pieces(shape, pieces_of({&rows, 1})),
-        [experts, one, place = phases_.size(), this](int worker) {
+        [experts, this](int worker) {
           if (experts.scratch->shape.alone) experts.prepare(worker, num_workers_, asked_[static_cast<size_t>(worker)]);
-          if (worker == 0) phases_[place].last_bytes = experts.scratch->num_chosen(worker) * one;
         },
         [experts](const ExpertPiece& piece, RowsToCome next, int worker) { experts.compute(worker, piece, next); },
         [experts](const ExpertPiece& piece) {
-          return first_rows(experts.first_matrix(), experts.scratch->shape, experts.experts, piece);
+          return nibble::first_rows(experts.first_matrix(), experts.scratch->shape, experts.experts, piece);
         });
-    phases_.back().known_before = known_before;
+    part.known_before = known_before;
+    part.bytes_now = [experts, one] { return experts.scratch->num_chosen(0) * one; };
   }
   void compile(const MoeGateUpOp& op, const std::string& name) {
     const MoeShape shape = moe_shape(op, step_.M, shape_of()(op.gate));
@@ -475,10 +557,14 @@ class CpuStep final : public CompiledStep {
                           .expert_weights = matrix(op.expert_weights),
                           .out = matrix(op.out),
                           .scratch = &moe_scratch(shape)};
-    const auto* const gate_up = group_before_ != nullptr ? std::get_if<MoeGateUpOp>(group_before_) : nullptr;
-    add_expert_phases(op, name, experts, gate_up != nullptr && gate_up->experts == op.experts);
+    const bool chosen_before =
+        groups_before_ != nullptr && std::ranges::any_of(*groups_before_, [&](const OpGroup& group) {
+          const auto* gate_up = std::get_if<MoeGateUpOp>(&group);
+          return gate_up != nullptr && gate_up->experts == op.experts;
+        });
+    add_expert_phases(op, name, experts, chosen_before);
     if (pieces_have_all_experts(shape)) return;
-    add_phase("sum", 0, [this, experts, shape](int worker) {
+    add_phase("sum", [this, experts, shape](int worker) {
       experts.sum(worker, worker_range(shape.N, kBlockRows, worker, num_workers_));  // that it has multiplied, mostly
     });
   }
@@ -486,9 +572,17 @@ class CpuStep final : public CompiledStep {
   // ---- what runs alone, each worker some of the tokens ----
 
   void compile(const RowGroup& group, const std::string& name) {
-    add_phase(name, 0, [this, group](int worker) {
-      for (const RowOp& op : group.ops) rows_.run(op, worker);
-    });
+    PiecesOf<int> shares;  // by the worker whose tokens they are
+    for (int worker = 0; worker < num_workers_; worker++) {
+      const auto first = static_cast<int64_t>(shares.pieces.size());
+      if (!rows_.is_empty(group.ops[0], worker)) shares.pieces.push_back(worker);
+      shares.of_worker.push_back({first, static_cast<int64_t>(shares.pieces.size())});
+    }
+    add_part<int>(
+        name, 0, std::move(shares), [](int) {},
+        [this, group](int share, RowsToCome, int) {
+          for (const RowOp& op : group.ops) rows_.run(op, share);
+        });
   }
 
   Step step_;
@@ -506,8 +600,10 @@ class CpuStep final : public CompiledStep {
   Buffer common_activations_;
   std::vector<Buffer> own_activations_;
   std::vector<CompiledPhase> phases_;
-  const OpGroup* group_before_ = nullptr;  // while groups are compiled
-  std::vector<AskAhead> asked_;            // by worker
+  // While groups are compiled: those before, and the first phase of those that stand side by side now.
+  const SideBySide* groups_before_ = nullptr;
+  size_t first_phase_ = 0;
+  std::vector<AskAhead> asked_;  // by worker
   PieceQueues queues_[2] = {PieceQueues(pool_.teams()), PieceQueues(pool_.teams())};
   bool profiling_ = false;
 };

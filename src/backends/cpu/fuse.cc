@@ -95,23 +95,12 @@ std::optional<AttentionGroup> attention_group(const Step& step, size_t& i) {
   return group;
 }
 
-// The rows of an op that gives a token's from that token's own; of what comes first or chooses rows none.
-std::optional<Slice> rows_of(const RowOp& op) {
-  struct {
-    std::optional<Slice> operator()(const EmbedOp&) const { return {}; }
-    std::optional<Slice> operator()(const RmsNormOp& o) const { return o.x; }
-    std::optional<Slice> operator()(const RopeOp& o) const { return o.x; }
-    std::optional<Slice> operator()(const KvAppendOp& o) const { return o.k; }
-    std::optional<Slice> operator()(const SwigluOp& o) const { return o.out; }
-    std::optional<Slice> operator()(const RouteOp& o) const { return o.logits; }
-    std::optional<Slice> operator()(const SelectLogitsOp&) const { return {}; }
-  } rows;
-  return std::visit(rows, op);
-}
-
+// Whether ops give a token's rows from that token's own: not what comes first, nor what chooses rows.
 bool run_together(const Step& step, const RowOp& a, const RowOp& b) {
-  const std::optional<Slice> rows_a = rows_of(a), rows_b = rows_of(b);
-  return rows_a && rows_b && step.num_rows(*rows_a) == step.num_rows(*rows_b);
+  const auto has_rows = [](const RowOp& op) {
+    return !std::holds_alternative<EmbedOp>(op) && !std::holds_alternative<SelectLogitsOp>(op);
+  };
+  return has_rows(a) && has_rows(b) && step.num_rows(rows_of(a)) == step.num_rows(rows_of(b));
 }
 
 OpGroup alone(const Op& op) {
@@ -124,27 +113,98 @@ OpGroup alone(const Op& op) {
       op);
 }
 
+// The ops of a group that may stand beside another; none of an attention, whose phases are its own.
+std::vector<Op> ops_of(const OpGroup& group) {
+  std::vector<Op> ops;
+  if (const auto* linear = std::get_if<LinearGroup>(&group)) {
+    if (linear->norm) ops.emplace_back(*linear->norm);
+    ops.insert(ops.end(), linear->linears.begin(), linear->linears.end());
+    if (linear->swiglu) ops.emplace_back(*linear->swiglu);
+  } else if (const auto* rows = std::get_if<RowGroup>(&group)) {
+    for (const RowOp& row_op : rows->ops) std::visit([&](const auto& op) { ops.emplace_back(op); }, row_op);
+  } else if (const auto* head_linear = std::get_if<HeadLinearOp>(&group)) {
+    ops.emplace_back(*head_linear);
+  } else if (const auto* experts = std::get_if<MoeGateUpOp>(&group)) {
+    ops.emplace_back(*experts);
+  }
+  return ops;
+}
+
+// Whether the rotation leaves alone what the other reads of each head.
+bool is_apart(const RopeOp& rope, const HeadLinearOp& other) {
+  return rope.x == other.x && rope.num_heads == other.num_heads && other.K > 0 && rope.first >= other.K;
+}
+
+bool is_independent(const Op& a, const Op& b) {
+  const auto* rope = std::get_if<RopeOp>(&a);
+  const auto* head_linear = std::get_if<HeadLinearOp>(&b);
+  if (rope != nullptr && head_linear != nullptr && is_apart(*rope, *head_linear)) return true;
+  const OpSlices of_a = op_slices(a), of_b = op_slices(b);
+  const auto meet = [](const std::vector<Slice>& written, const std::vector<Slice>& others) {
+    return std::ranges::any_of(written, [&](const Slice& w) {
+      return std::ranges::any_of(others, [&](const Slice& o) { return w.overlaps(o); });
+    });
+  };
+  return !meet(of_a.writes, of_b.reads) && !meet(of_a.writes, of_b.writes) && !meet(of_b.writes, of_a.reads);
+}
+
+bool rounds_in_common_memory(const OpGroup& group) {
+  return std::holds_alternative<LinearGroup>(group) || std::holds_alternative<HeadLinearOp>(group);
+}
+
+bool are_independent(const OpGroup& a, const OpGroup& b) {
+  const std::vector<Op> ops_a = ops_of(a), ops_b = ops_of(b);
+  if (ops_a.empty() || ops_b.empty() || (rounds_in_common_memory(a) && rounds_in_common_memory(b))) return false;
+  return std::ranges::all_of(ops_a, [&](const Op& op) {
+    return std::ranges::all_of(ops_b, [&](const Op& other) { return is_independent(op, other); });
+  });
+}
+
+// Puts the group, which follows those, into one of them or beside them, if it can run there.
+bool join(const Step& step, SideBySide& before, const OpGroup& group) {
+  OpGroup* into = nullptr;  // rows that it goes on with
+  if (const auto* rows = std::get_if<RowGroup>(&group))
+    for (OpGroup& other : before)
+      if (const auto* o = std::get_if<RowGroup>(&other); o != nullptr && run_together(step, o->ops[0], rows->ops[0]))
+        into = &other;
+  for (const OpGroup& other : before)
+    if (&other != into && !are_independent(other, group)) return false;
+  if (into == nullptr)
+    before.push_back(group);
+  else
+    std::get<RowGroup>(*into).ops.push_back(std::get<RowGroup>(group).ops[0]);
+  return true;
+}
+
 }  // namespace
 
-std::vector<OpGroup> fuse(const Step& step) {
-  std::vector<OpGroup> groups;
+Slice rows_of(const RowOp& op) {
+  struct {
+    Slice operator()(const EmbedOp& o) const { return o.out; }
+    Slice operator()(const RmsNormOp& o) const { return o.x; }
+    Slice operator()(const RopeOp& o) const { return o.x; }
+    Slice operator()(const KvAppendOp& o) const { return o.k; }
+    Slice operator()(const SwigluOp& o) const { return o.out; }
+    Slice operator()(const RouteOp& o) const { return o.logits; }
+    Slice operator()(const SelectLogitsOp& o) const { return o.out; }
+  } rows;
+  return std::visit(rows, op);
+}
+
+std::vector<SideBySide> fuse(const Step& step) {
+  std::vector<SideBySide> all;
   for (size_t i = 0; i < step.ops.size();) {
+    OpGroup group;
     if (auto linear = linear_group(step, i)) {
-      groups.emplace_back(std::move(*linear));
+      group = std::move(*linear);
     } else if (auto attention = attention_group(step, i)) {
-      groups.emplace_back(std::move(*attention));
+      group = std::move(*attention);
     } else {
-      OpGroup group = alone(step.ops[i++]);
-      auto* const rows = std::get_if<RowGroup>(&group);
-      auto* const before = groups.empty() ? nullptr : std::get_if<RowGroup>(&groups.back());
-      if (rows != nullptr && before != nullptr && run_together(step, before->ops.back(), rows->ops[0])) {
-        before->ops.push_back(rows->ops[0]);
-      } else {
-        groups.push_back(std::move(group));
-      }
+      group = alone(step.ops[i++]);
     }
+    if (all.empty() || !join(step, all.back(), group)) all.push_back({std::move(group)});
   }
-  return groups;
+  return all;
 }
 
 namespace {

@@ -1,4 +1,4 @@
-// Which ops of a step run together between two barriers: a pure function of the step, the one place that knows the
+// Which ops of a step run between two barriers: a pure function of the step, the one place that knows the
 // patterns. Every linear and every attention is in a group; what matches no pattern runs alone, token by token.
 #pragma once
 
@@ -24,6 +24,9 @@ struct LinearGroup {
 // An op that can run for some tokens, or some heads, at a time.
 using RowOp = std::variant<EmbedOp, RmsNormOp, RopeOp, KvAppendOp, SwigluOp, RouteOp, SelectLogitsOp>;
 
+// What has a row for each token that it works on.
+Slice rows_of(const RowOp& op);
+
 // Ops that run token by token, of the same tokens: a worker runs all of them for some of these.
 struct RowGroup {
   std::vector<RowOp> ops;
@@ -40,7 +43,11 @@ struct AttentionGroup {
 using OpGroup =
     std::variant<LinearGroup, AttentionGroup, RowGroup, HeadLinearOp, LatentAttentionOp, MoeGateUpOp, MoeDownOp>;
 
-std::vector<OpGroup> fuse(const Step& step);
+// Groups that follow each other and need nothing of each other, so that no barrier need stand between them. One of them at
+// most rounds activations into the memory that groups take turns with.
+using SideBySide = std::vector<OpGroup>;
+
+std::vector<SideBySide> fuse(const Step& step);
 
 // "rms_norm + linear + linear + swiglu", for plans.
 std::string group_name(const OpGroup& group);

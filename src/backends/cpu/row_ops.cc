@@ -22,6 +22,11 @@ void RowOps::run(const RowOp& op, int worker) const {
   std::visit([&](const auto& o) { execute(o, worker); }, op);
 }
 
+bool RowOps::is_empty(const RowOp& op, int share) const {
+  const Range tokens = tokens_of(rows_of(op), share);
+  return tokens.first == tokens.last;
+}
+
 size_t RowOps::scratch_bytes() const {
   size_t bytes = 0;
   for (const Buffer& buffer : route_scratch_) bytes += buffer.size();

@@ -16,8 +16,9 @@ class RowOps {
  public:
   RowOps(const CpuStepMemory& memory, int num_workers);
 
-  // The worker's share of the tokens.
-  void run(const RowOp& op, int worker) const;
+  // A worker's share of the tokens, whoever runs it.
+  void run(const RowOp& op, int share) const;
+  bool is_empty(const RowOp& op, int share) const;
 
   // An op of what prepares the heads of an attention: all tokens, its key and value heads of a range and the query heads
   // that read them.
