@@ -206,7 +206,7 @@ DecodeResult bench_decode(Engine& engine, Sequences& sequences, int64_t depth, i
           .bytes_per_token = bytes_per_step / M};
 }
 
-// Phases of the same name and bytes, as the layers repeat them, added up.
+// Phases of the same name and bytes, as the layers repeat them, added up; not those that no step needed.
 struct PhaseSum {
   std::string name;
   int64_t count = 0, weight_bytes = 0;      // the most that a step reads
@@ -217,6 +217,7 @@ struct PhaseSum {
 std::vector<PhaseSum> sum_phases(const std::vector<Phase>& phases) {
   std::vector<PhaseSum> sums;
   for (const Phase& phase : phases) {
+    if (phase.seconds == 0) continue;
     const auto same = [&](const PhaseSum& s) {
       return s.name == phase.name && s.weight_bytes == s.count * phase.weight_bytes;
     };
@@ -305,10 +306,16 @@ void print_report(const Report& report) {
                100 * r.roof_share, r.roof_gbps);
   }
   if (const std::string note = report.cache_note(); !note.empty()) fmt::print("({})\n", note);
-  fmt::print("\n{:<40} {:>6} {:>10} {:>10} {:>8}\n", "phase of a step", "count", "µs", "bytes", "GB/s");
-  for (const PhaseSum& phase : report.phases)
-    fmt::print("{:<40} {:>6} {:>10.1f} {:>10} {:>8.1f}\n", phase.name, phase.count, report.us(phase),
-               bytes_text(report.bytes(phase)), report.gbps(phase));
+  constexpr const char* kName = "phase of a step";
+  size_t width = std::string_view(kName).size();
+  for (const PhaseSum& phase : report.phases) width = std::max(width, phase.name.size());
+  fmt::print("\n{:<{}} {:>6} {:>10} {:>10} {:>8} {:>6}\n", kName, width, "count", "µs", "bytes", "GB/s", "share");
+  for (const PhaseSum& phase : report.phases) {
+    fmt::print("{:<{}} {:>6} {:>10.1f}", phase.name, width, phase.count, report.us(phase));
+    if (const std::optional<double> share = report.roof_share(phase))
+      fmt::print(" {:>10} {:>8.1f} {:>4.0f} %", bytes_text(report.bytes(phase)), report.gbps(phase), 100 * *share);
+    fmt::print("\n");
+  }
 }
 
 std::string report_svg(const Report& report) {
