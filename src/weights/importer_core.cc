@@ -249,7 +249,7 @@ Importer::OwnedWeight Importer::own(const MatrixRequest& request, const StoredMa
   const int64_t num_rows = request.E * request.N;
   const auto all_codes = static_cast<size_t>(num_rows * code_bytes(stored.format, request.K));
   const auto all_scales = static_cast<size_t>(num_rows * scale_bytes(stored.format, request.K));
-  const auto bytes = std::make_shared<const Buffer>(all_codes + all_scales);
+  const auto bytes = buffers_.take(all_codes + all_scales);
   uint8_t* codes = bytes->data();
   uint8_t* scales = codes + all_codes;
   return {{.format = stored.format,

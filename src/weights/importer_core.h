@@ -74,7 +74,7 @@ class Importer : public WeightSource {
 
   // The weight whose codes and scales are the tensors' bytes; whoever read these gives it its storage.
   CanonicalWeight borrow(const MatrixRequest& request, const StoredMatrix& stored) const;
-  // The weight with room for its codes and scales, zeroed, to be written through the two pointers.
+  // The weight with room for its codes and scales, of any value, to be written through the two pointers.
   struct OwnedWeight {
     CanonicalWeight weight;
     uint8_t* codes;
@@ -93,8 +93,8 @@ class Importer : public WeightSource {
   StoredMatrix locate_in_file(const MatrixRequest& request);
 
   std::shared_ptr<const Checkpoint> checkpoint_;
-  BufferPool buffers_;  // that tensors are read into
-  std::mutex mutex_;    // of what follows
+  mutable BufferPool buffers_;  // that tensors are read into, and put in our order
+  std::mutex mutex_;            // of what follows
   std::set<std::string, std::less<>> asked_for_;
   std::optional<std::vector<std::string>> recorded_;  // if there, gets each name that is taken
 };

@@ -27,12 +27,19 @@
 namespace nibble {
 namespace {
 
-// One group in ggml's order, first half in the low nibbles, second half in the high ones, to ours: even k low, odd
-// high.
-void reorder_nibbles(const uint8_t* ggml, int64_t num_bytes, uint8_t* codes) {
-  for (int64_t j = 0; j < num_bytes / 2; j++) {
-    codes[j] = static_cast<uint8_t>((ggml[2 * j] & 15) | (ggml[2 * j + 1] << 4));
-    codes[num_bytes / 2 + j] = static_cast<uint8_t>((ggml[2 * j] >> 4) | (ggml[2 * j + 1] & 0xF0));
+// 16 bytes in ggml's order, of each `group` bytes first half in the low nibbles, second half in the high ones, to ours: even
+// k low, odd high.
+template <int group>
+void reorder_nibbles(const uint8_t* ggml, uint8_t* codes) {
+  typedef uint16_t Pairs __attribute__((vector_size(16)));
+  typedef uint8_t Bytes __attribute__((vector_size(8)));
+  const auto pairs = load_unaligned<Pairs>(ggml), low = pairs & 0x0F0F, high = pairs >> 4 & 0x0F0F;
+  const Bytes firsts = __builtin_convertvector((low | low >> 4) & 0xFF, Bytes);
+  const Bytes seconds = __builtin_convertvector((high | high >> 4) & 0xFF, Bytes);
+  constexpr int half = group / 2;
+  for (int i = 0; i < 16; i += group) {
+    std::memcpy(codes + i, reinterpret_cast<const uint8_t*>(&firsts) + i / 2, half);
+    std::memcpy(codes + i + half, reinterpret_cast<const uint8_t*>(&seconds) + i / 2, half);
   }
 }
 
@@ -47,7 +54,8 @@ struct GgmlBlock {
     if constexpr (Format::code_bits == 8) {
       std::memcpy(codes, q, Format::group_size);
     } else if constexpr (Format::code_bits == 4) {
-      reorder_nibbles(q, Format::group_size / 2, codes);
+      static_assert(Format::group_size == 32);
+      reorder_nibbles<16>(q, codes);
     } else {
       static_assert(Format::id == FormatId::q5_0 || Format::id == FormatId::q5_1);
       const auto high = load_unaligned<uint32_t>(q);
@@ -107,10 +115,8 @@ struct GgmlBlock<Nvfp4> {
   static constexpr int64_t group_size = 64;
   static constexpr int64_t size = 36;
   static void split(const uint8_t* block, uint8_t* codes, uint8_t* scales) {
-    for (int64_t group = 0; group < 4; group++) {
-      scales[group] = block[group] == 0x7F ? 0 : block[group];
-      reorder_nibbles(block + 4 + 8 * group, 8, codes + 8 * group);
-    }
+    for (int64_t group = 0; group < 4; group++) scales[group] = block[group] == 0x7F ? 0 : block[group];
+    for (int64_t i = 0; i < 32; i += 16) reorder_nibbles<8>(block + 4 + i, codes + i);
   }
 };
 
@@ -192,6 +198,7 @@ CanonicalWeight GgufImporter::load(const MatrixRequest& request, const StoredMat
         uint8_t* scales = owned.scales + row * row_scales;
         const int64_t num_blocks = request.K / Block::group_size;
         const uint8_t* blocks = stored.codes->bytes.data() + file_row * num_blocks * Block::size;
+        std::memset(codes, 0, static_cast<size_t>(row_codes));
         for (int64_t b = 0; b < num_blocks; b++)
           Block::split(blocks + b * Block::size, codes + b * (row_codes / num_blocks),
                        scales + b * (row_scales / num_blocks));

@@ -82,12 +82,14 @@ CanonicalWeight SafetensorsImporter::load_affine(const MatrixRequest& request, c
   for (int64_t row = 0; row < num_rows; row++) {
     const uint8_t* from = stored.codes->bytes.data() + row * file_row;
     uint8_t* codes = owned.codes + row * row_codes;
-    if (bits == 4 || bits == 8)
+    if (bits == 4 || bits == 8) {
       std::memcpy(codes, from, static_cast<size_t>(row_codes));
-    else if (bits < 4)
+    } else if (bits < 4) {
+      std::memset(codes, 0, static_cast<size_t>(row_codes));
       for (int64_t k = 0; k < request.K; k++) set_nibble(codes, k, file_code(from, file_row, bits, k));
-    else
+    } else {
       for (int64_t k = 0; k < request.K; k++) codes[k] = static_cast<uint8_t>(file_code(from, file_row, bits, k));
+    }
     for (int64_t g = 0; g < num_groups; g++) {
       const int64_t i = row * (num_groups / repeated) + g / repeated;
       const float pair[2] = {element(*stored.scales, i), element(*stored.biases, i)};
