@@ -33,6 +33,11 @@ struct Affine {
     const uint32_t code = kBits == 8 ? codes[k] : nibble_at(codes, k);
     return static_cast<float>(code) * load_unaligned<float>(group) + load_unaligned<float>(group + 4);
   }
+  static void decode_group(const uint8_t* codes, const uint8_t* scales, float* out) {
+    const auto scale = load_unaligned<float>(scales), bias = load_unaligned<float>(scales + 4);
+    for (int k = 0; k < group_size; k++)
+      out[k] = static_cast<float>(kBits == 8 ? codes[k] : nibble_at(codes, k)) * scale + bias;
+  }
   static bool is_valid_scale(const uint8_t* scale) {
     return std::isfinite(load_unaligned<float>(scale)) && std::isfinite(load_unaligned<float>(scale + 4));
   }

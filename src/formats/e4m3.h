@@ -11,12 +11,13 @@ namespace nibble {
 
 inline constexpr float kE4m3Largest = 448.0f;
 
+// Without branches, so that compilers can vectorise loops of it.
 constexpr float e4m3_to_float(uint8_t code) {
-  const uint32_t magnitude = code & 0x7Fu;
-  const float sign = code & 0x80 ? -1.0f : 1.0f;
-  if (magnitude == 0x7F) return std::numeric_limits<float>::quiet_NaN();
-  if (magnitude < 8) return sign * static_cast<float>(magnitude) * 0x1p-9f;           // subnormal: steps of 2^-9
-  return sign * std::bit_cast<float>((magnitude << 20) + (uint32_t{127 - 7} << 23));  // exponent and mantissa in place
+  const uint32_t magnitude = code & 0x7Fu, sign = (code & 0x80u) << 24;
+  const uint32_t subnormal = std::bit_cast<uint32_t>(static_cast<float>(magnitude) * 0x1p-9f);  // steps of 2^-9
+  const uint32_t normal = (magnitude << 20) + (uint32_t{127 - 7} << 23);  // exponent and mantissa in place
+  const uint32_t number = magnitude < 8 ? subnormal : normal;
+  return std::bit_cast<float>(magnitude == 0x7F ? 0x7FC00000u : sign | number);
 }
 
 // The nearest code, ties to even; beyond 448 it stays 448. `value` is not NaN.

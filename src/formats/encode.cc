@@ -182,36 +182,58 @@ void for_each_group(std::span<const float> row, uint8_t* codes, uint8_t* scales,
   }
 }
 
+// In the order of the magnitudes, NaN above infinity.
+int32_t magnitude_bits(float x) { return std::bit_cast<int32_t>(x) & 0x7FFFFFFF; }
+
 // ggml's formats round with the exact scale, before it becomes a half; products are taken in double, so that a fused
 // multiply-add changes nothing.
 
 // The largest magnitude / 127, not rounded; not finite if one of the values is not.
-float exact_q8_0_scale(std::span<const float> group) {
-  uint32_t largest = 0;  // as bits, which are in the order of the magnitudes, NaN above infinity
-  for (float x : group) largest = std::max(largest, std::bit_cast<uint32_t>(x) & 0x7FFFFFFFu);
+float exact_q8_0_scale(const std::array<float, Q8_0::group_size>& group) {
+  int32_t largest = 0;
+  for (float x : group) largest = std::max(largest, magnitude_bits(x));
   return std::bit_cast<float>(largest) / 127.0f;
+}
+
+using Q8Values = std::array<float, Q8_0::group_size>;
+
+// A group, filled up with zeros: of a constant size, and of its own, or loops would have to fear that codes overlap it.
+Q8Values q8_values(std::span<const float> group) {
+  Q8Values values{};
+  if (group.size() == values.size()) [[likely]]
+    std::memcpy(values.data(), group.data(), sizeof values);
+  else
+    std::ranges::copy(group, values.begin());
+  return values;
 }
 
 // ggml's codes, or with ScaleSearch::best those that are nearest with the scale as it is stored: then nothing is off by
 // more than half a step, where a scale rounded down to a half would cost the largest weights up to 0.06 steps more.
-void encode_q8_0_codes(std::span<const float> group, float exact_scale, ScaleSearch search, uint8_t* codes) {
+std::array<int8_t, Q8_0::group_size> q8_codes(const Q8Values& values, float exact_scale, ScaleSearch search) {
   const float step = search == ScaleSearch::best ? half_to_float(float_to_half(exact_scale)) : exact_scale;
   float inverse = step > 0.0f ? 1.0f / step : 0.0f;
   if (!std::isfinite(inverse)) inverse = 0.0f;  // below the least half: the scale is 0
-  for (size_t i = 0; i < group.size(); i++) {
-    constexpr float kMagic = 0x1.8p23f;  // added and taken away again, it leaves a whole number; std::round is a call
-    const float x = std::clamp(group[i] * inverse, -127.0f, 127.0f);
-    const float whole = search == ScaleSearch::best ? (x + kMagic) - kMagic : std::round(x);
-    codes[i] = static_cast<uint8_t>(static_cast<int8_t>(whole));
+  std::array<int8_t, Q8_0::group_size> codes;
+  const auto scaled = [&](size_t i) { return std::clamp(values[i] * inverse, -127.0f, 127.0f); };
+  if (search == ScaleSearch::best) {
+    // Added, 1.5 * 2^23 leaves the nearest whole number in the low bits.
+    for (size_t i = 0; i < codes.size(); i++)
+      codes[i] = static_cast<int8_t>(std::bit_cast<int32_t>(scaled(i) + 0x1.8p23f));
+  } else {
+    for (size_t i = 0; i < codes.size(); i++) codes[i] = static_cast<int8_t>(std::round(scaled(i)));
   }
+  return codes;
 }
 
 void encode_q8_0_row(std::span<const float> row, ScaleSearch search, uint8_t* codes, uint8_t* scales) {
-  for_each_group<Q8_0>(row, codes, scales, [search](std::span<const float> group, uint8_t* code, uint8_t* scale) {
-    const float exact = exact_q8_0_scale(group);
-    write_half<Q8_0>(exact, scale);
-    encode_q8_0_codes(group, exact, search, code);
-  });
+  constexpr size_t G = Q8_0::group_size;
+  for (size_t first = 0; first < row.size(); first += G, codes += G, scales += Q8_0::group_scale_bytes) {
+    const size_t count = std::min(G, row.size() - first);
+    const Q8Values values = q8_values(row.subspan(first, count));
+    const float exact = exact_q8_0_scale(values);
+    write_half<Q8_0>(exact, scales);
+    std::memcpy(codes, q8_codes(values, exact, search).data(), count);
+  }
 }
 
 void encode_q4_0_row(std::span<const float> row, uint8_t* codes, uint8_t* scales) {
@@ -241,6 +263,15 @@ void encode_q4_1_row(std::span<const float> row, uint8_t* codes, uint8_t* scales
   });
 }
 
+void encode_f16_row(std::span<const float> row, uint8_t* codes) {
+  if (const float largest = largest_magnitude(row); !std::isfinite(half_to_float(float_to_half(largest))))
+    throw_input_error("{} is beyond 65504, the largest half: {} cannot hold it", largest, F16::name);
+  for (size_t k = 0; k < row.size(); k++) {
+    const uint16_t half = float_to_half(row[k]);
+    std::memcpy(codes + 2 * k, &half, sizeof half);
+  }
+}
+
 void encode_bf16_row(std::span<const float> row, uint8_t* codes) {
   for (size_t k = 0; k < row.size(); k++) {
     const uint16_t bits = float_to_bf16(row[k]);
@@ -251,14 +282,21 @@ void encode_bf16_row(std::span<const float> row, uint8_t* codes) {
 
 }  // namespace
 
+float largest_magnitude(std::span<const float> values) {
+  int32_t largest = 0;
+  for (float x : values) largest = std::max(largest, magnitude_bits(x));
+  return std::bit_cast<float>(largest);
+}
+
 void encode_q8_0_group(std::span<const float> group, uint8_t* codes, uint8_t* scale) {
   constexpr uint16_t kNan = 0x7E00;
-  const float exact = exact_q8_0_scale(group);
+  const Q8Values values = q8_values(group);
+  const float exact = exact_q8_0_scale(values);
   const uint16_t half = float_to_half(exact);
   const bool fits = std::isfinite(half_to_float(half));
   std::memcpy(scale, fits ? &half : &kNan, sizeof half);
   if (fits)
-    encode_q8_0_codes(group, exact, ScaleSearch::best, codes);
+    std::memcpy(codes, q8_codes(values, exact, ScaleSearch::best).data(), group.size());
   else
     std::memset(codes, 0, group.size());
 }
@@ -271,9 +309,11 @@ float tensor_scale_for(FormatId format, float largest) {
 
 void encode_row(FormatId format, std::span<const float> row, float tensor_scale, ScaleSearch search, uint8_t* codes,
                 uint8_t* scales) {
-  for (size_t k = 0; k < row.size(); k++)
-    if (!std::isfinite(row[k]))
-      throw_input_error("weight {} of a row is {}: {} holds finite values only", k, row[k], format_name(format));
+  if (!std::isfinite(largest_magnitude(row))) {
+    const auto bad = std::ranges::find_if_not(row, [](float x) { return std::isfinite(x); });
+    throw_input_error("weight {} of a row is {}: {} holds finite values only", bad - row.begin(), *bad,
+                      format_name(format));
+  }
   if (!(tensor_scale > 0.0f) || !std::isfinite(tensor_scale))
     throw_input_error("the tensor scale is {}, a positive finite number expected", tensor_scale);
 
@@ -281,9 +321,7 @@ void encode_row(FormatId format, std::span<const float> row, float tensor_scale,
     case FormatId::f32:
       if (!row.empty()) std::memcpy(codes, row.data(), row.size_bytes());
       return;
-    case FormatId::f16:
-      for (size_t k = 0; k < row.size(); k++) write_half<F16>(row[k], codes + 2 * k);
-      return;
+    case FormatId::f16: return encode_f16_row(row, codes);
     case FormatId::bf16: return encode_bf16_row(row, codes);
     case FormatId::q8_0: return encode_q8_0_row(row, search, codes, scales);
     case FormatId::q4_0: return encode_q4_0_row(row, codes, scales);

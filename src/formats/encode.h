@@ -15,6 +15,9 @@ enum class ScaleSearch : uint8_t {
           // codes for the scale as it is stored; others: plain
 };
 
+// 0 if there are none; NaN if one of them is.
+float largest_magnitude(std::span<const float> values);
+
 // The multiplier for a tensor whose largest magnitude is `largest`: NVFP4 largest / (6 * 448), so that the largest
 // block scale is 448; 1 for formats without one, and for a tensor of zeros.
 float tensor_scale_for(FormatId format, float largest);

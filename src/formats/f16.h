@@ -13,19 +13,17 @@ inline float half_to_float(uint16_t half) {
   return std::bit_cast<float>(sign | std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) * 0x1p112f));
 }
 
-// The nearest half, ties to even; what is too large becomes infinity, NaN stays NaN.
+// The nearest half, ties to even; what is too large becomes infinity, NaN stays NaN. Without branches, so that compilers can
+// vectorise loops of it.
 inline uint16_t float_to_half(float value) {
-  const uint32_t bits = std::bit_cast<uint32_t>(value);
-  const auto sign = static_cast<uint16_t>((bits >> 16) & 0x8000u);
-  const uint32_t magnitude = bits & 0x7FFFFFFFu;
-  if (magnitude > 0x7F800000u) return sign | 0x7E00u;
-  if (magnitude >= 0x477FF000u) return sign | 0x7C00u;  // 65520 and more
-  if (magnitude < 0x38800000u) {                        // below 2^-14: steps of 2^-24, rounded by the float adder
-    const float shifted = std::bit_cast<float>(magnitude) + 0.5f;
-    return sign | static_cast<uint16_t>(std::bit_cast<uint32_t>(shifted) - std::bit_cast<uint32_t>(0.5f));
-  }
-  const uint32_t rounded = magnitude + 0xFFFu + ((magnitude >> 13) & 1);
-  return sign | static_cast<uint16_t>((rounded - 0x38000000u) >> 13);
+  const uint32_t bits = std::bit_cast<uint32_t>(value), magnitude = bits & 0x7FFFFFFFu;
+  // Below 2^-14: steps of 2^-24, rounded by the float adder.
+  const uint32_t subnormal =
+      std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) + 0.5f) - std::bit_cast<uint32_t>(0.5f);
+  const uint32_t normal = (magnitude + 0xFFFu + ((magnitude >> 13) & 1) - 0x38000000u) >> 13;
+  const uint32_t finite = magnitude < 0x38800000u ? subnormal : normal;
+  const uint32_t number = magnitude >= 0x477FF000u ? 0x7C00u : finite;  // 65520 and more
+  return static_cast<uint16_t>((bits >> 16 & 0x8000u) | (magnitude > 0x7F800000u ? 0x7E00u : number));
 }
 
 // Whether a half is neither infinite nor NaN: what every format with half scales asks of them.

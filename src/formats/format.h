@@ -12,6 +12,8 @@
 //                                            // each expert's first row on (the last group may be short)
 //   static constexpr bool has_tensor_scale;    // whether each part of a tensor has one more float32 multiplier
 //   static float decode(const uint8_t* codes, const uint8_t* scales, int64_t k);  // weight k of a row, exactly
+//   static void decode_group(const uint8_t* codes, const uint8_t* scales, float* out);  // only where that is much faster:
+//                                                            // decode of all weights of a group
 //   static bool is_valid_scale(const uint8_t* scale);  // false for NaN and for what the format does not have
 //   static int decode_integer(const uint8_t* codes, int64_t k);  // only if a scale is one half for 32 weights, and
 //                                                                // weight k is this int8 times it
@@ -105,6 +107,31 @@ void set_code(uint8_t* codes, int64_t k, uint32_t code) {
   const auto shift = static_cast<int>(bit % 8);
   codes[bit / 8] |= static_cast<uint8_t>(code << shift);
   if (shift + kBits > 8) codes[bit / 8 + 1] |= static_cast<uint8_t>(code >> (8 - shift));
+}
+
+// The same for a whole group at once: `count` codes, a multiple of 8, a byte each.
+template <int kBits>
+void unpack_codes(const uint8_t* codes, int64_t count, uint8_t* unpacked) {
+  if constexpr (kBits == 4) {
+    for (int64_t i = 0; i < count / 2; i++) {
+      unpacked[2 * i] = codes[i] & 15u;
+      unpacked[2 * i + 1] = codes[i] >> 4;
+    }
+    return;
+  }
+  for (int64_t k = 0; k < count; k += 8, codes += kBits) {
+    uint64_t bits = 0;
+    std::memcpy(&bits, codes, kBits);
+    for (int i = 0; i < 8; i++) unpacked[k + i] = static_cast<uint8_t>(bits >> (i * kBits) & ((1u << kBits) - 1));
+  }
+}
+template <int kBits>
+void pack_codes(const uint8_t* unpacked, int64_t count, uint8_t* codes) {
+  for (int64_t k = 0; k < count; k += 8, codes += kBits) {
+    uint64_t bits = 0;
+    for (int i = 0; i < 8; i++) bits |= uint64_t{unpacked[k + i]} << (i * kBits);
+    std::memcpy(codes, &bits, kBits);
+  }
 }
 
 // A T from bytes that need not be aligned.

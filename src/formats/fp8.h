@@ -31,6 +31,10 @@ struct Fp8Scaled {
   static float decode(const uint8_t* codes, const uint8_t* scales, int64_t k) {
     return e4m3_to_float(codes[k]) * load_unaligned<float>(scales + k / group_size * 4);
   }
+  static void decode_group(const uint8_t* codes, const uint8_t* scales, float* out) {
+    const auto scale = load_unaligned<float>(scales);
+    for (int k = 0; k < group_size; k++) out[k] = e4m3_to_float(codes[k]) * scale;
+  }
   static bool is_valid_scale(const uint8_t* scale) {
     const float value = load_unaligned<float>(scale);
     return std::isfinite(value) && value >= 0.0f;

@@ -19,6 +19,13 @@ struct Q5_1 {
     return static_cast<float>(code_at<5>(codes, k)) * half_to_float(load_unaligned<uint16_t>(group)) +
            half_to_float(load_unaligned<uint16_t>(group + 2));
   }
+  static void decode_group(const uint8_t* codes, const uint8_t* scales, float* out) {
+    uint8_t unpacked[group_size];
+    unpack_codes<5>(codes, group_size, unpacked);
+    const float scale = half_to_float(load_unaligned<uint16_t>(scales));
+    const float minimum = half_to_float(load_unaligned<uint16_t>(scales + 2));
+    for (int k = 0; k < group_size; k++) out[k] = static_cast<float>(unpacked[k]) * scale + minimum;
+  }
   static bool is_valid_scale(const uint8_t* scale) { return is_finite_half(scale) && is_finite_half(scale + 2); }
 };
 

@@ -20,6 +20,15 @@ struct Q6_K {
     return half_to_float(load_unaligned<uint16_t>(group + 16)) * scale *
            static_cast<float>(static_cast<int>(code_at<6>(codes, k)) - 32);
   }
+  static void decode_group(const uint8_t* codes, const uint8_t* scales, float* out) {
+    uint8_t unpacked[group_size];
+    unpack_codes<6>(codes, group_size, unpacked);
+    const float d = half_to_float(load_unaligned<uint16_t>(scales + 16));
+    for (int part = 0; part < group_size / 16; part++) {
+      const float scale = d * static_cast<float>(static_cast<int8_t>(scales[part]));
+      for (int k = 16 * part; k < 16 * part + 16; k++) out[k] = scale * static_cast<float>(unpacked[k] - 32);
+    }
+  }
   static bool is_valid_scale(const uint8_t* scale) { return is_finite_half(scale + 16); }
 };
 

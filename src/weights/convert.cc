@@ -24,9 +24,7 @@ int factor_exponent(float largest, int wanted) {
 
 // Divides the values by a power of two, so that the largest becomes 2^wanted to 2^(wanted + 1). Returns the divisor.
 float take_power_of_two(std::span<float> values, int wanted) {
-  float largest = 0.0f;
-  for (float value : values) largest = std::max(largest, std::fabs(value));
-  const int exponent = factor_exponent(largest, wanted);
+  const int exponent = factor_exponent(largest_magnitude(values), wanted);
   const float inverse = std::ldexp(1.0f, -exponent);
   for (float& value : values) value *= inverse;
   return std::ldexp(1.0f, exponent);
@@ -81,7 +79,12 @@ CanonicalRow RowConverter::convert(const CanonicalRow& row, uint8_t* codes, uint
       std::memcpy(scales, row.scales, static_cast<size_t>(scale_bytes<Format>(K)));
       return true;
     } else {
-      for (int64_t k = 0; k < K; k++) values_[static_cast<size_t>(k)] = format.decode(row.codes, row.scales, k);
+      int64_t k = 0;
+      if constexpr (requires { Format::decode_group(row.codes, row.scales, values_.data()); })
+        for (int64_t g = 0; k + Format::group_size <= K; g++, k += Format::group_size)
+          Format::decode_group(row.codes + code_bytes<Format>(k), row.scales + g * Format::group_scale_bytes,
+                               values_.data() + k);
+      for (; k < K; k++) values_[static_cast<size_t>(k)] = format.decode(row.codes, row.scales, k);
       return false;
     }
   });

@@ -27,19 +27,22 @@
 namespace nibble {
 namespace {
 
-// 16 bytes in ggml's order, of each `group` bytes first half in the low nibbles, second half in the high ones, to ours: even
-// k low, odd high.
+// `group` bytes or 16, in each `group` of which the first half of the codes are the low nibbles, the second half the high ones,
+// to ours: even k low, odd high.
 template <int group>
 void reorder_nibbles(const uint8_t* ggml, uint8_t* codes) {
   typedef uint16_t Pairs __attribute__((vector_size(16)));
   typedef uint8_t Bytes __attribute__((vector_size(8)));
-  const auto pairs = load_unaligned<Pairs>(ggml), low = pairs & 0x0F0F, high = pairs >> 4 & 0x0F0F;
-  const Bytes firsts = __builtin_convertvector((low | low >> 4) & 0xFF, Bytes);
-  const Bytes seconds = __builtin_convertvector((high | high >> 4) & 0xFF, Bytes);
-  constexpr int half = group / 2;
-  for (int i = 0; i < 16; i += group) {
-    std::memcpy(codes + i, reinterpret_cast<const uint8_t*>(&firsts) + i / 2, half);
-    std::memcpy(codes + i + half, reinterpret_cast<const uint8_t*>(&seconds) + i / 2, half);
+  constexpr int half = group < 16 ? group / 2 : 8;  // bytes of codes in a run
+  for (int from = 0; from < group; from += 16) {
+    const auto pairs = load_unaligned<Pairs>(ggml + from), low = pairs & 0x0F0F, high = pairs >> 4 & 0x0F0F;
+    const Bytes firsts = __builtin_convertvector((low | low >> 4) & 0xFF, Bytes);
+    const Bytes seconds = __builtin_convertvector((high | high >> 4) & 0xFF, Bytes);
+    for (int i = 0; i < 8; i += half) {
+      uint8_t* to = codes + (group < 16 ? 2 * i : from / 2);
+      std::memcpy(to, reinterpret_cast<const uint8_t*>(&firsts) + i, half);
+      std::memcpy(to + group / 2, reinterpret_cast<const uint8_t*>(&seconds) + i, half);
+    }
   }
 }
 
@@ -67,10 +70,10 @@ struct GgmlBlock {
   }
 };
 
-// The nibble of element k of 256: 2 * `run` elements lie in the low and then in the high nibbles of `run` bytes.
-uint32_t run_nibble(const uint8_t* q, int k, int run) {
-  const uint32_t byte = q[k / (2 * run) * run + k % run];
-  return k / run % 2 == 0 ? byte & 15u : byte >> 4;
+// Element i of a run of `length`: runs lie two by two in the low and then in the high nibbles of `length` bytes.
+uint32_t run_nibble(const uint8_t* q, int length, int run, int i) {
+  const uint32_t byte = q[run / 2 * length + i];
+  return run % 2 == 0 ? byte & 15u : byte >> 4;
 }
 
 template <>
@@ -79,7 +82,7 @@ struct GgmlBlock<Q4_K> {
   static constexpr int64_t size = 144;
   static void split(const uint8_t* block, uint8_t* codes, uint8_t* scale) {
     std::memcpy(scale, block, kKScaleBytes);
-    for (int k = 0; k < 256; k++) set_nibble(codes, k, run_nibble(block + kKScaleBytes, k, 32));
+    for (int i = 0; i < 128; i += 32) reorder_nibbles<32>(block + kKScaleBytes + i, codes + i);
   }
 };
 
@@ -90,8 +93,11 @@ struct GgmlBlock<Q5_K> {
   static void split(const uint8_t* block, uint8_t* codes, uint8_t* scale) {
     std::memcpy(scale, block, kKScaleBytes);
     const uint8_t* high = block + kKScaleBytes;
-    for (int k = 0; k < 256; k++)
-      set_code<5>(codes, k, run_nibble(high + 32, k, 32) | ((high[k % 32] >> (k / 32) & 1u) << 4));
+    uint8_t unpacked[256];
+    for (int run = 0; run < 8; run++)
+      for (int i = 0; i < 32; i++)
+        unpacked[32 * run + i] = static_cast<uint8_t>(run_nibble(high + 32, 32, run, i) | (high[i] >> run & 1u) << 4);
+    pack_codes<5>(unpacked, 256, codes);
   }
 };
 
@@ -102,10 +108,13 @@ struct GgmlBlock<Q6_K> {
   static void split(const uint8_t* block, uint8_t* codes, uint8_t* scale) {
     std::memcpy(scale, block + 192, 18);
     const uint8_t* high = block + 128;
-    for (int k = 0; k < 256; k++) {
-      const uint32_t top = high[k / 128 * 32 + k % 32] >> (k % 128 / 32 * 2) & 3u;
-      set_code<6>(codes, k, run_nibble(block, k, 64) | (top << 4));
-    }
+    uint8_t unpacked[256];
+    for (int run = 0; run < 8; run++)
+      for (int i = 0; i < 32; i++) {
+        const uint32_t top = high[run / 4 * 32 + i] >> (run % 4 * 2) & 3u;
+        unpacked[32 * run + i] = static_cast<uint8_t>(run_nibble(block, 64, run / 2, run % 2 * 32 + i) | top << 4);
+      }
+    pack_codes<6>(unpacked, 256, codes);
   }
 };
 

@@ -1,8 +1,12 @@
 // The list of formats, sizes of rows, and the value of a weight by its definition.
 #include "formats/formats.h"
 
+#include <algorithm>
+#include <bit>
+#include <random>
 #include <set>
 #include <string>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -109,6 +113,54 @@ TEST(Formats, AffineHasAScaleAndABias) {
   EXPECT_TRUE((Affine<8, 64>::is_valid_scale(scales)));  // may be negative
   const float infinite[2] = {1.0f, INFINITY};
   EXPECT_FALSE((Affine<8, 64>::is_valid_scale(reinterpret_cast<const uint8_t*>(infinite))));
+}
+
+TEST(Formats, AWholeGroupDecodesAsItsWeightsDo) {
+  std::mt19937 random(1);
+  int with_groups = 0;
+  for (FormatId id : kAllFormatIds) {
+    visit_format(id, [&](auto format) {
+      using Format = decltype(format);
+      if constexpr (requires { Format::decode_group(nullptr, nullptr, nullptr); }) {
+        with_groups++;
+        std::vector<uint8_t> codes(static_cast<size_t>(code_bytes<Format>(Format::group_size)));
+        std::vector<uint8_t> scales(Format::group_scale_bytes);
+        for (int run = 0; run < 100; run++) {
+          for (uint8_t& byte : codes) byte = static_cast<uint8_t>(random());
+          do {
+            for (uint8_t& byte : scales) byte = static_cast<uint8_t>(random());
+          } while (!Format::is_valid_scale(scales.data()));
+          std::vector<float> values(Format::group_size);
+          Format::decode_group(codes.data(), scales.data(), values.data());
+          for (int k = 0; k < Format::group_size; k++)
+            ASSERT_EQ(std::bit_cast<uint32_t>(values[static_cast<size_t>(k)]),
+                      std::bit_cast<uint32_t>(Format::decode(codes.data(), scales.data(), k)))
+                << format_name(id) << " " << k;
+        }
+      }
+    });
+  }
+  EXPECT_EQ(with_groups, 11);
+}
+
+template <int kBits>
+void expect_packed_codes() {
+  std::mt19937 random(kBits);
+  uint8_t unpacked[40], codes[40 * kBits / 8], one_by_one[sizeof codes] = {}, again[40];
+  for (int k = 0; k < 40; k++) {
+    unpacked[k] = static_cast<uint8_t>(random() & ((1u << kBits) - 1));
+    set_code<kBits>(one_by_one, k, unpacked[k]);
+  }
+  pack_codes<kBits>(unpacked, 40, codes);
+  unpack_codes<kBits>(codes, 40, again);
+  EXPECT_TRUE(std::ranges::equal(codes, one_by_one)) << kBits;
+  EXPECT_TRUE(std::ranges::equal(again, unpacked)) << kBits;
+}
+
+TEST(Formats, CodesOfAGroupArePackedAtOnce) {
+  expect_packed_codes<4>();
+  expect_packed_codes<5>();
+  expect_packed_codes<6>();
 }
 
 TEST(Formats, ValidScales) {
