@@ -6,20 +6,11 @@
 #pragma once
 
 #include <cstdint>
-#include <utility>
 
 namespace nibble {
 namespace {
 
 constexpr int kNumTiles = 8, kTileRows = 16, kTileRowBytes = 64;
-
-// Calls with std::integral_constant<int, 0> … <int, count - 1>: tiles are named by constants.
-template <int count>
-void for_each_constant(const auto& call) {
-  [&]<int... i>(std::integer_sequence<int, i...>) {
-    (call(std::integral_constant<int, i>{}), ...);
-  }(std::make_integer_sequence<int, count>{});
-}
 
 // The memory operand of LDTILECFG.
 struct alignas(64) TileConfig {

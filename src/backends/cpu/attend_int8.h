@@ -1,20 +1,21 @@
-// Attention over one chunk of cached positions of 8 bits in integers, for files compiled for AVX-512 with VNNI and VBMI:
-// int8 codes times the bytes of 16-bit queries and weights.
+// Attention over one chunk of cached positions of 8 bits in integers: int8 codes times 16-bit queries and weights, each of
+// which is multiplied in two parts (int8_vectors.h).
 //
-// Queries  of a head are 16-bit integers times one scale: a high and a low byte, each signed. A score is, over the groups of
-//          32 columns, the sum of the group's integer product times the key's scale. What rounding a query changes is far
-//          below what rounding the keys to 8 bits did.
+// Queries  of a head are 16-bit integers times one scale. A score is, over the groups of 32 columns, the sum of the group's
+//          integer product times the key's scale. What rounding a query changes is far below what rounding the keys to 8
+//          bits did.
 // Weights  take their value's scale with them, so that a group of columns is one integer sum over all positions: they are
-//          16 bits, unsigned, of the largest scale of the group in the chunk. They are rounded up or down by their
-//          place among 16 positions, not to the nearest: many small ones keep their sum.
-// Sets     eight heads' high bytes, then their low bytes, are the 16 lanes (or tile rows) that lie together.
+//          16 bits of the largest scale of the group in the chunk, or 15 where products are of signed numbers only. They are
+//          rounded up or down by their place among 16 positions (of 15 bits: 32), not to the nearest: many small ones keep
+//          their sum.
+// Sets     eight heads' first parts, then their second ones, are the 16 lanes (or tile rows) that lie together.
 // Order    integer sums have none, the sums of floats follow the groups. A head's results depend on no other head.
 #pragma once
 
 #include <algorithm>
 #include <array>
 
-#include "backends/cpu/float_kernels.inc"
+#include "backends/cpu/int8_vectors.h"
 
 namespace nibble {
 namespace {
@@ -27,22 +28,15 @@ constexpr int64_t kGroupsAtOnce = 2;
 constexpr int kExpAsks = 4;       // of a head
 constexpr int64_t kPartLen = 16;  // positions whose keys lie together, and after which rows are asked for
 constexpr int64_t kGroupKeyBytes = kPartLen * kKvGroup;
-constexpr float kLargestQuery = 127 * 256 + 127, kLargestWeight = 65535;
+constexpr float kLargestQuery = 127 * 256 + 127;
 
-struct alignas(64) Line {
-  uint8_t bytes[64];
-
-  void set(__m512i to) { _mm512_store_si512(bytes, to); }
-  __m512i vec() const { return _mm512_load_si512(bytes); }
-};
-
-// A set's queries in one group of columns: [bytes of the set, columns], and what a code's +128 adds.
+// A set's queries in one group of columns: [parts of the set, columns], and what kKeyOffset adds.
 struct alignas(64) QueryGroup {
   int8_t bytes[2 * kSetHeads][kKvGroup];
   int32_t offsets[2 * kSetHeads];
 };
 
-// A set's weights of 64 positions in one group of columns: [bytes of the set, positions].
+// A set's weights of 64 positions in one group of columns: [parts of the set, positions].
 struct WeightBlock {
   Line bytes[2 * kSetHeads];
 };
@@ -69,17 +63,35 @@ inline int64_t int8_attend_scratch(int64_t num_heads, int64_t head_dim) {
          static_cast<int64_t>((sizeof(Int8Scratch) + kMaxSets * groups * sizeof(QueryGroup)) / sizeof(float));
 }
 
-inline __m512i as_ints(Vec x) { return _mm512_castps_si512(x); }
-inline Vec as_floats(__m512i x) { return Vec(_mm512_castsi512_ps(x)); }
-inline Vec to_floats(__m512i x) { return Vec(_mm512_cvtepi32_ps(x)); }
+// Of numbers below 2^22, the nearest or an even one.
+inline IntVec nearest_integers(Vec x) {
+  constexpr float kToInteger = 0x1.8p23f;  // a float of that size has no more bits than the integer's
+  return std::bit_cast<IntVec>(x + kToInteger) - std::bit_cast<int32_t>(kToInteger);
+}
 
-// The largest of numbers without sign bits. As integers: a NaN counts as large, and stays.
-inline float largest_of(__m512i x) { return std::bit_cast<float>(_mm512_reduce_max_epu32(x)); }
+inline IntVec larger_of(IntVec a, IntVec b) { return a > b ? a : b; }
+
+// The largest of numbers without sign bits, taken for integers: a NaN counts as large, and stays.
+inline float largest_of(IntVec x) {
+  int32_t largest = 0;
+  for (int i = 0; i < kVec; i++) largest = x[i] > largest ? x[i] : largest;
+  return std::bit_cast<float>(largest);
+}
+
+inline uint32_t sum_of(IntVec x) {
+#if defined(__AVX512VBMI__)  // as a loop, queries take twice as long
+  return static_cast<uint32_t>(_mm512_reduce_add_epi32(__m512i(x)));
+#else
+  uint32_t sum = 0;
+  for (int i = 0; i < kVec; i++) sum += static_cast<uint32_t>(x[i]);
+  return sum;
+#endif
+}
 
 // For integers up to `steps`. Nothing is left of what is too small to be divided by; of a NaN, the scale remains.
 inline float inverse_of(float largest, float steps) { return largest > 1e-30f ? steps / largest : 0.0f; }
 
-// Scales of 16 positions in one group, from a multiple of 16 on.
+// Scales of kVec positions in one group, from a multiple of that on.
 inline Vec scales_of(const KvRun& run, int64_t group, int64_t p) {
   return load_vec(run.scales + group * run.num_rows + row_index(run, p));
 }
@@ -99,7 +111,8 @@ struct ValueLines {
   int64_t stride, half_stride;
 
   const uint8_t* half(int i) const { return first + i * half_stride; }
-  __m512i line(int half, int64_t i) const { return _mm512_loadu_si512(this->half(half) + i * stride); }
+  // kVec columns from kVec * i on.
+  const uint8_t* vec(int i) const { return half(i * kVec / 16) + i * kVec % 16 * 4; }
 };
 
 // A chunk's attention for up to kMaxSets sets of heads, from `first_head` on.
@@ -122,8 +135,8 @@ struct Int8Attention {
   int heads_of(int set) const {
     return num_heads - set * kSetHeads < kSetHeads ? num_heads - set * kSetHeads : kSetHeads;
   }
-  float* scores(int set, int h) const { return t.scores + (first_head + set * kSetHeads + h) * kAttendChunk; }
-  float* out(int set, int h) const { return t.out + (first_head + set * kSetHeads + h) * t.v_dim; }
+  float* scores(int set, int64_t h) const { return t.scores + (first_head + set * kSetHeads + h) * kAttendChunk; }
+  float* out(int set, int64_t h) const { return t.out + (first_head + set * kSetHeads + h) * t.v_dim; }
   QueryGroup* queries_of(int set) const { return queries + set * num_groups(t.head_dim); }
 
   void prepare_queries() const {
@@ -133,43 +146,32 @@ struct Int8Attention {
 
   [[gnu::noinline]] void prepare_query(int set, int h) const {
     const float* q = t.q + (first_head + set * kSetHeads + h) * t.q_stride;
-    __m512i largest = _mm512_setzero_si512();
+    IntVec largest = {};
     for (int64_t d = 0; d < t.head_dim; d += kVec)
-      largest = _mm512_max_epu32(
-          largest, _mm512_and_si512(as_ints(load_vec(q + d, t.head_dim - d)), _mm512_set1_epi32(0x7fffffff)));
+      largest = larger_of(largest, std::bit_cast<IntVec>(load_vec(q + d, t.head_dim - d)) & 0x7fffffff);
     const float limit = largest_of(largest);
     const Vec inverse = inverse_of(limit, kLargestQuery) - Vec{};
     scratch.query_scales[set][h] = limit / kLargestQuery * t.scale;
     for (int64_t g = 0; g < num_groups(t.head_dim); g++) {
       QueryGroup& group = queries_of(set)[g];
-      __m512i sums = _mm512_setzero_si512(), high_sums = sums;
-      for (int half = 0; half < 2; half++) {
-        const int64_t d = g * kKvGroup + half * kVec;
-        const __m512i x = _mm512_cvtps_epi32(load_vec(q + d, t.head_dim - d) * inverse);
-        const __m512i high = _mm512_srai_epi32(_mm512_add_epi32(x, _mm512_set1_epi32(128)), 8);
-        const auto put_bytes = [&](int row, __m512i bytes) {
-          _mm_store_si128(reinterpret_cast<__m128i*>(group.bytes[row] + half * kVec), _mm512_cvtepi32_epi8(bytes));
-        };
-        put_bytes(h, high);
-        put_bytes(kSetHeads + h, x);  // x - 256 high
-        sums = _mm512_add_epi32(sums, x);
-        high_sums = _mm512_add_epi32(high_sums, high);
+      IntVec sums = {}, high_sums = {};
+      for (int64_t i = 0; i < kKvGroup; i += kVec) {
+        const int64_t d = g * kKvGroup + i;
+        const IntVec x = nearest_integers(load_vec(q + d, t.head_dim - d) * inverse);
+        put_query(x, group.bytes[h] + i, group.bytes[kSetHeads + h] + i);
+        if constexpr (kKeyOffset == 0) continue;
+        sums += x;
+        high_sums += high_of(x);
       }
-      const int32_t of_high = _mm512_reduce_add_epi32(high_sums);
-      group.offsets[h] = -128 * of_high;
-      group.offsets[kSetHeads + h] = -128 * (_mm512_reduce_add_epi32(sums) - 256 * of_high);
+      const uint32_t of_high = sum_of(high_sums);
+      group.offsets[h] = static_cast<int32_t>(-kKeyOffset * of_high);
+      group.offsets[kSetHeads + h] = static_cast<int32_t>(-kKeyOffset * (sum_of(sums) - 256 * of_high));
     }
   }
 
   // Of groups [group, group + count), from keys.
   template <int count>
   [[gnu::noinline]] void turn_values(int64_t group) const {
-    static constexpr Line kTurned = [] {  // 4 positions of 4 columns, in each quarter
-      Line order{};
-      for (int i = 0; i < 64; i++) order.bytes[i] = static_cast<uint8_t>(i % 4 * 4 + i % 16 / 4);
-      return order;
-    }();
-    const __m512i turned = kTurned.vec();
     const KvRun run = t.v;
     const int64_t len = t.len;
     ValueColumns(*to)[2] = scratch.values;
@@ -178,19 +180,8 @@ struct Int8Attention {
       ahead.ask();
       const uint8_t* keys = codes_of(run, p) + group * kGroupKeyBytes;
       for (int slot = 0; slot < count; slot++)
-        for (int half = 0; half < 2; half++, keys += kGroupKeyBytes / 2) {
-          __m512i four[4];  // columns of 16 positions
-          for (int i = 0; i < 4; i++) four[i] = _mm512_loadu_si512(keys + 64 * i);
-          const __m512i first[2] = {_mm512_shuffle_i32x4(four[0], four[1], 0x44),
-                                    _mm512_shuffle_i32x4(four[0], four[1], 0xee)};
-          const __m512i second[2] = {_mm512_shuffle_i32x4(four[2], four[3], 0x44),
-                                     _mm512_shuffle_i32x4(four[2], four[3], 0xee)};
-          for (int i = 0; i < 4; i++) {
-            const __m512i columns = i % 2 == 0 ? _mm512_shuffle_i32x4(first[i / 2], second[i / 2], 0x88)
-                                               : _mm512_shuffle_i32x4(first[i / 2], second[i / 2], 0xdd);
-            to[slot][half].positions[p / 4 + i].set(_mm512_shuffle_epi8(columns, turned));
-          }
-        }
+        for (int half = 0; half < 2; half++, keys += kGroupKeyBytes / 2)
+          turn_columns(keys, &to[slot][half].positions[p / 4]);
     }
     rows_ahead = ahead;
   }
@@ -203,14 +194,14 @@ struct Int8Attention {
     return {codes_of(t.v, p) + 4 * group * kKvGroup, 4 * t.v.row_bytes, 64};
   }
 
-  // Makes bytes of a group's weights, from the scores once they are exponentials, with zeros up to a whole block.
+  // Makes the parts of a group's weights, from the scores once they are exponentials, with zeros up to a whole block.
   void prepare_weights(int64_t group, int64_t slot) const {
     alignas(64) float scales[kAttendChunk];
-    __m512i largest = _mm512_setzero_si512();
+    IntVec largest = {};
     for (int64_t p = 0; p < t.len; p += kBlockLen)
       for (int64_t i = p; i < p + kBlockLen; i += kVec) {
         const Vec found = i < t.len ? seen(scales_of(t.v, group, i), i) : Vec{};
-        largest = _mm512_max_epu32(largest, as_ints(found));
+        largest = larger_of(largest, std::bit_cast<IntVec>(found));
         std::memcpy(scales + i, &found, sizeof found);
       }
     const float limit = largest_of(largest);  // a softmax weight is at most 1
@@ -226,66 +217,76 @@ struct Int8Attention {
   Vec seen(Vec x, int64_t p) const {
     if (t.skip <= p && p + kVec <= t.len) [[likely]]
       return x;
-    const auto below = [](int64_t count) { return (1u << std::clamp<int64_t>(count, 0, 16)) - 1; };
-    return Vec(_mm512_maskz_mov_ps(static_cast<__mmask16>(below(t.len - p) & ~below(t.skip - p)), x));
+    for (int i = 0; i < kVec; i++) x[i] = t.skip <= p + i && p + i < t.len ? x[i] : 0.0f;
+    return x;
   }
 
   // `steps`: what a softmax weight of 1 becomes at each position.
   [[gnu::noinline]] void prepare_weights_of_set(int64_t slot, int set, const float* steps) const {
-    static constexpr Line kBytes = [] {  // of 32 integers: second bytes, then first ones
-      Line order{};
-      for (int i = 0; i < 64; i++) order.bytes[i] = static_cast<uint8_t>(i % 32 * 4 + (i < 32 ? 1 : 0));
-      return order;
-    }();
-    // What is added before the fraction is cut off: 1/32, 3/32 … 31/32, in the order of their reversed bits.
+    // What is added before the fraction is cut off: 1/32, 3/32 … 31/32 (of kRoundings = 16), in the order of their reversed
+    // bits.
     static constexpr auto kRounding = [] {
-      std::array<float, 16> added{};
-      for (int i = 0; i < 16; i++) {
-        const int reversed = (i & 1) << 3 | (i & 2) << 1 | (i & 4) >> 1 | (i & 8) >> 3;
-        added[static_cast<size_t>(i)] = static_cast<float>(2 * reversed + 1) / 32;
+      std::array<float, kRoundings> added{};
+      for (int i = 0; i < kRoundings; i++) {
+        int reversed = 0;
+        for (int bit = 1; bit < kRoundings; bit *= 2) reversed = 2 * reversed + ((i & bit) != 0 ? 1 : 0);
+        added[static_cast<size_t>(i)] = static_cast<float>(2 * reversed + 1) / (2 * kRoundings);
       }
       return added;
     }();
-    const __m512i bytes = kBytes.vec();
-    const Vec rounding = load_vec(kRounding.data());
     const int heads = heads_of(set);
     RowsAhead ahead = rows_ahead;
     for (int64_t p = 0; p < t.len; p += kBlockLen) {
       ahead.ask();
-      const Vec step[4] = {load_vec(steps + p), load_vec(steps + p + 16), load_vec(steps + p + 32),
-                           load_vec(steps + p + 48)};
+      constexpr int kVectors = kBlockLen / kVec;
+      Vec step[kVectors];
+      for (int i = 0; i < kVectors; i++) step[i] = load_vec(steps + p + i * kVec);
       WeightBlock& block = scratch.weights[slot][set][p / kBlockLen];
       const float* softmax = scores(set, 0) + p;
       for (int h = 0; h < heads; h++, softmax += kAttendChunk) {
-        __m512i x[4];
-        for (int i = 0; i < 4; i++) x[i] = _mm512_cvttps_epi32(fma(load_vec(softmax + i * kVec), step[i], rounding));
-        const __m512i first = _mm512_permutex2var_epi8(x[0], bytes, x[1]);
-        const __m512i second = _mm512_permutex2var_epi8(x[2], bytes, x[3]);
-        block.bytes[h].set(_mm512_shuffle_i64x2(first, second, 0x44));
-        block.bytes[kSetHeads + h].set(_mm512_shuffle_i64x2(first, second, 0xee));
+        IntVec x[kVectors];
+        for (int i = 0; i < kVectors; i++)
+          x[i] = to_integers(fma(load_vec(softmax + i * kVec), step[i], load_vec(&kRounding[i * kVec % kRoundings])));
+        split_weights(x, block.bytes[h], block.bytes[kSetHeads + h]);
       }
     }
     rows_ahead = ahead;
   }
 
-  // 16 columns of a head, from column 32 group + 16 half on.
-  void put(int64_t group, int half, int64_t slot, int set, int h, __m512i high, __m512i low) const {
+  // kVec columns of a head, from column 32 group + kVec vec on.
+  void put(int64_t group, int vec, int64_t slot, int set, int64_t h, const IntVec (&sums)[kPartSums]) const {
     const float total = t.total[first_head + set * kSetHeads + h];
-    const float scale = scratch.weight_scales[slot] + 0.0f * total;  // a NaN among the scores is none of the bytes
-    const Vec values = (to_floats(high) * 256.0f + to_floats(low)) * scale;
-    const int64_t d = group * kKvGroup + half * 16, count = t.v_dim - d < 16 ? t.v_dim - d : 16;
+    const float scale = scratch.weight_scales[slot] + 0.0f * total;  // a NaN among the scores is in none of the parts
+    const Vec values = float_sum(sums) * scale;
+    const int64_t d = group * kKvGroup + vec * kVec, count = t.v_dim - d < kVec ? t.v_dim - d : kVec;
     if (count > 0) std::memcpy(out(set, h) + d, &values, static_cast<size_t>(count) * sizeof(float));
   }
 };
 
-// The products by VPDPBUSD.
-struct VnniProducts {
+// Runs of 4, 2 and 1 heads that make up so many, `most` at most in a run: calls with their first.
+template <int most>
+void for_runs_of_heads(int num_heads, const auto& call) {
+  int64_t h = 0;
+  if constexpr (most >= 4)
+    for (; h + 4 <= num_heads; h += 4) call.template operator()<4>(h);
+  for (; h + 2 <= num_heads; h += 2) call.template operator()<2>(h);
+  for (; h < num_heads; h++) call.template operator()<1>(h);
+}
+template <int most>
+int64_t num_runs_of_heads(int num_heads) {
+  return num_heads / most + num_heads % most / 2 + num_heads % 2;
+}
+
+// The products by vectors.
+struct VectorProducts {
   static void begin_values() {}
   static void end() {}
 
   // How often scores asks for rows in each block of 16 positions and group of columns, and values in each group.
-  static int64_t score_asks(int heads) { return heads / 4 + heads % 4 / 2 + heads % 2; }
-  static int64_t value_asks(int heads, int64_t len) { return score_asks(heads) * ((len + kPartLen - 1) / kPartLen); }
+  static int64_t score_asks(int heads) { return num_runs_of_heads<kMostScoreHeads>(heads); }
+  static int64_t value_asks(int heads, int64_t len) {
+    return num_runs_of_heads<kMostValueHeads>(heads) * kValueParts * ((len + kPartLen - 1) / kPartLen);
+  }
 
   // t.scores of whole runs of 16 positions.
   static void scores(const Int8Attention& a) {
@@ -295,82 +296,112 @@ struct VnniProducts {
       const uint8_t* codes = codes_of(t.k, p);
       if (a.first_head == 0) prefetch_row(codes, kPartLen * t.k.row_bytes);
       for (int64_t g = 0; g < groups; g++, codes += kGroupKeyBytes) {
-        __m512i keys[8];
-        for (int i = 0; i < 8; i++)
-          keys[i] = _mm512_xor_si512(_mm512_loadu_si512(codes + 64 * i), _mm512_set1_epi8(-128));
-        const Vec scales = scales_of(t.k, g, p);
-        for (int set = 0; set < a.num_sets(); set++) {
-          const int heads = a.heads_of(set);
-          int h = 0;
-          for (; h + 4 <= heads; h += 4) score_heads<4>(a, set, h, p, g, keys, scales);
-          for (; h + 2 <= heads; h += 2) score_heads<2>(a, set, h, p, g, keys, scales);
-          for (; h < heads; h++) score_heads<1>(a, set, h, p, g, keys, scales);
+        KeyGroup keys{.p = p, .g = g, .is_last = g == groups - 1, .scales = {}, .codes = {}};
+        for (int v = 0; v < kKeyVectors; v++) {
+          keys.scales[v] = scales_of(t.k, g, p + v * kVec);
+          for (int k = 0; k < kKvGroup / 4; k++) keys.codes[k][v] = load_keys(codes + 4 * (kPartLen * k + v * kVec));
         }
+        for (int set = 0; set < a.num_sets(); set++)
+          for_runs_of_heads<kMostScoreHeads>(a.heads_of(set),
+                                             [&]<int H>(int64_t h) { score_heads<H>(a, keys, set, h); });
       }
     }
   }
 
+  static constexpr int kKeyVectors = kPartLen / kVec;
+
+  // Of 16 positions from p on, in one group of columns.
+  struct KeyGroup {
+    int64_t p, g;
+    bool is_last;
+    Vec scales[kKeyVectors];
+    Codes codes[kKvGroup / 4][kKeyVectors];
+  };
+
   template <int H>
-  static void score_heads(const Int8Attention& a, int set, int h, int64_t p, int64_t g, const __m512i (&keys)[8],
-                          Vec scales) {
-    const QueryGroup& q = a.queries_of(set)[g];
-    const auto four = [&](int row, int k) {
-      return _mm512_set1_epi32(load_unaligned<int32_t>(reinterpret_cast<const uint8_t*>(q.bytes[row] + 4 * k)));
-    };
-    __m512i high[H], low[H];
+  static void score_heads(const Int8Attention& a, const KeyGroup& keys, int set, int64_t h) {
+    const QueryGroup& q = a.queries_of(set)[keys.g];
+    const int8_t* queries = q.bytes[h];
+    const int32_t* offsets = q.offsets + h;
+    const float* scales = a.scratch.query_scales[set] + h;
+    float* scores = a.scores(set, h) + keys.p;
     a.rows_ahead.ask();
-    for (int i = 0; i < H; i++) {
-      high[i] = _mm512_set1_epi32(q.offsets[h + i]);
-      low[i] = _mm512_set1_epi32(q.offsets[kSetHeads + h + i]);
-    }
-    for (int k = 0; k < 8; k++)
-      for (int i = 0; i < H; i++) {
-        high[i] = _mm512_dpbusd_epi32(high[i], keys[k], four(h + i, k));
-        low[i] = _mm512_dpbusd_epi32(low[i], keys[k], four(kSetHeads + h + i, k));
+    IntVec sums[H][kKeyVectors][kPartSums];
+    Fours parts[H][2];
+    for (int i = 0; i < H; i++)
+      for (int v = 0; v < kKeyVectors; v++)
+        for (int sum = 0; sum < kPartSums; sum++)
+          sums[i][v][sum] = (kKeyOffset == 0 ? 0 : offsets[sum * kSetHeads + i]) - IntVec{};
+    for_each_constant<kKvGroup / 4>([&]<int k>(std::integral_constant<int, k>) {
+      for (int i = 0; i < H; i++)
+        for (int part = 0; part < 2; part++) {
+          if constexpr (k % kFours == 0)
+            parts[i][part] = load_fours(queries + (part * kSetHeads + i) * kKvGroup + 4 * k);
+          for (int v = 0; v < kKeyVectors; v++) {
+            IntVec& sum = sums[i][v][part % kPartSums];
+            sum = add_scores<k % kFours>(sum, keys.codes[k][v].of(part), parts[i][part]);
+          }
+        }
+      keep_order(sums);
+    });
+    for (int i = 0; i < H; i++, scores += kAttendChunk)
+      for (int v = 0; v < kKeyVectors; v++) {
+        float* to = scores + v * kVec;
+        Vec score = keys.g > 0 ? load_vec(to) : Vec{};
+        score = fma(to_floats(whole_sum(sums[i][v])), keys.scales[v], score);
+        if (keys.is_last) score *= scales[i];
+        std::memcpy(to, &score, sizeof score);
       }
-    for (int i = 0; i < H; i++) {
-      float* to = a.scores(set, h + i) + p;
-      Vec score = g > 0 ? load_vec(to) : Vec{};
-      score = fma(to_floats(_mm512_add_epi32(_mm512_slli_epi32(high[i], 8), low[i])), scales, score);
-      if (g == num_groups(a.t.head_dim) - 1) score *= a.scratch.query_scales[set][h + i];
-      std::memcpy(to, &score, sizeof score);
-    }
   }
+
+  static constexpr int kValueVectors = 2;  // whose sums are in registers together
+  static constexpr int kValueParts = kKvGroup / kVec / kValueVectors;
 
   // t.out of groups [group, group + count).
   static void values(const Int8Attention& a, int64_t group, int64_t count) {
     for (int64_t slot = 0; slot < count; slot++)
-      for (int set = 0; set < a.num_sets(); set++) {
-        const int heads = a.heads_of(set);
-        int h = 0;
-        for (; h + 4 <= heads; h += 4) weigh<4>(a, group + slot, slot, set, h);
-        for (; h + 2 <= heads; h += 2) weigh<2>(a, group + slot, slot, set, h);
-        for (; h < heads; h++) weigh<1>(a, group + slot, slot, set, h);
-      }
+      for (int set = 0; set < a.num_sets(); set++)
+        for_runs_of_heads<kMostValueHeads>(a.heads_of(set), [&]<int H>(int64_t h) {
+          for (int part = 0; part < kValueParts; part++) weigh<H>(a, group + slot, slot, set, h, part * kValueVectors);
+        });
   }
 
+  // kValueVectors from first_vec on.
   template <int H>
-  static void weigh(const Int8Attention& a, int64_t group, int64_t slot, int set, int h) {
+  static void weigh(const Int8Attention& a, int64_t group, int64_t slot, int set, int64_t h, int first_vec) {
     RowsAhead ahead = a.rows_ahead;
-    __m512i sums[H][2][2] = {};  // by high and low bytes, and by half of the group
+    IntVec sums[H][kValueVectors][kPartSums] = {};
     for (int64_t block = 0; block < a.t.len; block += kBlockLen) {
       const ValueLines lines = a.values_of(group, slot, block);
-      const WeightBlock& bytes = a.scratch.weights[slot][set][block / kBlockLen];
+      const uint8_t* value = lines.vec(first_vec);
+      const int64_t to_next = lines.vec(first_vec + 1) - value;
+      const uint8_t* of_first = a.scratch.weights[slot][set][block / kBlockLen].bytes[h].bytes;
       const int64_t len = a.t.len - block < kBlockLen ? a.t.len - block : kBlockLen;
-      for (int64_t p = 0; p < len; p += 4) {
-        if (p % kPartLen == 0) ahead.ask();
-        const __m512i value[2] = {lines.line(0, p / 4), lines.line(1, p / 4)};
-        for (int i = 0; i < H; i++)
-          for (int part = 0; part < 2; part++) {
-            const __m512i weights =
-                _mm512_set1_epi32(load_unaligned<int32_t>(bytes.bytes[part * kSetHeads + h + i].bytes + p));
-            for (int half = 0; half < 2; half++)
-              sums[i][part][half] = _mm512_dpbusd_epi32(sums[i][part][half], weights, value[half]);
-          }
+      for (int64_t begin = 0; begin < len; begin += kPartLen) {
+        ahead.ask();
+        for (int64_t p = begin; p < begin + kPartLen; p += 4 * kFours) {
+          keep_order(sums);
+          Fours weights[H][2];
+          for (int i = 0; i < H; i++)
+            for (int part = 0; part < 2; part++)
+              weights[i][part] = load_fours(of_first + sizeof(Line) * (part * kSetHeads + i) + p);
+          for_each_constant<kFours>([&]<int four>(std::integral_constant<int, four>) {
+            const Codes values[kValueVectors] = {load_values(value), load_values(value + to_next)};
+            value += lines.stride;
+            for (int i = 0; i < H; i++)
+              for (int part = 0; part < 2; part++)
+                for (int v = 0; v < kValueVectors; v++) {
+                  IntVec& sum = sums[i][v][part % kPartSums];
+                  sum = add_values<four>(sum, values[v].of(part), weights[i][part]);
+                }
+          });
+        }
+        keep_order(sums);
       }
+      keep_order(sums);
     }
     for (int i = 0; i < H; i++)
-      for (int half = 0; half < 2; half++) a.put(group, half, slot, set, h + i, sums[i][0][half], sums[i][1][half]);
+      for (int v = 0; v < kValueVectors; v++) a.put(group, first_vec + v, slot, set, h + i, sums[i][v]);
     a.rows_ahead = ahead;
   }
 };
@@ -417,17 +448,17 @@ void attend_chunk_int8(const AttendTask& t) {
   Products::end();
 }
 
-// attend_chunk of AVX-512.
-inline void vnni_attend_chunk(const AttendTask& t) {
+// attend_chunk without tiles.
+inline void int8_attend_chunk(const AttendTask& t) {
   if (t.type == KvCacheType::q8_0)
-    attend_chunk_int8<VnniProducts>(t);
+    attend_chunk_int8<VectorProducts>(t);
   else
     attend_chunk(t);
 }
 
 constexpr FloatKernels with_int8(FloatKernels table) {
   table.interleaves_q8_0 = true;
-  table.attend_chunk = vnni_attend_chunk;
+  table.attend_chunk = int8_attend_chunk;
   table.attend_scratch = int8_attend_scratch;
   table.heads_of_call = [](KvCacheType type) {
     return type == KvCacheType::q8_0 ? HeadsOfCall{kSetHeads, kMaxSets * kSetHeads} : HeadsOfCall{4, 4};

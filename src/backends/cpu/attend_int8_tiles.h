@@ -19,14 +19,14 @@ constexpr int kFewestInt8TileHeads = kSetHeads / 2 + 1;
 struct alignas(64) IntTile {
   int32_t rows[kTileRows][16];
 
-  __m512i row(int i) const { return _mm512_load_si512(rows[i]); }
+  IntVec row(int i) const { return IntVec(_mm512_load_si512(rows[i])); }
 };
 
 template <class Instructions>
 struct TileProducts {
   static void end() { Instructions::release(); }
 
-  // As VnniProducts.
+  // As VectorProducts.
   static int64_t score_asks(int heads) { return (heads + kSetHeads - 1) / kSetHeads; }
   static int64_t value_asks(int heads, int64_t len) {
     return score_asks(heads) * 2 * ((len + kBlockLen - 1) / kBlockLen);
@@ -124,8 +124,7 @@ struct TileProducts {
       const auto add = [&](int slot) {
         for (int set = 0; set < num_sets; set++)
           for (int h = 0; h < kSetHeads; h++) {
-            const __m512i high = _mm512_slli_epi32(sums[slot][set].row(h), 8);
-            const __m512i whole = _mm512_add_epi32(high, sums[slot][set].row(kSetHeads + h));
+            const IntVec whole = sums[slot][set].row(h) * 256 + sums[slot][set].row(kSetHeads + h);
             scores[set][h] = fma(to_floats(whole), scales[slot], scores[set][h]);
           }
       };
@@ -188,8 +187,8 @@ struct TileProducts {
     for_each_sum([&]<int tile>(int, int, int) { Instructions::template store<tile>(&sums[tile], kTileRowBytes); });
     for_each_sum([&]<int tile>(int set, int slot, int half) {
       for (int h = 0; h < a.heads_of(set); h++)
-        a.put(group + first_slot + slot, half, first_slot + slot, set, h, sums[tile].row(h),
-              sums[tile].row(kSetHeads + h));
+        a.put(group + first_slot + slot, half, first_slot + slot, set, h,
+              {sums[tile].row(h), sums[tile].row(kSetHeads + h)});
     });
   }
 };

@@ -16,7 +16,7 @@
 namespace nibble {
 namespace {
 
-#if defined(__AVX512F__)
+#if defined(__AVX512VBMI__)  // without it AVX-512 has 256 bits here
 constexpr int kVec = 16;
 constexpr int kSums = 16;  // of values, in 32 registers
 #elif defined(__AVX2__)
@@ -31,7 +31,7 @@ constexpr int kSums = 4;
 #endif
 using Vec = float __attribute__((vector_size(kVec * sizeof(float)), aligned(sizeof(float))));
 
-#if defined(__AVX512F__)
+#if defined(__AVX512VBMI__)
 inline Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
 inline Vec scale_vec(uint16_t half) { return _mm512_cvtph_ps(_mm256_set1_epi16(static_cast<int16_t>(half))); }
 inline Vec load_vec(const uint16_t* from) {
@@ -138,7 +138,7 @@ struct Columns<int8_t> {
 
 // Sums of neighbouring lanes: those of a, then those of b.
 inline Vec add_pairs(Vec a, Vec b) {
-#if defined(__AVX512F__)
+#if defined(__AVX512VBMI__)
   return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30) +
          __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
 #elif defined(__AVX2__) || defined(__aarch64__)
@@ -257,7 +257,7 @@ inline Vec exp_vec(Vec x) {
   const Vec r = fma(n, all(2.12194440e-4f), fma(n, all(-0.693359375f), clamped));
   Vec p = fma(r, all(0x1.10625p-7f), all(0x1.572a64p-5f));
   for (float coefficient : {0x1.5557bp-3f, 0x1.fffdfcp-2f, 1.0f, 1.0f}) p = fma(p, r, all(coefficient));
-#if defined(__AVX512F__)
+#if defined(__AVX512VBMI__)
   return _mm512_scalef_ps(p, n);
 #else
   using Bits = uint32_t __attribute__((vector_size(sizeof(Vec))));
@@ -267,7 +267,7 @@ inline Vec exp_vec(Vec x) {
 
 // Of numbers without NaN.
 inline float largest_lane(Vec x) {
-#if defined(__AVX512F__)
+#if defined(__AVX512VBMI__)
   return _mm512_reduce_max_ps(x);
 #else
   float largest = x[0];

@@ -356,7 +356,7 @@ void tiles_attend_chunk(const AttendTask& t) {
   else if (t.type == KvCacheType::q8_0 && t.heads_of_key >= kFewestInt8TileHeads)
     attend_chunk_int8<TileProducts<Instructions>>(t);
   else
-    vnni_attend_chunk(t);
+    int8_attend_chunk(t);
 }
 
 // AVX-512's table, with attention by tiles.

@@ -6,17 +6,21 @@ namespace nibble {
 
 extern const FloatKernels kGenericFloatKernels;
 #if defined(__x86_64__)
-extern const FloatKernels kAvx2FloatKernels, kAvx512FloatKernels, kAmxFloatKernels;
+extern const FloatKernels kAvx2FloatKernels, kAvxVnniFloatKernels, kAvx512VnniFloatKernels, kAvx512FloatKernels,
+    kAmxFloatKernels;
+#elif defined(__aarch64__)
+extern const FloatKernels kNeonDotprodFloatKernels;
 #endif
 
 const FloatKernels& float_kernels() { return float_kernels_of(cpu_kernels()); }
 
 const FloatKernels& float_kernels_of([[maybe_unused]] const CpuKernels& kernels) {
 #if defined(__x86_64__)
-  const std::string_view name = kernels.name;
-  if (name == kAmxFloatKernels.name) return kAmxFloatKernels;
-  if (name == kAvx512FloatKernels.name) return kAvx512FloatKernels;
-  if (name != kGenericFloatKernels.name) return kAvx2FloatKernels;  // all others have AVX2
+  for (const FloatKernels* table :
+       {&kAmxFloatKernels, &kAvx512FloatKernels, &kAvx512VnniFloatKernels, &kAvxVnniFloatKernels, &kAvx2FloatKernels})
+    if (kernels.name == table->name) return *table;
+#elif defined(__aarch64__)
+  if (kernels.name != kGenericFloatKernels.name) return kNeonDotprodFloatKernels;  // both others have SDOT
 #endif
   return kGenericFloatKernels;
 }
