@@ -143,10 +143,10 @@ TEST(MoeModels, Glm4MoeIsDenseFirstAndSharesAnExpert) {
   EXPECT_FALSE(m.model->config.is_sparse(0));
   EXPECT_EQ(m.model->config.rotation.inv_freq.size(), 4u);
   EXPECT_EQ(m.model->config.moe->shared_intermediate_size, 64);
-  EXPECT_EQ(m.layer_ops(1), (std::vector<std::string>{"rms_norm", "linear",   "linear", "linear",    "rms_norm",
-                                                      "rms_norm", "rope",     "rope",   "kv_append", "attention",
-                                                      "linear",   "rms_norm", "linear", "route",     "linear",
-                                                      "linear",   "swiglu",   "moe_gate_up", "linear", "moe_down"}));
+  EXPECT_EQ(m.layer_ops(1), (std::vector<std::string>{"rms_norm", "linear",   "linear",      "linear",    "rms_norm",
+                                                      "rms_norm", "rope",     "rope",        "kv_append", "attention",
+                                                      "linear",   "rms_norm", "linear",      "route",     "linear",
+                                                      "linear",   "swiglu",   "moe_gate_up", "linear",    "moe_down"}));
   const RouteOp route = ops_of<RouteOp>(*m.model).front();
   EXPECT_EQ(route.scores, RouterScores::sigmoid);
   EXPECT_EQ(route.scale, 1.5f);
