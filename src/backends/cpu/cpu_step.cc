@@ -191,12 +191,12 @@ class CpuStep final : public CompiledStep {
     while (++i < phases_.size() && !phases_[i].attended_layer) {
       const CompiledPhase& phase = phases_[i];
       if (phase.parts.empty()) continue;
+      // Nor what comes after: it may depend on the same choice.
+      if (!std::ranges::all_of(phase.parts, &PhasePart::known_before)) return {};
       const Range& own = phase.pieces.of_worker[static_cast<size_t>(worker)];
-      for (int64_t piece = own.first; piece < own.last; piece++) {
-        const PhasePart& part = phase.parts[phase.pieces.pieces[static_cast<size_t>(piece)].part];
-        if (!part.known_before) return {};
-        if (part.first_rows) return first_rows(phase, piece);
-      }
+      for (int64_t piece = own.first; piece < own.last; piece++)
+        if (phase.parts[phase.pieces.pieces[static_cast<size_t>(piece)].part].first_rows)
+          return first_rows(phase, piece);
     }
     return {};
   }
