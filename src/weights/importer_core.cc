@@ -152,7 +152,14 @@ MatrixInfo Importer::describe(const MatrixRequest& request) {
   const FormatId format = is_transposed ? transposed_format(stored.format) : stored.format;
   const auto [E, N, K] = std::tuple(request.E, request.N, request.K);
   const int64_t bytes = E * (N * code_bytes(format, K) + scale_bytes(format, N, K));
-  return {.format = format, .E = E, .N = N, .K = K, .bytes = bytes, .source = stored.source};
+  const StoredMatrix& first = stored.experts.empty() ? stored : stored.experts.front();
+  return {.format = format,
+          .E = E,
+          .N = N,
+          .K = K,
+          .bytes = bytes,
+          .is_copied = is_slice(request) || !is_borrowed(request, first),
+          .source = stored.source};
 }
 
 CanonicalWeight Importer::read(const MatrixRequest& request) {

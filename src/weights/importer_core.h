@@ -44,9 +44,10 @@ class Importer : public WeightSource {
   std::vector<UnusedTensor> unused_tensors() const final;
 
  protected:
-  // The dialect's part. locate asks for tensors with take; load may take bytes as they are (borrow) or write new ones
-  // (own); unused_reason knows what is of no use here, whichever the model, and why; empty for everything else.
+  // The dialect's part. locate asks for tensors with take; load takes bytes as they are (borrow, if is_borrowed) or writes new
+  // ones (own); unused_reason knows what is of no use here, whichever the model, and why; empty for everything else.
   virtual StoredMatrix locate(const MatrixRequest& request) = 0;
+  virtual bool is_borrowed(const MatrixRequest& request, const StoredMatrix& stored) const = 0;
   virtual CanonicalWeight load(const MatrixRequest& request, const StoredMatrix& stored) const = 0;
   virtual StoredVector locate_vector(const TensorName& name) const = 0;
   virtual std::string_view unused_reason(const Tensor& tensor) const = 0;

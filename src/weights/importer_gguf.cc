@@ -158,6 +158,9 @@ class GgufImporter final : public Importer {
  protected:
   StoredVector locate_vector(const TensorName& name) const override { return {.tensor = name.gguf}; }
   StoredMatrix locate(const MatrixRequest& request) override;
+  bool is_borrowed(const MatrixRequest& request, const StoredMatrix& stored) const override {
+    return plain_format(stored.codes->dtype) && request.gguf_permuted_heads == 0;
+  }
   CanonicalWeight load(const MatrixRequest& request, const StoredMatrix& stored) const override;
   std::string_view unused_reason(const Tensor& tensor) const override;
 };
@@ -189,8 +192,7 @@ StoredMatrix GgufImporter::locate(const MatrixRequest& request) {
 }
 
 CanonicalWeight GgufImporter::load(const MatrixRequest& request, const StoredMatrix& stored) const {
-  const bool is_plain = plain_format(stored.codes->dtype).has_value();
-  if (is_plain && request.gguf_permuted_heads == 0) return borrow(request, stored);
+  if (is_borrowed(request, stored)) return borrow(request, stored);
 
   OwnedWeight owned = own(request, stored);
   visit_format(GgufFormats{}, stored.format, [&](auto format) {

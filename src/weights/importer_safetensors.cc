@@ -34,9 +34,13 @@ StoredMatrix SafetensorsImporter::locate_module(const MatrixRequest& request) {
 }
 
 CanonicalWeight SafetensorsImporter::load(const MatrixRequest& request, const StoredMatrix& stored) const {
+  if (is_borrowed(request, stored)) return borrow(request, stored);
   if (stored.biases != nullptr) return load_affine(request, stored);
-  if (stored.scale_columns > 0) return load_fp8(request, stored);
-  return stored.rows.count > 0 || stored.is_transposed ? load_selected(request, stored) : borrow(request, stored);
+  return stored.scale_columns > 0 ? load_fp8(request, stored) : load_selected(request, stored);
+}
+
+bool SafetensorsImporter::is_borrowed(const MatrixRequest&, const StoredMatrix& stored) const {
+  return stored.biases == nullptr && stored.scale_columns == 0 && stored.rows.count == 0 && !stored.is_transposed;
 }
 
 void SafetensorsImporter::expect_scheme(const Tensor& codes, const std::string& module,

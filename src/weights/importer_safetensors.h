@@ -21,6 +21,7 @@ class SafetensorsImporter final : public Importer {
  protected:
   StoredMatrix locate(const MatrixRequest& request) override;
   StoredVector locate_vector(const TensorName& name) const override;
+  bool is_borrowed(const MatrixRequest& request, const StoredMatrix& stored) const override;
   CanonicalWeight load(const MatrixRequest& request, const StoredMatrix& stored) const override;
   std::string_view unused_reason(const Tensor& tensor) const override;
 

@@ -94,12 +94,22 @@ class Readers {
 
 int64_t largest_load(const WeightTable& table) {
   const std::span<const WeightEntry> entries = table.entries();
-  int64_t largest = 0, next = 0, behind = 0;  // the bytes of the weight that follows, and of all that do
+  struct Ahead {
+    int64_t next = 0, all = 0;  // the bytes of the weight that follows, and of all that do
+
+    void add(int64_t bytes) {
+      next = bytes;
+      all += bytes;
+    }
+    int64_t largest() const { return std::max(next, std::min(all, kReadAheadBytes)); }
+  } ahead, copied;  // copied: what the file has of those that are not read as they are
+  int64_t largest = 0;
   for (size_t i = entries.size(); i-- > 0;) {
     const int64_t bytes = entries[i].bytes();
-    largest = std::max(largest, bytes + std::max(next, std::min(behind, kReadAheadBytes)));
-    next = bytes;
-    behind += bytes;
+    const auto* matrix = std::get_if<MatrixEntry>(&entries[i].what);
+    if (matrix != nullptr && matrix->info.is_copied) copied.add(bytes);
+    largest = std::max(largest, bytes + ahead.largest() + copied.largest());
+    ahead.add(bytes);
   }
   return largest;
 }

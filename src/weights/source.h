@@ -52,8 +52,9 @@ struct VectorRequest {
 struct MatrixInfo {
   FormatId format;
   int64_t E, N, K;
-  int64_t bytes;       // of codes and scales
-  std::string source;  // what the file has, for the plan: "U8 + F8_E4M3 scales (ModelOpt NVFP4)", "Q4_1"
+  int64_t bytes;           // of codes and scales
+  bool is_copied = false;  // into our order: while it is read, the file's bytes are in memory, too
+  std::string source;      // what the file has, for the plan: "U8 + F8_E4M3 scales (ModelOpt NVFP4)", "Q4_1"
 };
 
 // A tensor that is known and of no use here.

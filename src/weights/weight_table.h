@@ -65,7 +65,8 @@ inline constexpr int64_t kReadAheadBytes = int64_t{256} << 20;
 void load_weights(const WeightTable& table, const WeightSink& sink,
                   const std::function<void(int64_t done_bytes, int64_t all_bytes)>& progress);
 
-// Bytes of weights that load_weights has in memory at a time, at most: the one that is being packed and those ahead of it.
+// Bytes of weights that load_weights has in memory at a time, at most: the one that is being packed and those ahead of it, and
+// what they are copied from.
 int64_t largest_load(const WeightTable& table);
 
 // Throws InputError, naming them, if the source has tensors that the table did not ask for and that are not known.

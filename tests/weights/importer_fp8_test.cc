@@ -81,6 +81,7 @@ TEST(ImportFp8, ScalesOfRows) {
     const MatrixInfo info = source->describe(matrix("x", 3, 130));
     EXPECT_EQ(info.source, "F8_E4M3 + BF16 scales of rows");
     EXPECT_EQ(info.bytes, 3 * (130 + 2 * 4));
+    EXPECT_TRUE(info.is_copied);
     const float scales[3] = {1, 2, 0.25f};
     EXPECT_EQ(decoded(source->read(matrix("x", 3, 130))), expected(3, 130, [&](auto n, auto) { return scales[n]; }));
   }

@@ -153,6 +153,7 @@ TEST(ImportGguf, BlocksBecomeRowsOfCodesAndScales) {
     EXPECT_EQ(info.format, c.format);
     EXPECT_EQ(info.source, format_name(c.format));
     EXPECT_EQ(info.bytes, 2 * c.block_bytes);
+    EXPECT_TRUE(info.is_copied);
     std::vector<float> values = decoded(source->read(matrix("x", 2, c.K)));
     values.resize(64);
     EXPECT_EQ(values, c.expected) << format_name(c.format);

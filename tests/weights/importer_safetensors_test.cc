@@ -94,6 +94,7 @@ TEST(ImportModelOpt, TensorScaleMultiplies) {
   const MatrixInfo info = source->describe(matrix("x", 2, 32));
   EXPECT_EQ(info.source, "U8 + F8_E4M3 scales (ModelOpt NVFP4)");
   EXPECT_EQ(info.bytes, 32 + 4);
+  EXPECT_FALSE(info.is_copied);
   const CanonicalWeight weight = source->read(matrix("x", 2, 32));
   EXPECT_EQ(weight.codes.data(), file.checkpoint->find("x.weight")->bytes.data());
   EXPECT_EQ(weight.scales.data(), file.checkpoint->find("x.weight_scale")->bytes.data());

@@ -88,6 +88,17 @@ TEST(LoadWeights, SmallWeightsMayAllBeInMemory) {
   EXPECT_EQ(largest_load(Table(0).weights), 0);
 }
 
+TEST(LoadWeights, WhatIsCopiedIsInMemoryTwice) {
+  MemoryCheckpoint file(Container::gguf);
+  file.add("x.weight", DType::q8_0, {2, 32}, std::vector<uint8_t>(68))
+      .add("y.weight", DType::f32, {1, 32}, std::vector<uint8_t>(128));
+  const auto source = file.open();
+  WeightTable table(*source);
+  table.matrix({.name = {"x", "x"}, .N = 2, .K = 32});
+  table.matrix({.name = {"y", "y"}, .N = 1, .K = 32});
+  EXPECT_EQ(largest_load(table), 2 * 68 + 128);
+}
+
 TEST(LoadWeights, AnEmptyTableIsLoaded) {
   const Table table(0);
   load_weights(table.weights, {}, {});
