@@ -1,13 +1,11 @@
 #include "backends/cpu/cpu_step.h"
 
 #include <algorithm>
-#include <chrono>
 #include <functional>
-#include <optional>
 
-#include "backends/cpu/ask_ahead.h"
 #include "backends/cpu/cpu_attention.h"
 #include "backends/cpu/cpu_moe.h"
+#include "backends/cpu/cpu_phases.h"
 #include "backends/cpu/cpu_scratch.h"
 #include "backends/cpu/cpu_step_memory.h"
 #include "backends/cpu/float_kernels.h"
@@ -16,69 +14,32 @@
 #include "backends/cpu/row_ops.h"
 #include "backends/cpu/row_shares.h"
 #include "base/memory.h"
-#include "base/piece_queues.h"
 #include "ops/choose_gemm.h"
 
 namespace nibble {
 
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
 using Matrix = FloatRows;
-
-// A group's part of a phase, in pieces that workers take. begin(worker) comes before a worker's first one, if it gets any;
-// of worker 0 always. compute is told what the worker will read then.
-struct PhasePart {
-  int64_t weight_bytes;
-  std::vector<Range> of_worker;  // the pieces that each begins with
-  std::function<void(int worker)> begin;
-  std::function<void(int64_t piece, RowsToCome next, int worker)> compute;
-  std::function<RowsToCome(int64_t piece)> first_rows;  // that a piece reads; empty if it reads no weights
-  bool known_before = true;  // whether first_rows may be asked in phases before: not while experts are being chosen
-  std::function<int64_t()> bytes_now = {};  // of weights, in this run, once worker 0 has begun; empty: weight_bytes
-  int64_t last_bytes = weight_bytes;        // in the last run
-};
-
-struct PlacedPiece {
-  size_t part;
-  int64_t piece;
-};
-
-struct CompiledPhase {
-  Phase info;
-  std::function<void(int worker)> work;  // empty if there are parts
-  std::vector<PhasePart> parts;
-  PiecesOf<PlacedPiece> pieces;       // of all parts
-  std::optional<int> attended_layer;  // whose cache it reads
-  std::function<bool()> is_wanted;    // the same for all workers; empty: always
-
-  int64_t last_bytes() const {
-    int64_t bytes = 0;
-    for (const PhasePart& part : parts) bytes += part.last_bytes;
-    return bytes;
-  }
-};
 
 class CpuStep final : public CompiledStep {
  public:
   CpuStep(const Step& step, std::span<const PackedWeight* const> weights, const KvCacheShape& cache_shape,
           WorkerPool& pool, int activation_bits)
       : step_(step),
-        pool_(pool),
+        phases_(pool),
         num_workers_(pool.num_threads()),
         max_len_(cache_shape.max_len),
         memory_(step_, weights),
         rows_(memory_, num_workers_),
-        linears_(step.linear_route, activation_bits, weights, num_workers_),
-        asked_(static_cast<size_t>(num_workers_)) {
+        linears_(step.linear_route, activation_bits, weights, num_workers_) {
     const std::vector<SideBySide> groups = fuse(step_);
     const CpuScratchPlan plan = plan_cpu_scratch(step_, groups, shape_of(), max_len_);
     common_activations_ = Buffer(static_cast<size_t>(plan.common_activations));
     for (int worker = 0; worker < num_workers_; worker++)
       own_activations_.emplace_back(static_cast<size_t>(plan.own_activations));
     for (const SideBySide& side_by_side : groups) {
-      first_phase_ = phases_.size();
+      phases_.begin_groups();
       for (const OpGroup& group : side_by_side) {
         const std::string name = group_name(group);
         std::visit([&](const auto& g) { compile(g, name); }, group);
@@ -90,22 +51,14 @@ class CpuStep final : public CompiledStep {
 
   void run(const StepInputs& inputs, KvCache& cache, std::span<float> logits) override {
     memory_.begin(inputs, static_cast<CpuKvCache&>(cache));
-    pool_.run([this](int worker) { run_phases(worker); });
+    phases_.run();
     const Matrix result = matrix(step_.logits);
     for (int64_t m = 0; m < result.rows; m++)
       std::copy_n(result.row(m), result.width, logits.data() + m * result.width);
   }
 
-  int64_t weight_bytes() const override {
-    int64_t bytes = 0;
-    for (const CompiledPhase& phase : phases_) bytes += phase.info.weight_bytes;
-    return bytes;
-  }
-  int64_t last_weight_bytes() const override {
-    int64_t bytes = 0;
-    for (const CompiledPhase& phase : phases_) bytes += phase.last_bytes();
-    return bytes;
-  }
+  int64_t weight_bytes() const override { return phases_.weight_bytes(); }
+  int64_t last_weight_bytes() const override { return phases_.last_weight_bytes(); }
   int64_t scratch_bytes() const override {
     size_t bytes = memory_.bytes() + rows_.scratch_bytes();
     bytes += common_activations_.size();
@@ -115,97 +68,14 @@ class CpuStep final : public CompiledStep {
     bytes += linears_.scratch_bytes();
     return static_cast<int64_t>(bytes);
   }
-  std::vector<Phase> phases() const override {
-    std::vector<Phase> infos;
-    for (const CompiledPhase& phase : phases_) infos.push_back(phase.info);
-    return infos;
-  }
-  void set_profiling(bool on) override { profiling_ = on; }
+  std::vector<Phase> phases() const override { return phases_.infos(); }
+  void set_profiling(bool on) override { phases_.set_profiling(on); }
 
  private:
-  void run_phases(int worker) {
-    auto start = profiling_ ? Clock::now() : Clock::time_point{};
-    fill_queue(0, worker);
-    for (size_t i = 0; i < phases_.size(); i++) {
-      CompiledPhase& phase = phases_[i];
-      fill_queue(i + 1, worker);  // before the barrier: others need not wait for this worker to begin
-      if (phase.is_wanted && !phase.is_wanted()) continue;
-      if (phase.parts.empty())
-        phase.work(worker);
-      else
-        run_pieces(i, worker);
-      const uint32_t arrival = pool_.arrive();
-      AskAhead& ahead = asked_[static_cast<size_t>(worker)];
-      ahead.begin(first_rows_after(i, worker));
-      while (!pool_.all_arrived(arrival) && ahead.ask(kLinesWaiting)) {}
-      pool_.wait(arrival);
-      if (profiling_ && worker == 0) {
-        const auto end = Clock::now();
-        phase.info.seconds += std::chrono::duration<double>(end - start).count();
-        phase.info.read_bytes += phase.last_bytes();
-        phase.info.cache_bytes += cache_bytes(phase);
-        start = end;
-      }
-    }
-  }
-
-  void run_pieces(size_t place, int worker) {
-    CompiledPhase& phase = phases_[place];
-    PieceQueues& queue = queue_of(place);
-    uint64_t begun = 0;  // a bit for each part
-    const auto begin = [&](size_t part, RowsToCome first) {
-      if ((begun >> part & 1) != 0) return;
-      begun |= uint64_t{1} << part;
-      asked_[static_cast<size_t>(worker)].begin(first);
-      phase.parts[part].begin(worker);
-    };
-    for (int64_t i; (i = queue.take(worker)) >= 0;) {
-      const PlacedPiece& at = phase.pieces.pieces[static_cast<size_t>(i)];
-      begin(at.part, first_rows(phase, i));
-      const int64_t next = queue.peek(worker);
-      phase.parts[at.part].compute(at.piece, next >= 0 ? first_rows(phase, next) : first_rows_after(place, worker),
-                                   worker);
-    }
-    for (size_t part = 0; worker == 0 && part < phase.parts.size(); part++) {
-      begin(part, {});
-      if (phase.parts[part].bytes_now) phase.parts[part].last_bytes = phase.parts[part].bytes_now();
-    }
-  }
-
-  // Neighbouring phases take turns with two queues: nobody takes from the one while the other is filled. (Where one between
-  // them is not wanted, its neighbours have the same queue: whoever comes first finds it empty but for what is filled.)
-  PieceQueues& queue_of(size_t phase) { return queues_[phase % 2]; }
-  void fill_queue(size_t phase, int worker) {
-    if (phase < phases_.size() && !phases_[phase].parts.empty())
-      queue_of(phase).fill(worker, phases_[phase].pieces.of_worker[static_cast<size_t>(worker)]);
-  }
-
-  static RowsToCome first_rows(const CompiledPhase& phase, int64_t i) {
-    const PlacedPiece& at = phase.pieces.pieces[static_cast<size_t>(i)];
-    const PhasePart& part = phase.parts[at.part];
-    return part.first_rows ? part.first_rows(at.piece) : RowsToCome{};
-  }
-
-  // What the worker begins with in the next phase with weights, unless the cache is read before, or it is not known yet.
-  RowsToCome first_rows_after(size_t i, int worker) const {
-    while (++i < phases_.size() && !phases_[i].attended_layer) {
-      const CompiledPhase& phase = phases_[i];
-      if (phase.parts.empty()) continue;
-      // Nor what comes after: it may depend on the same choice.
-      if (!std::ranges::all_of(phase.parts, &PhasePart::known_before)) return {};
-      const Range& own = phase.pieces.of_worker[static_cast<size_t>(worker)];
-      for (int64_t piece = own.first; piece < own.last; piece++)
-        if (phase.parts[phase.pieces.pieces[static_cast<size_t>(piece)].part].first_rows)
-          return first_rows(phase, piece);
-    }
-    return {};
-  }
-
   // What each token's attention reads.
-  int64_t cache_bytes(const CompiledPhase& phase) const {
-    if (!phase.attended_layer) return 0;
+  int64_t cache_bytes(int of_layer) const {
     const KvCacheShape& shape = memory_.cache->shape;
-    const KvLayer& layer = shape.layers[static_cast<size_t>(*phase.attended_layer)];
+    const KvLayer& layer = shape.layers[static_cast<size_t>(of_layer)];
     int64_t positions = 0;
     for (const int32_t pos : memory_.inputs.pos)
       positions += layer.window > 0 ? std::min<int64_t>(layer.window, pos + 1) : pos + 1;
@@ -215,53 +85,6 @@ class CpuStep final : public CompiledStep {
   Matrix matrix(const Slice& slice) const { return memory_.matrix(slice); }
   const PackedMatrix& packed(WeightId id) const { return memory_.packed(id); }
   const float* vector(WeightId id) const { return memory_.vector(id); }
-
-  CompiledPhase& add_phase(std::string name, std::function<void(int)> work) {
-    CompiledPhase phase;
-    phase.info.name = std::move(name);
-    phase.work = std::move(work);
-    return phases_.emplace_back(std::move(phase));
-  }
-
-  // A phase of its own, or one more part of the last one if that is of a group which this stands beside.
-  template <class Piece>
-  PhasePart& add_part(std::string name, int64_t weight_bytes, PiecesOf<Piece> all, std::function<void(int)> begin,
-                      std::function<void(const Piece&, RowsToCome next, int worker)> compute,
-                      std::function<RowsToCome(const Piece&)> first_rows = {}) {
-    const auto pieces = std::make_shared<const std::vector<Piece>>(std::move(all.pieces));
-    PhasePart part{.weight_bytes = weight_bytes,
-                   .of_worker = std::move(all.of_worker),
-                   .begin = std::move(begin),
-                   .compute = [pieces, compute = std::move(compute)](int64_t i, RowsToCome next, int worker) {
-                     compute((*pieces)[static_cast<size_t>(i)], next, worker);
-                   }};
-    if (first_rows)
-      part.first_rows = [pieces, first_rows = std::move(first_rows)](int64_t i) {
-        return first_rows((*pieces)[static_cast<size_t>(i)]);
-      };
-    const bool joins = phases_.size() > first_phase_ && !phases_.back().parts.empty();
-    CompiledPhase& phase = joins ? phases_.back() : add_phase(name, {});
-    if (joins) phase.info.name += " | " + name;
-    phase.info.weight_bytes += weight_bytes;
-    phase.parts.push_back(std::move(part));
-    place_pieces(phase);
-    return phase.parts.back();
-  }
-
-  // What reads no weights comes first: one worker does it, while the others begin with theirs and take over its rows.
-  void place_pieces(CompiledPhase& phase) {
-    phase.pieces = {};
-    for (size_t worker = 0; worker < static_cast<size_t>(num_workers_); worker++) {
-      const auto first = static_cast<int64_t>(phase.pieces.pieces.size());
-      for (const bool with_weights : {false, true})
-        for (size_t p = 0; p < phase.parts.size(); p++) {
-          if ((phase.parts[p].weight_bytes > 0) != with_weights) continue;
-          const Range own = phase.parts[p].of_worker[worker];
-          for (int64_t i = own.first; i < own.last; i++) phase.pieces.pieces.push_back({p, i});
-        }
-      phase.pieces.of_worker.push_back({first, static_cast<int64_t>(phase.pieces.pieces.size())});
-    }
-  }
 
   // ---- linears ----
 
@@ -273,7 +96,7 @@ class CpuStep final : public CompiledStep {
   }
   // Kernels for many tokens take two blocks at a time.
   RowPieces pieces_of(std::span<const SharedMatrix> matrices) const {
-    return cut_shares(share_rows(matrices, pool_.teams()), matrices, step_.M > kRedundantTokens ? 2 : 1);
+    return cut_shares(share_rows(matrices, phases_.pool().teams()), matrices, step_.M > kRedundantTokens ? 2 : 1);
   }
 
   void compute_rows(const LinearGroup& group, const Activations& x, const RowShare& share, RowsToCome next,
@@ -312,7 +135,7 @@ class CpuStep final : public CompiledStep {
       }
     }
     const int64_t groups = activation_groups(x.K);
-    prepare_asking(kernels_, x, tokens.first * groups, tokens.last * groups, asked_[static_cast<size_t>(worker)]);
+    prepare_asking(kernels_, x, tokens.first * groups, tokens.last * groups, phases_.asked(worker));
   }
 
   // Activations over the slice, or over `memory` if a norm fills them; rounded in `memory`.
@@ -341,7 +164,7 @@ class CpuStep final : public CompiledStep {
     if (M <= kRedundantTokens) {
       std::vector<Activations> own;
       for (const Buffer& memory : own_activations_) own.push_back(make_activations(group, memory));
-      add_part<RowShare>(
+      phases_.add_part<RowShare>(
           name, bytes, std::move(pieces),
           [this, group, own, M](int worker) {
             prepare_tokens(group, own[static_cast<size_t>(worker)], {0, M}, group.keeps_norm && worker == 0, worker);
@@ -353,10 +176,10 @@ class CpuStep final : public CompiledStep {
       return;
     }
     const Activations x = make_activations(group, common_activations_);
-    add_phase(group.norm ? "rms_norm + round" : "round", [this, group, x, M](int worker) {
+    phases_.add_phase(group.norm ? "rms_norm + round" : "round", [this, group, x, M](int worker) {
       prepare_tokens(group, x, worker_range(M, 1, worker, num_workers_), group.keeps_norm, worker);
     });
-    add_part<RowShare>(
+    phases_.add_part<RowShare>(
         name, bytes, std::move(pieces), [](int) {},
         [this, group, x](const RowShare& rows, RowsToCome next, int worker) {
           compute_rows(group, x, rows, next, worker);
@@ -402,17 +225,17 @@ class CpuStep final : public CompiledStep {
   void add_attention(const Op& op, const std::string& name) {
     const CpuAttention& a = attention(attention_shape(op, step_.M, max_len_));
     if (!a.split) {
-      add_phase(name, [this, op, &a](int worker) {
+      CompiledPhase& phase = phases_.add_phase(name, [this, op, &a](int worker) {
         const int64_t kv_heads = a.shape.num_kv_heads;
         const auto [first, last] = worker_range(step_.M * kv_heads, 1, worker, num_workers_);
         for (int64_t i = first; i < last; i++)
           a.attend(*memory_.cache, query(op, i / kv_heads), {i % kv_heads, i % kv_heads + 1}, worker);
       });
-      phases_.back().attended_layer = op.layer;
+      phase.cache_bytes = [this, layer = op.layer] { return cache_bytes(layer); };
       return;
     }
-    PieceQueues& queue = queue_of(phases_.size());
-    add_phase(name, [this, op, &a, &queue](int worker) {
+    PieceQueues& queue = phases_.next_queue();
+    CompiledPhase& phase = phases_.add_phase(name, [this, op, &a, &queue](int worker) {
       const KvCacheType type = memory_.cache->shape.type;
       int64_t count = 0;
       for (int64_t m = 0; m < step_.M; m++) count += a.num_pieces(query(op, m), type);
@@ -425,8 +248,8 @@ class CpuStep final : public CompiledStep {
         token_before = m;
       }
     });
-    phases_.back().attended_layer = op.layer;
-    CompiledPhase& merge = add_phase("merge", [this, op, &a](int worker) {
+    phase.cache_bytes = [this, layer = op.layer] { return cache_bytes(layer); };
+    CompiledPhase& merge = phases_.add_phase("merge", [this, op, &a](int worker) {
       const int64_t count = a.num_merges();
       const Range units = worker_range(step_.M * count, 1, worker, num_workers_);
       for (int64_t i = units.first; i < units.last; i++)
@@ -446,14 +269,14 @@ class CpuStep final : public CompiledStep {
     };
     // Where all workers have the same number of key and value heads, each attends to those that it prepared.
     if (group.attention.num_kv_heads % num_workers_ == 0) {
-      add_phase(name, [this, prepare, &a, op = group.attention](int worker) {
+      CompiledPhase& phase = phases_.add_phase(name, [this, prepare, &a, op = group.attention](int worker) {
         prepare(worker);
         const Range heads = worker_range(op.num_kv_heads, 1, worker, num_workers_);
         for (int64_t m = 0; m < step_.M; m++) a.attend(*memory_.cache, query(op, m), heads, worker);
       });
-      phases_.back().attended_layer = group.attention.layer;
+      phase.cache_bytes = [this, layer = group.attention.layer] { return cache_bytes(layer); };
     } else {
-      if (!group.prepare.empty()) add_phase("heads", prepare);
+      if (!group.prepare.empty()) phases_.add_phase("heads", prepare);
       add_attention(group.attention, "attention");
     }
   }
@@ -469,7 +292,7 @@ class CpuStep final : public CompiledStep {
     // As if the heads' rows were one matrix, each head's filled up to whole blocks.
     const int64_t head_rows = (w.N + kBlockRows - 1) / kBlockRows * kBlockRows;
     const SharedMatrix all{op.num_heads * head_rows, weight_bytes(op)};
-    add_part<RowShare>(
+    phases_.add_part<RowShare>(
         name, weight_bytes(op), pieces_of({&all, 1}), [](int) {},
         [this, &w, x, out, head_dim, head_rows, rounds](const RowShare& rows, RowsToCome next, int worker) {
           for (int64_t h = rows.first_row / head_rows; h * head_rows < rows.last_row; h++) {
@@ -519,16 +342,15 @@ class CpuStep final : public CompiledStep {
   template <class Experts>
   void add_expert_phases(const Op& op, const std::string& name, Experts experts, bool known_before) {
     if (!experts.scratch->shape.alone)
-      add_phase("sort + round", [experts, this](int worker) {
-        experts.prepare(worker, num_workers_, asked_[static_cast<size_t>(worker)]);
-      });
+      phases_.add_phase("sort + round",
+                        [experts, this](int worker) { experts.prepare(worker, num_workers_, phases_.asked(worker)); });
     const int64_t one = weight_bytes_read(op, 1, size(), 1);
     const MoeShape& shape = experts.scratch->shape;
     const SharedMatrix rows{shape.N, weight_bytes(op)};
-    PhasePart& part = add_part<ExpertPiece>(
+    PhasePart& part = phases_.add_part<ExpertPiece>(
         name, weight_bytes(op), expert_pieces(shape, pieces_of({&rows, 1})),
         [experts, this](int worker) {
-          if (experts.scratch->shape.alone) experts.prepare(worker, num_workers_, asked_[static_cast<size_t>(worker)]);
+          if (experts.scratch->shape.alone) experts.prepare(worker, num_workers_, phases_.asked(worker));
         },
         [experts](const ExpertPiece& piece, RowsToCome next, int worker) { experts.compute(worker, piece, next); },
         [experts](const ExpertPiece& piece) {
@@ -564,7 +386,7 @@ class CpuStep final : public CompiledStep {
         });
     add_expert_phases(op, name, experts, chosen_before);
     if (pieces_have_all_experts(shape)) return;
-    add_phase("sum", [this, experts, shape](int worker) {
+    phases_.add_phase("sum", [this, experts, shape](int worker) {
       experts.sum(worker, worker_range(shape.N, kBlockRows, worker, num_workers_));  // that it has multiplied, mostly
     });
   }
@@ -578,7 +400,7 @@ class CpuStep final : public CompiledStep {
       if (!rows_.is_empty(group.ops[0], worker)) shares.pieces.push_back(worker);
       shares.of_worker.push_back({first, static_cast<int64_t>(shares.pieces.size())});
     }
-    add_part<int>(
+    phases_.add_part<int>(
         name, 0, std::move(shares), [](int) {},
         [this, group](int share, RowsToCome, int) {
           for (const RowOp& op : group.ops) rows_.run(op, share);
@@ -586,7 +408,7 @@ class CpuStep final : public CompiledStep {
   }
 
   Step step_;
-  WorkerPool& pool_;
+  CpuPhases phases_;
   const int num_workers_;
   const int64_t max_len_;
   CpuStepMemory memory_;
@@ -599,13 +421,7 @@ class CpuStep final : public CompiledStep {
   // Normed rows and rounded activations of the group that runs: of all workers, and of each (CpuScratchPlan).
   Buffer common_activations_;
   std::vector<Buffer> own_activations_;
-  std::vector<CompiledPhase> phases_;
-  // While groups are compiled: those before, and the first phase of those that stand side by side now.
-  const SideBySide* groups_before_ = nullptr;
-  size_t first_phase_ = 0;
-  std::vector<AskAhead> asked_;  // by worker
-  PieceQueues queues_[2] = {PieceQueues(pool_.teams()), PieceQueues(pool_.teams())};
-  bool profiling_ = false;
+  const SideBySide* groups_before_ = nullptr;  // while groups are compiled
 };
 
 }  // namespace
