@@ -28,4 +28,15 @@ inline KScale k_scale_at(const uint8_t* group, int64_t j) {
           half_to_float(load_unaligned<uint16_t>(group + 2)) * static_cast<float>(minimum)};
 }
 
+// All 256 weights of such a group, of codes of kBits bits.
+template <int kBits>
+void decode_k_group(const uint8_t* codes, const uint8_t* scales, float* out) {
+  uint8_t unpacked[256];
+  unpack_codes<kBits>(codes, 256, unpacked);
+  for (int part = 0; part < 8; part++) {
+    const KScale s = k_scale_at(scales, part);
+    for (int k = 32 * part; k < 32 * part + 32; k++) out[k] = static_cast<float>(unpacked[k]) * s.scale - s.minimum;
+  }
+}
+
 }  // namespace nibble

@@ -17,12 +17,7 @@ struct Q4_K {
     return static_cast<float>(code_at<4>(codes, k)) * s.scale - s.minimum;
   }
   static void decode_group(const uint8_t* codes, const uint8_t* scales, float* out) {
-    uint8_t unpacked[group_size];
-    unpack_codes<4>(codes, group_size, unpacked);
-    for (int part = 0; part < group_size / 32; part++) {
-      const KScale s = k_scale_at(scales, part);
-      for (int k = 32 * part; k < 32 * part + 32; k++) out[k] = static_cast<float>(unpacked[k]) * s.scale - s.minimum;
-    }
+    decode_k_group<4>(codes, scales, out);
   }
   static bool is_valid_scale(const uint8_t* scale) { return is_finite_half(scale) && is_finite_half(scale + 2); }
 };
