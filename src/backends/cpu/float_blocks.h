@@ -25,6 +25,7 @@ typename Isa::Floats load_weights(const uint8_t* codes) {
 template <class Isa, class Layout, int T>
 void float_block(const LinearTask& task, int64_t block, int64_t first_token, float* out) {
   constexpr int64_t k_bytes = kBlockRows * Layout::code_bits / 8;
+  const bool is_far = asks_far(T > 2);
   const PackedMatrix& w = *task.w;
   const uint8_t* codes = w.codes + block * w.block_code_bytes;
   const float* x[T];
@@ -35,7 +36,7 @@ void float_block(const LinearTask& task, int64_t block, int64_t first_token, flo
   }
   int64_t k = 0;
   for (; k + 1 < w.K; k += 2) {
-    for (int64_t i = 0; i < 2 * k_bytes; i += kLineBytes) prefetch_codes(codes + i);
+    for (int64_t i = 0; i < 2 * k_bytes; i += kLineBytes) prefetch_codes(codes + i, is_far);
     const typename Isa::Floats even_weights = load_weights<Isa, Layout>(codes);
     const typename Isa::Floats odd_weights = load_weights<Isa, Layout>(codes + k_bytes);
     for (int t = 0; t < T; t++) y[t] = Isa::fma(even_weights, Isa::broadcast(x[t] + k), y[t]);
@@ -56,6 +57,7 @@ constexpr int kTransposedChains = Isa::float_tokens >= 8 ? 4 : 2;
 template <class Isa, class Layout, int T>
 void transposed_block(const LinearTask& task, int64_t block, int64_t first_token, float* out) {
   constexpr int kChains = kTransposedChains<Isa>;
+  const bool is_far = asks_far(true);
   const PackedMatrix& w = *task.w;
   const int64_t scale_block = task.e * w.num_scale_blocks + (block - task.e * w.num_blocks) / Layout::scale_blocks;
   const uint8_t* codes = w.codes + block * w.block_code_bytes;
@@ -83,7 +85,7 @@ void transposed_block(const LinearTask& task, int64_t block, int64_t first_token
     // Through memory, from which a broadcast is part of the multiply-add; out of registers it takes two shuffles.
     asm("" : "+m"(x));
     for (int k = 0; k < kGroup; k += Layout::line_k, codes += kLineBytes) {
-      prefetch_codes(codes);
+      prefetch_codes(codes, is_far);
       const auto line = Isa::nibbles(codes);
       const auto add = [&](auto nibble) {
         constexpr int i = decltype(nibble)::value, within = i / 2 + i % 2 * 4;

@@ -31,9 +31,9 @@ void prefetch_ahead(const GemmRows& rows, int64_t at) {
   for (int i = 0; i < 4; i++) __builtin_prefetch(rows.lines + to + i * rows.line_stride, 0, locality);
 }
 
-void prefetch_rows(const GemmRows& rows, int64_t at) {
+void prefetch_rows(const GemmRows& rows, int64_t at, bool is_far) {
   prefetch_ahead<kNear / 4, 3>(rows, at);
-  if (kPrefetchesFar) prefetch_ahead<kFar / 4, 2>(rows, at);
+  if (is_far) prefetch_ahead<kFar / 4, 2>(rows, at);
   __builtin_prefetch(rows.scales + at / 2 + kScalesNear);
 }
 
@@ -68,8 +68,9 @@ void quantize_half_group(const GemmFp4& gemm, int64_t m, int64_t g, ActivationGr
 // Adds a group's products to the sums of the strip's tokens: 16 columns after 16 columns, of each all tokens.
 template <class Isa, bool is_single>
 void walk_columns(const GemmRows& rows, int64_t num_blocks, const ActivationGroup* x, int num_tokens, float* sums) {
+  const bool is_far = asks_far(true);
   for (int64_t b = 0; b < num_blocks; b++) {
-    prefetch_rows(rows, b * kLineBytes);
+    prefetch_rows(rows, b * kLineBytes, is_far);
     const Lines lines{rows.lines + b * kLineBytes, rows.line_stride};
     const GroupScales<Isa, GemmLayout> scales[1] = {
         GroupScales<Isa, GemmLayout>::load(rows.scales + b * kLineBytes / 2)};

@@ -25,12 +25,14 @@ extern const CpuKernels kNeonDotprodKernels, kNeonI8mmKernels;
 #endif
 
 #if defined(__x86_64__)
-const bool kPrefetchesFar = [] {
+const FarPrefetches kFarPrefetches = [] {
   __builtin_cpu_init();  // this may run before the C library has done it
-  return __builtin_cpu_is("intel") != 0;
+  if (__builtin_cpu_is("intel") != 0) return FarPrefetches::always;
+  // Zen 4. On Zen 5, near ones alone gave 97 % of the roof with MXFP4.
+  return __builtin_cpu_is("amdfam19h") != 0 ? FarPrefetches::if_computing : FarPrefetches::never;
 }();
 #else
-const bool kPrefetchesFar = false;
+const FarPrefetches kFarPrefetches = FarPrefetches::never;
 #endif
 
 namespace {

@@ -50,10 +50,10 @@ struct GemmFp4Strip {
   int num_tokens;
 };
 
-// Whether codes are asked for twice: from far into the second-level cache, then from near into the first. On Intel's cores
-// the far one adds 7 % (Emerald Rapids, MXFP4); on two Zen 4 cores it takes 3 % away (94 to 97 % of the roof with MXFP4, 95
-// to 98 % with Q8_0).
-extern const bool kPrefetchesFar;
+// Whether lines are asked for twice, from far into the second-level cache, then from near into the first: always, never, or
+// where much is computed between two lines (nibbles, several tokens), so that the processor's own prefetching falls behind.
+enum class FarPrefetches : uint8_t { never, if_computing, always };
+extern const FarPrefetches kFarPrefetches;
 
 // What rows consist of: nibbles, the low one first, become codes as the kernels have them, signed bytes unsigned ones. The others
 // stay, unit after unit.

@@ -254,10 +254,7 @@ void for_each_group(const PackedMatrix& w, int64_t block, int64_t groups_per_sca
       for (int64_t b = 0; b < blocks; b++) {
         if (g % groups_per_scale_line == 0) ahead.ask_for_scales(scales + b * w.block_scale_bytes);
         const uint8_t* lines = codes + b * w.block_code_bytes;
-        for (int64_t i = 0; i < group_bytes; i += kLineBytes) {
-          __builtin_prefetch(lines + stretch.near + i, 0, 3);
-          if (kPrefetchesFar) __builtin_prefetch(lines + stretch.far + i, 0, 2);
-        }
+        for (int64_t i = 0; i < group_bytes; i += kLineBytes) ahead.ask_for_line(lines + i, stretch);
       }
       each(g, codes, scales);
       codes += group_bytes;
@@ -379,7 +376,7 @@ void linear_of_count(const LinearTask& task, int64_t groups_per_scale, const Lin
 
 template <class Isa, class Layout, int num_planes>
 void integer_linear_of(const LinearTask& task, int64_t groups_per_scale) {
-  const LinesAhead ahead(task);
+  const LinesAhead ahead(task, Layout::is_nibble || task.num_tokens > 1);
   for_each_tile(task, [&](int64_t i, int64_t count) {
     for (int64_t row = task.first_row; row < task.last_row;) {
       if (count <= Isa::register_tokens) {
