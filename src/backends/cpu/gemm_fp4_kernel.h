@@ -78,12 +78,12 @@ void walk_columns(const GemmRows& rows, int64_t num_blocks, const ActivationGrou
     if constexpr (is_single) {
       const decltype(Isa::template decode_once<GemmLayout>(lines)) groups[1] = {
           Isa::template decode_once<GemmLayout>(lines)};
-      typename Isa::Floats y[1] = {Isa::load(to)};
-      add_groups<Isa, GemmLayout, 2>(groups, scales, x[0], y);
-      Isa::store(to, y[0]);
+      typename Isa::Floats y[1][1] = {{Isa::load(to)}};
+      add_groups<Isa, GemmLayout, 2>(groups, scales, x, y);
+      Isa::store(to, y[0][0]);
     } else {
       const decltype(Isa::template decode<GemmLayout>(lines)) groups[1] = {Isa::template decode<GemmLayout>(lines)};
-      add_groups_to_all<Isa, GemmLayout, 2>(groups, scales, x, num_tokens, to, 0);
+      add_groups_to_all<Isa, GemmLayout, 2, Isa::side_tokens(1)>(groups, scales, x, num_tokens, to, 0);
     }
   }
 }

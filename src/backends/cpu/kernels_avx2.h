@@ -28,7 +28,7 @@ struct Avx2 {
   static constexpr int register_tokens = 1;
   static constexpr int blocks = 1;
   static constexpr bool sums_in_16_bits = !kHasDpbusd;
-  static constexpr bool dots_two = false;
+  static constexpr int side_tokens(int /*blocks*/) { return 1; }
   struct Floats {
     __m256 rows0, rows8;
   };

@@ -15,7 +15,7 @@ struct Avx512 {
   static constexpr int float_tokens = 8;
   static constexpr int register_tokens = 4;
   static constexpr int blocks = 2;
-  static constexpr bool dots_two = false;
+  static constexpr int side_tokens(int num_blocks) { return num_blocks; }
   static constexpr bool sums_in_16_bits = false;
   using Floats = __m512;
   using Ints = __m512i;
@@ -106,35 +106,36 @@ struct Avx512 {
     return decode<Layout>(lines);
   }
 
-  // Each four of activations is broadcast once for all blocks.
-  template <class Layout, int first, int num_planes, int count>
-  static void dot_blocks(const Group (&groups)[count], const ActivationGroup& x, Ints (&sums)[count]) {
-    __m512i low_start = _mm512_set1_epi32(Layout::dot_k == kGroup ? x.offset : x.half_offset[first / 16]);
-    if constexpr (Layout::code_offset == 8 * kOffset) low_start = _mm512_slli_epi32(low_start, 3);
-    __m512i high[count], low[count];
-    for (int b = 0; b < count; b++) {
-      high[b] = _mm512_setzero_si512();
-      low[b] = low_start;
-    }
-    for (int k = first; k < first + Layout::dot_k; k += 4) {
-      const __m512i x_high = broadcast4(x.high + k), x_low = broadcast4(x.low + k);
-      for (int b = 0; b < count; b++) {
-        high[b] = _mm512_dpbusd_epi32(high[b], groups[b].codes[k / 4], x_high);
-        if constexpr (num_planes == 2) low[b] = _mm512_dpbusd_epi32(low[b], groups[b].codes[k / 4], x_low);
+  // Each four of activations is broadcast once for all blocks, and each four k are multiplied for all tokens before the next:
+  // the fewer instructions that wait for each other stand in a row, the more of them a processor has at once.
+  template <class Layout, int first, int num_planes, int blocks, int tokens>
+  static void dot_side_by_side(const Group (&groups)[blocks], const ActivationGroup* x, Ints (&sums)[blocks][tokens]) {
+    __m512i high[blocks][tokens], low[blocks][tokens];
+    for (int t = 0; t < tokens; t++) {
+      __m512i low_start = _mm512_set1_epi32(Layout::dot_k == kGroup ? x[t].offset : x[t].half_offset[first / 16]);
+      if constexpr (Layout::code_offset == 8 * kOffset) low_start = _mm512_slli_epi32(low_start, 3);
+      for (int b = 0; b < blocks; b++) {
+        high[b][t] = _mm512_setzero_si512();
+        low[b][t] = low_start;
       }
     }
-    for (int b = 0; b < count; b++) sums[b] = _mm512_add_epi32(_mm512_slli_epi32(high[b], 7), low[b]);
+    for (int k = first; k < first + Layout::dot_k; k += 4)
+      for (int t = 0; t < tokens; t++) {
+        const __m512i x_high = broadcast4(x[t].high + k), x_low = broadcast4(x[t].low + k);
+        for (int b = 0; b < blocks; b++) {
+          high[b][t] = _mm512_dpbusd_epi32(high[b][t], groups[b].codes[k / 4], x_high);
+          if constexpr (num_planes == 2) low[b][t] = _mm512_dpbusd_epi32(low[b][t], groups[b].codes[k / 4], x_low);
+        }
+      }
+    for (int b = 0; b < blocks; b++)
+      for (int t = 0; t < tokens; t++) sums[b][t] = _mm512_add_epi32(_mm512_slli_epi32(high[b][t], 7), low[b][t]);
   }
 
   template <class Layout, int first, int num_planes>
   static Ints dot(const Group& group, const ActivationGroup& x) {
-    Ints sums[1];
-    dot_blocks<Layout, first, num_planes>({group}, x, sums);
-    return sums[0];
-  }
-  template <class Layout, int first, int num_planes>
-  static void dot_pair(const Group (&groups)[2], const ActivationGroup& x, Ints (&sums)[2]) {
-    dot_blocks<Layout, first, num_planes>(groups, x, sums);
+    Ints sums[1][1];
+    dot_side_by_side<Layout, first, num_planes>({group}, &x, sums);
+    return sums[0][0];
   }
 };
 

@@ -35,7 +35,7 @@ struct Neon {
   static constexpr int register_tokens = 1;
   static constexpr int blocks = 1;
   static constexpr bool sums_in_16_bits = false;
-  static constexpr bool dots_two = kHasMatrices;
+  static constexpr int side_tokens(int /*blocks*/) { return kHasMatrices ? 2 : 1; }
   static constexpr int kVectors = kBlockRows / 4;
   struct Floats {
     float32x4_t rows[kVectors];
@@ -347,8 +347,8 @@ struct Neon {
 
   // The columns are the two tokens.
   template <class Layout, int first, int num_planes>
-  static TwoInts dot_two(const Pairs& in_memory, const ActivationGroup* x) {
-    const Pairs& group = reload(in_memory);
+  static void dot_side_by_side(const Pairs (&in_memory)[1], const ActivationGroup* x, Ints (&sums)[1][2]) {
+    const Pairs& group = reload(in_memory[0]);
     Products high = {}, low = {};
     for (int k = first; k < first + Layout::dot_k; k += 16) {
       const Sixteen x_high = load_columns(x[0].high + k, x[1].high + k),
@@ -359,7 +359,8 @@ struct Neon {
       }
     }
     for (int i = 0; i < 2 * kVectors; i++) high.rows[i] = join_planes(high.rows[i], low.rows[i]);
-    return split(high);
+    const TwoInts of_tokens = split(high);
+    for (int t = 0; t < 2; t++) sums[0][t] = of_tokens.of[t];
   }
 };
 

@@ -10,7 +10,7 @@
 // for AVX-512 where another file wants one. An instruction set is a struct Isa:
 //
 //   float_tokens                           of a matrix of floats that one pass over a block serves: 1, 2, 4 or 8
-//   register_tokens                        of a matrix of integers whose sums one pass over a block keeps in registers: 1 to 4
+//   register_tokens                        of a matrix of integers whose sums one turn over a block keeps in registers: 1 to 4
 //   blocks                                 of 16 rows that one pass over many tokens serves: 1 or 2
 //   sums_in_16_bits                        dot takes the offsets of pairs
 //   Floats, Ints                           16 lanes, one for each row of a block
@@ -24,9 +24,9 @@
 //                                          many tokens or for one
 //   dot<Layout, first, num_planes>(group, x): sums of q * code over k = first … first + dot_k - 1; with one plane, all of
 //                                          low is zero
-//   dot_pair<Layout, first, num_planes>(groups, x, sums): the same for two blocks, if blocks is 2
-//   dots_two                               whether there is dot_two<Layout, first, num_planes>(group, x), whose of[0] and
-//                                          of[1] are the sums of x[0] and x[1]
+//   dot_side_by_side<Layout, first, num_planes>(groups, x, sums): the same of several blocks or tokens, block b and token t to
+//                                          sums[b][t]
+//   side_tokens(blocks)                    whose sums wait in memory and that it takes at a time: 1 or 2
 #pragma once
 
 #include <type_traits>
@@ -38,9 +38,9 @@
 namespace nibble {
 namespace {
 
-// Fewer tokens go through one block at a time even if an instruction set can take two: memory is their bound, and a
-// second stream of codes costs more than shared broadcasts give (Zen 4, Q8_0, 64 MB, four tokens: 2.3 ms alone, 2.8 in
-// pairs). For 64 tokens pairs take 8 % less time on Sapphire Rapids, and 1 % more on Zen 4 with two planes.
+// Where the sums of several tokens fit into registers, fewer tokens than this go through a block in turns of as many as fit, and
+// each turn decodes the block anew, from cache: for eight tokens that takes 15 % less time than one turn with sums in memory on
+// Sapphire Rapids, and as much on Zen 4. This many are multiplied by two blocks at once, two tokens at a time.
 constexpr int64_t kFewestPairTokens = 32;
 
 // The lines of a block's codes from a group's first on.
@@ -171,68 +171,52 @@ typename Isa::Floats add_scaled_halves(typename Isa::Ints first, typename Isa::I
   return Isa::fma(Isa::fma(Isa::to_float(second), scale[1], of_first), Isa::broadcast(&x.scale), y);
 }
 
-// The integer sums of 16 k or 32 of each block's rows and one token.
-template <class Isa, class Layout, int first, int num_planes, class Group, int blocks>
-void dot_all(const Group (&groups)[blocks], const ActivationGroup& x, typename Isa::Ints (&sums)[blocks]) {
-  if constexpr (blocks == 2) {
-    Isa::template dot_pair<Layout, first, num_planes>(groups, x, sums);
+// The integer sums of 16 k or 32 of each block's rows and each token.
+template <class Isa, class Layout, int first, int num_planes, class Group, int blocks, int tokens>
+void dot_all(const Group (&groups)[blocks], const ActivationGroup* x, typename Isa::Ints (&sums)[blocks][tokens]) {
+  if constexpr (blocks * tokens == 1) {
+    sums[0][0] = Isa::template dot<Layout, first, num_planes>(groups[0], *x);
   } else {
-    sums[0] = Isa::template dot<Layout, first, num_planes>(groups[0], x);
+    Isa::template dot_side_by_side<Layout, first, num_planes>(groups, x, sums);
   }
 }
 
-// y[b] + the products of a group of block b's rows and one token, for each of the blocks.
-template <class Isa, class Layout, int num_planes, class Group, int blocks>
+// y[b][t] + the products of a group of block b's rows and token t, for each of the blocks and tokens.
+template <class Isa, class Layout, int num_planes, class Group, int blocks, int tokens>
 void add_groups(const Group (&groups)[blocks], const GroupScales<Isa, Layout> (&scales)[blocks],
-                const ActivationGroup& x, typename Isa::Floats (&y)[blocks]) {
-  typename Isa::Ints sums[blocks], second[blocks];
+                const ActivationGroup* x, typename Isa::Floats (&y)[blocks][tokens]) {
+  typename Isa::Ints sums[blocks][tokens], second[blocks][tokens];
   dot_all<Isa, Layout, 0, num_planes>(groups, x, sums);
-  if constexpr (Layout::dot_k < kGroup) {
-    dot_all<Isa, Layout, 16, num_planes>(groups, x, second);
-    for (int b = 0; b < blocks; b++) y[b] = add_scaled_halves<Isa>(sums[b], second[b], x, scales[b].scale, y[b]);
-  } else {
-    for (int b = 0; b < blocks; b++) y[b] = add_scaled<Isa>(sums[b], x, scales[b].scale[0], y[b]);
-  }
-  if constexpr (Layout::scale == ScaleKind::half_and_minimum)
-    for (int b = 0; b < blocks; b++) y[b] = add_scaled<Isa>(Isa::broadcast_int(&x.offset), x, scales[b].minimum, y[b]);
+  if constexpr (Layout::dot_k < kGroup) dot_all<Isa, Layout, 16, num_planes>(groups, x, second);
+  for (int b = 0; b < blocks; b++)
+    for (int t = 0; t < tokens; t++) {
+      if constexpr (Layout::dot_k < kGroup) {
+        y[b][t] = add_scaled_halves<Isa>(sums[b][t], second[b][t], x[t], scales[b].scale, y[b][t]);
+      } else {
+        y[b][t] = add_scaled<Isa>(sums[b][t], x[t], scales[b].scale[0], y[b][t]);
+      }
+      if constexpr (Layout::scale == ScaleKind::half_and_minimum)
+        y[b][t] = add_scaled<Isa>(Isa::broadcast_int(&x[t].offset), x[t], scales[b].minimum, y[b][t]);
+    }
 }
 
-// The same of one block for two tokens, to y and y + 16.
-template <class Isa, class Layout, int num_planes, class Group>
-void add_group_to_two(const Group& group, const GroupScales<Isa, Layout>& scales, const ActivationGroup* x, float* y) {
-  typename Isa::Floats y0 = Isa::load(y), y1 = Isa::load(y + kBlockRows);
-  const auto sums = Isa::template dot_two<Layout, 0, num_planes>(group, x);
-  if constexpr (Layout::dot_k < kGroup) {
-    const auto second = Isa::template dot_two<Layout, 16, num_planes>(group, x);
-    y0 = add_scaled_halves<Isa>(sums.of[0], second.of[0], x[0], scales.scale, y0);
-    y1 = add_scaled_halves<Isa>(sums.of[1], second.of[1], x[1], scales.scale, y1);
-  } else {
-    y0 = add_scaled<Isa>(sums.of[0], x[0], scales.scale[0], y0);
-    y1 = add_scaled<Isa>(sums.of[1], x[1], scales.scale[0], y1);
-  }
-  if constexpr (Layout::scale == ScaleKind::half_and_minimum) {
-    y0 = add_scaled<Isa>(Isa::broadcast_int(&x[0].offset), x[0], scales.minimum, y0);
-    y1 = add_scaled<Isa>(Isa::broadcast_int(&x[1].offset), x[1], scales.minimum, y1);
-  }
-  Isa::store(y, y0);
-  Isa::store(y + kBlockRows, y1);
-}
-
-// The same for `count` tokens: block b and token t to y[b * block_stride + t * 16].
-template <class Isa, class Layout, int num_planes, class Group, int blocks>
+// The same for `count` tokens, `tokens` at a time: block b and token t to y[b * block_stride + t * 16].
+template <class Isa, class Layout, int num_planes, int tokens, class Group, int blocks>
 void add_groups_to_all(const Group (&groups)[blocks], const GroupScales<Isa, Layout> (&scales)[blocks],
                        const ActivationGroup* x, int64_t count, float* y, int64_t block_stride) {
-  int64_t t = 0;
-  if constexpr (Isa::dots_two && blocks == 1)
-    for (; t + 2 <= count; t += 2)
-      add_group_to_two<Isa, Layout, num_planes>(groups[0], scales[0], x + t, y + t * kBlockRows);
-  for (; t < count; t++) {
-    float* to = y + t * kBlockRows;
-    typename Isa::Floats sums[blocks];
-    for (int b = 0; b < blocks; b++) sums[b] = Isa::load(to + b * block_stride);
-    add_groups<Isa, Layout, num_planes>(groups, scales, x[t], sums);
-    for (int b = 0; b < blocks; b++) Isa::store(to + b * block_stride, sums[b]);
+  int64_t i = 0;
+  for (; i + tokens <= count; i += tokens) {
+    float* to = y + i * kBlockRows;
+    typename Isa::Floats sums[blocks][tokens];
+    for (int b = 0; b < blocks; b++)
+      for (int t = 0; t < tokens; t++) sums[b][t] = Isa::load(to + b * block_stride + t * kBlockRows);
+    add_groups<Isa, Layout, num_planes>(groups, scales, x + i, sums);
+    for (int b = 0; b < blocks; b++)
+      for (int t = 0; t < tokens; t++) Isa::store(to + b * block_stride + t * kBlockRows, sums[b][t]);
   }
+  if constexpr (tokens > 1)
+    add_groups_to_all<Isa, Layout, num_planes, tokens / 2>(groups, scales, x + i, count - i, y + i * kBlockRows,
+                                                           block_stride);
 }
 
 // Calls each(g, codes, scales) for the groups of a block, with pointers to what it has of them, and prefetches. If
@@ -270,23 +254,22 @@ void for_each_group(const PackedMatrix& w, int64_t block, int64_t groups_per_sca
 template <class Isa, class Layout, int num_planes, int tokens>
 void integer_block(const PackedMatrix& w, int64_t block, int64_t groups_per_scale, const LinesAhead& ahead,
                    const TokenGroups& x, typename Isa::Floats (&y)[tokens]) {
-  typename Isa::Floats sums[tokens][1];  // of one block
-  for (int t = 0; t < tokens; t++) sums[t][0] = Isa::zero();
+  typename Isa::Floats sums[1][tokens];
+  for (int t = 0; t < tokens; t++) sums[0][t] = Isa::zero();
   const auto decode = [](Lines lines) {
     if constexpr (tokens == 1)
       return Isa::template decode_once<Layout>(lines);
     else
       return Isa::template decode<Layout>(lines);
   };
-  for_each_group<Layout, 1>(
-      w, block, groups_per_scale, ahead, [&](int64_t g, const uint8_t* codes, const uint8_t* scales_at) {
-        const auto group = decode(Lines{codes, kLineBytes});
-        const GroupScales<Isa, Layout> scales[1] = {GroupScales<Isa, Layout>::load(scales_at)};
-        const std::remove_const_t<decltype(group)> groups[1] = {group};
-        for (int t = 0; t < tokens; t++)
-          add_groups<Isa, Layout, num_planes>(groups, scales, x.first[g * x.group_stride + t], sums[t]);
-      });
-  for (int t = 0; t < tokens; t++) y[t] = Isa::mul(sums[t][0], Isa::broadcast(&Layout::factor));
+  for_each_group<Layout, 1>(w, block, groups_per_scale, ahead,
+                            [&](int64_t g, const uint8_t* codes, const uint8_t* scales_at) {
+                              const auto group = decode(Lines{codes, kLineBytes});
+                              const GroupScales<Isa, Layout> scales[1] = {GroupScales<Isa, Layout>::load(scales_at)};
+                              const std::remove_const_t<decltype(group)> groups[1] = {group};
+                              add_groups<Isa, Layout, num_planes>(groups, scales, x.first + g * x.group_stride, sums);
+                            });
+  for (int t = 0; t < tokens; t++) y[t] = Isa::mul(sums[0][t], Isa::broadcast(&Layout::factor));
 }
 
 // The same of one block or two for `count` tokens of a tile: block b and token t to y[b][t * 16].
@@ -303,8 +286,8 @@ void integer_blocks(const PackedMatrix& w, int64_t block, int64_t groups_per_sca
           groups[b] = Isa::template decode<Layout>(Lines{codes + b * w.block_code_bytes, kLineBytes});
           scales[b] = GroupScales<Isa, Layout>::load(scales_at + b * w.block_scale_bytes);
         }
-        add_groups_to_all<Isa, Layout, num_planes>(groups, scales, x.first + g * x.group_stride, count, y[0],
-                                                   kTokenTile * kBlockRows);
+        add_groups_to_all<Isa, Layout, num_planes, Isa::side_tokens(blocks)>(
+            groups, scales, x.first + g * x.group_stride, count, y[0], kTokenTile * kBlockRows);
       });
   for (int b = 0; b < blocks; b++)
     for (int64_t t = 0; t < count; t++) {
@@ -378,12 +361,15 @@ template <class Isa, class Layout, int num_planes>
 void integer_linear_of(const LinearTask& task, int64_t groups_per_scale) {
   const LinesAhead ahead(task, Layout::is_nibble || task.num_tokens > 1);
   for_each_tile(task, [&](int64_t i, int64_t count) {
+    const bool is_few = count < (Isa::register_tokens > 1 ? kFewestPairTokens : 2);
     for (int64_t row = task.first_row; row < task.last_row;) {
-      if (count <= Isa::register_tokens) {
-        linear_of_count<Isa, Layout, num_planes>(task, groups_per_scale, ahead, row, i, count,
-                                                 std::make_integer_sequence<int, Isa::register_tokens>());
+      if (is_few) {
+        for (int64_t t = 0; t < count; t += Isa::register_tokens)
+          linear_of_count<Isa, Layout, num_planes>(task, groups_per_scale, ahead, row, i + t,
+                                                   count - t < Isa::register_tokens ? count - t : Isa::register_tokens,
+                                                   std::make_integer_sequence<int, Isa::register_tokens>());
         row += kBlockRows;
-      } else if (Isa::blocks == 2 && count >= kFewestPairTokens && row + kBlockRows < task.last_row) {
+      } else if (Isa::blocks == 2 && row + kBlockRows < task.last_row) {
         linear_of_blocks<Isa, Layout, num_planes, Isa::blocks>(task, groups_per_scale, ahead, row, i, count);
         row += Isa::blocks * kBlockRows;
       } else {

@@ -30,6 +30,7 @@ void prefetch_codes(const uint8_t* line, bool is_far) {
 // comes next.
 class LinesAhead {
  public:
+  // computes_much: nibbles are decoded, or several tokens multiplied.
   LinesAhead(const LinearTask& task, bool computes_much)
       : is_far_(asks_far(computes_much)), near_(is_far_ ? kNearOfTwo : kNear) {
     const PackedMatrix &w = *task.w, *next = task.next.w;
