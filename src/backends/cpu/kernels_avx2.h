@@ -276,10 +276,9 @@ struct Avx2 {
 };
 
 uint64_t read(const uint8_t* bytes, int64_t size) {
-  const bool is_far = asks_far(true);
   __m256i sums[8] = {};
   for (int64_t i = 0; i < size; i += 8 * 32) {
-    for (int j = 0; j < 4; j++) prefetch_read(bytes + i + j * kLineBytes, is_far);
+    for (int j = 0; j < 4; j++) prefetch_read(bytes + i + j * kLineBytes);
     for (int j = 0; j < 8; j++) sums[j] = _mm256_xor_si256(sums[j], Avx2::load32(bytes + i + j * 32));
   }
   for (int j = 1; j < 8; j++) sums[0] = _mm256_xor_si256(sums[0], sums[j]);

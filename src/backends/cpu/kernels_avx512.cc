@@ -6,11 +6,10 @@ namespace nibble {
 namespace {
 
 uint64_t read(const uint8_t* bytes, int64_t size) {
-  const bool is_far = asks_far(true);
   __m512i sums[8] = {};
   for (int64_t i = 0; i < size; i += 8 * kLineBytes) {
     for (int j = 0; j < 8; j++) {
-      prefetch_read(bytes + i + j * kLineBytes, is_far);
+      prefetch_read(bytes + i + j * kLineBytes);
       sums[j] = _mm512_xor_si512(sums[j], _mm512_loadu_si512(bytes + i + j * kLineBytes));
     }
   }

@@ -131,10 +131,9 @@ struct Generic {
 };
 
 uint64_t read(const uint8_t* bytes, int64_t size) {
-  const bool is_far = asks_far(true);
   uint64_t sums[8] = {};
   for (int64_t i = 0; i < size; i += kLineBytes) {
-    prefetch_read(bytes + i, is_far);
+    prefetch_read(bytes + i);
     for (int j = 0; j < 8; j++) sums[j] ^= load_unaligned<uint64_t>(bytes + i + 8 * j);
   }
   for (int j = 1; j < 8; j++) sums[0] ^= sums[j];

@@ -365,10 +365,9 @@ struct Neon {
 };
 
 uint64_t read(const uint8_t* bytes, int64_t size) {
-  const bool is_far = asks_far(true);
   uint8x16_t sums[8] = {};
   for (int64_t i = 0; i < size; i += 2 * kLineBytes) {
-    for (int j = 0; j < 2; j++) prefetch_read(bytes + i + j * kLineBytes, is_far);
+    for (int j = 0; j < 2; j++) prefetch_read(bytes + i + j * kLineBytes);
     for (int j = 0; j < 8; j++) sums[j] = veorq_u8(sums[j], vld1q_u8(bytes + i + 16 * j));
   }
   for (int j = 1; j < 8; j++) sums[0] = veorq_u8(sums[0], sums[j]);
