@@ -360,23 +360,106 @@ TEST_P(Fuse, ARotationOfWhatHeadsReadStandsAlone) {
   expect_groups({"embed", "linear", "rope", "head_linear", "rope", "head_linear"});
 }
 
-TEST_P(Fuse, ASharedExpertStandsBesideTheOthers) {
-  const Slice router = p.step.buffer("router", 6), experts = p.step.buffer("experts", 2),
-              weights = p.step.buffer("weights", 2), expert_hidden = p.step.buffer("expert_hidden", 2 * 24);
-  const auto matrix = [&](int64_t N, int64_t K) { return p.matrix(random_weight(FormatId::bf16, 6, N, K, 1, 5)); };
+TEST_P(Fuse, GateAndUpMayFollowAnotherLinear) {
   layer.norm(layer.x, layer.normed);
-  layer.linear(layer.normed, router);
-  p.step.route({.logits = router, .scores = RouterScores::softmax, .experts = experts, .expert_weights = weights});
+  layer.linear(layer.normed, layer.q);
   layer.linear(layer.normed, layer.gate);
   layer.linear(layer.normed, layer.up);
   p.step.swiglu({.gate = layer.gate, .up = layer.up, .out = layer.hidden});
-  p.step.moe_gate_up(
-      {.x = layer.normed, .gate = matrix(24, 40), .up = matrix(24, 40), .experts = experts, .out = expert_hidden});
   layer.linear(layer.hidden, layer.x, true);
-  p.step.moe_down(
-      {.x = expert_hidden, .down = matrix(40, 24), .experts = experts, .expert_weights = weights, .out = layer.x});
+  layer.linear(layer.q, layer.attended);
+  layer.linear(layer.attended, layer.x, true);
   p.step.logits = layer.x;
-  expect_groups({"embed", "rms_norm + linear", "route | 2 linears + swiglu", "moe_gate_up | linear", "moe_down"});
+  expect_groups({"embed", "rms_norm + 3 linears + swiglu", "linear", "linear", "linear"});
+}
+
+TEST_P(Fuse, ASwigluThatWritesOverAnotherLinearStandsAlone) {
+  layer.norm(layer.x, layer.normed);
+  layer.linear(layer.normed, layer.hidden);
+  layer.linear(layer.normed, layer.gate);
+  layer.linear(layer.normed, layer.up);
+  p.step.swiglu({.gate = layer.gate, .up = layer.up, .out = layer.hidden});
+  layer.linear(layer.hidden, layer.x, true);
+  p.step.logits = layer.x;
+  expect_groups({"embed", "rms_norm + 3 linears", "swiglu", "linear"});
+}
+
+// Two of six experts of 24 beside the layer's own gate, up and hidden.
+class FuseExperts : public Fuse {
+ protected:
+  const Slice router = p.step.buffer("router", 6), experts = p.step.buffer("experts", 2),
+              weights = p.step.buffer("weights", 2), expert_hidden = p.step.buffer("expert_hidden", 2 * 24);
+
+  WeightId matrix(int64_t N, int64_t K) { return p.matrix(random_weight(FormatId::bf16, 6, N, K, 1, 5)); }
+  void route() {
+    p.step.route({.logits = router, .scores = RouterScores::softmax, .experts = experts, .expert_weights = weights});
+  }
+  void shared_gate_and_up() {
+    layer.linear(layer.normed, layer.gate);
+    layer.linear(layer.normed, layer.up);
+    p.step.swiglu({.gate = layer.gate, .up = layer.up, .out = layer.hidden});
+  }
+  void gate_and_up(Slice out) {
+    p.step.moe_gate_up(
+        {.x = layer.normed, .gate = matrix(24, 40), .up = matrix(24, 40), .experts = experts, .out = out});
+  }
+  void down(Slice hidden) {
+    p.step.moe_down(
+        {.x = hidden, .down = matrix(40, 24), .experts = experts, .expert_weights = weights, .out = layer.x});
+    p.step.logits = layer.x;
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(Tokens, FuseExperts, testing::Values(1, 2, 13));
+
+TEST_P(FuseExperts, OfOneTokenEveryWorkerChooses) {
+  for (int twice = 0; twice < 2; twice++) {
+    layer.norm(layer.x, layer.normed);
+    layer.linear(layer.normed, router);
+    route();
+    gate_and_up(expert_hidden);
+    down(expert_hidden);
+  }
+  expect_groups(GetParam() == 1 ? Names{"embed", "rms_norm + linear", "route + moe_gate_up", "moe_down",
+                                        "rms_norm + linear", "route + moe_gate_up", "moe_down"}
+                                : Names{"embed", "rms_norm + linear", "route", "moe_gate_up", "moe_down",
+                                        "rms_norm + linear", "route", "moe_gate_up", "moe_down"});
+}
+
+TEST_P(FuseExperts, ASharedExpertStandsBesideTheOthers) {
+  layer.norm(layer.x, layer.normed);
+  layer.linear(layer.normed, router);
+  route();
+  shared_gate_and_up();
+  gate_and_up(expert_hidden);
+  layer.linear(layer.hidden, layer.x, true);
+  down(expert_hidden);
+  expect_groups(
+      GetParam() == 1
+          ? Names{"embed", "rms_norm + 3 linears + swiglu", "route + moe_gate_up | linear", "moe_down"}
+          : Names{"embed", "rms_norm + linear", "route | 2 linears + swiglu", "moe_gate_up | linear", "moe_down"});
+}
+
+TEST_P(FuseExperts, AChoiceThatIsReadInBetweenComesBefore) {
+  layer.norm(layer.x, layer.normed);
+  layer.linear(layer.normed, router);
+  route();
+  layer.linear(experts, layer.q);
+  gate_and_up(expert_hidden);
+  layer.linear(layer.q, layer.x, true);
+  down(expert_hidden);
+  expect_groups({"embed", "rms_norm + linear", "route", "linear | moe_gate_up", "linear", "moe_down"});
+}
+
+TEST_P(FuseExperts, LogitsThatExpertsOverwriteAreReadBefore) {
+  const Slice shared = p.step.buffer("shared", 48);
+  layer.norm(layer.x, layer.normed);
+  layer.linear(layer.normed, shared.columns(0, 6));
+  p.step.route(
+      {.logits = shared.columns(0, 6), .scores = RouterScores::softmax, .experts = experts, .expert_weights = weights});
+  gate_and_up(shared);
+  down(shared);
+  expect_groups({"embed", "rms_norm + linear", "route", "moe_gate_up", "moe_down"});
 }
 
 TEST_P(Fuse, WhatNeedsOnlyATokensOwnRowsRunsTogether) {

@@ -227,7 +227,7 @@ RowsToCome first_rows(const PackedMatrix& w, const MoeShape& shape, const FloatR
 }
 
 void MoeGateUp::prepare(int worker, int num_workers, AskAhead& ahead) const {
-  scratch->sort(experts, worker);
+  scratch->sort(experts[static_cast<size_t>(worker)], worker);
   if (scratch->shape.alone) {
     Activations& rounded = scratch->rounded[static_cast<size_t>(worker)];
     rounded.M = 1;

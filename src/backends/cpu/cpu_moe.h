@@ -92,7 +92,9 @@ struct MoeGateUp {
 
   MoeGateUpOp op;
   ExpertLinear gate, up;
-  FloatRows x, experts, out;
+  FloatRows x;
+  std::vector<FloatRows> experts;  // by worker
+  FloatRows out;
   MoeScratch* scratch;
 };
 

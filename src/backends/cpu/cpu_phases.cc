@@ -85,21 +85,28 @@ void CpuPhases::run_pieces(size_t place, int worker) {
   CompiledPhase& phase = phases_[place];
   PieceQueues& queue = queue_of(place);
   uint64_t begun = 0;  // a bit for each part
-  const auto begin = [&](size_t part, RowsToCome first) {
-    if ((begun >> part & 1) != 0) return;
-    begun |= uint64_t{1} << part;
-    asked_[static_cast<size_t>(worker)].begin(first);
-    phase.parts[part].begin(worker);
+  const auto part_of = [&](int64_t i) { return phase.pieces.pieces[static_cast<size_t>(i)].part; };
+  const auto is_begun = [&](size_t part) { return (begun >> part & 1) != 0; };
+  const auto begin = [&](size_t number, int64_t first_piece) {
+    if (is_begun(number)) return;
+    begun |= uint64_t{1} << number;
+    const PhasePart& part = phase.parts[number];
+    if (part.choose) part.choose(worker);
+    asked_[static_cast<size_t>(worker)].begin(first_piece >= 0 ? first_rows(phase, first_piece, worker) : RowsToCome{});
+    part.begin(worker);
+  };
+  const auto rows_after = [&](int64_t next) {
+    if (next < 0) return first_rows_after(place, worker);
+    const bool is_known = !phase.parts[part_of(next)].choose || is_begun(part_of(next));
+    return is_known ? first_rows(phase, next, worker) : RowsToCome{};
   };
   for (int64_t i; (i = queue.take(worker)) >= 0;) {
-    const PlacedPiece& at = phase.pieces.pieces[static_cast<size_t>(i)];
-    begin(at.part, first_rows(phase, i));
-    const int64_t next = queue.peek(worker);
-    phase.parts[at.part].compute(at.piece, next >= 0 ? first_rows(phase, next) : first_rows_after(place, worker),
-                                 worker);
+    begin(part_of(i), i);
+    phase.parts[part_of(i)].compute(phase.pieces.pieces[static_cast<size_t>(i)].piece, rows_after(queue.peek(worker)),
+                                    worker);
   }
   for (size_t part = 0; worker == 0 && part < phase.parts.size(); part++) {
-    begin(part, {});
+    begin(part, -1);
     if (phase.parts[part].bytes_now) phase.parts[part].last_bytes = phase.parts[part].bytes_now();
   }
 }
@@ -109,10 +116,10 @@ void CpuPhases::fill_queue(size_t phase, int worker) {
     queue_of(phase).fill(worker, phases_[phase].pieces.of_worker[static_cast<size_t>(worker)]);
 }
 
-RowsToCome CpuPhases::first_rows(const CompiledPhase& phase, int64_t i) {
+RowsToCome CpuPhases::first_rows(const CompiledPhase& phase, int64_t i, int worker) {
   const PlacedPiece& at = phase.pieces.pieces[static_cast<size_t>(i)];
   const PhasePart& part = phase.parts[at.part];
-  return part.first_rows ? part.first_rows(at.piece) : RowsToCome{};
+  return part.first_rows ? part.first_rows(at.piece, worker) : RowsToCome{};
 }
 
 RowsToCome CpuPhases::first_rows_after(size_t i, int worker) const {
@@ -123,7 +130,8 @@ RowsToCome CpuPhases::first_rows_after(size_t i, int worker) const {
     if (!std::ranges::all_of(phase.parts, &PhasePart::known_before)) return {};
     const Range& own = phase.pieces.of_worker[static_cast<size_t>(worker)];
     for (int64_t piece = own.first; piece < own.last; piece++)
-      if (phase.parts[phase.pieces.pieces[static_cast<size_t>(piece)].part].first_rows) return first_rows(phase, piece);
+      if (phase.parts[phase.pieces.pieces[static_cast<size_t>(piece)].part].first_rows)
+        return first_rows(phase, piece, worker);
   }
   return {};
 }

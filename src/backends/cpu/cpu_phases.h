@@ -16,14 +16,16 @@
 
 namespace nibble {
 
-// A group's part of a phase, in pieces that workers take. begin(worker) comes before a worker's first one, if it gets any;
-// of worker 0 always. compute is told what the worker will read then.
+// A group's part of a phase, in pieces that workers take. `choose`, if there is one, then `begin` come before a worker's first
+// one, if it gets any; of worker 0 always. compute is told what the worker will read then.
 struct PhasePart {
   int64_t weight_bytes;
   std::vector<Range> of_worker;  // the pieces that each begins with
   std::function<void(int worker)> begin;
   std::function<void(int64_t piece, RowsToCome next, int worker)> compute;
-  std::function<RowsToCome(int64_t piece)> first_rows;  // that a piece reads; empty if it reads no weights
+  // That a piece reads; empty if it reads no weights. For a worker that has chosen, if there is a choice.
+  std::function<RowsToCome(int64_t piece, int worker)> first_rows;
+  std::function<void(int worker)> choose = {};
   bool known_before = true;  // whether first_rows may be asked in phases before: not while experts are being chosen
   std::function<int64_t()> bytes_now = {};  // of weights, in this run, once worker 0 has begun; empty: weight_bytes
   int64_t last_bytes = weight_bytes;        // in the last run
@@ -60,7 +62,7 @@ class CpuPhases {
   template <class Piece>
   PhasePart& add_part(std::string name, int64_t weight_bytes, PiecesOf<Piece> all, std::function<void(int)> begin,
                       std::function<void(const Piece&, RowsToCome next, int worker)> compute,
-                      std::function<RowsToCome(const Piece&)> first_rows = {}) {
+                      std::function<RowsToCome(const Piece&, int worker)> first_rows = {}) {
     const auto pieces = std::make_shared<const std::vector<Piece>>(std::move(all.pieces));
     PhasePart part{.weight_bytes = weight_bytes,
                    .of_worker = std::move(all.of_worker),
@@ -69,8 +71,8 @@ class CpuPhases {
                      compute((*pieces)[static_cast<size_t>(i)], next, worker);
                    }};
     if (first_rows)
-      part.first_rows = [pieces, first_rows = std::move(first_rows)](int64_t i) {
-        return first_rows((*pieces)[static_cast<size_t>(i)]);
+      part.first_rows = [pieces, first_rows = std::move(first_rows)](int64_t i, int worker) {
+        return first_rows((*pieces)[static_cast<size_t>(i)], worker);
       };
     const bool joins = phases_.size() > first_phase_ && !phases_.back().parts.empty();
     CompiledPhase& phase = joins ? phases_.back() : add_phase(name, {});
@@ -104,7 +106,7 @@ class CpuPhases {
   PieceQueues& queue_of(size_t phase) { return queues_[phase % 2]; }
   void fill_queue(size_t phase, int worker);
 
-  static RowsToCome first_rows(const CompiledPhase& phase, int64_t piece);
+  static RowsToCome first_rows(const CompiledPhase& phase, int64_t piece, int worker);
   // What the worker begins with in the next phase with weights, unless the cache is read before, or it is not known yet.
   RowsToCome first_rows_after(size_t phase, int worker) const;
 

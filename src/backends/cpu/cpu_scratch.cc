@@ -33,7 +33,9 @@ struct Planner {
     add(plan.attentions, attention_shape(group.attention, step.M, max_len));
   }
   void operator()(const LatentAttentionOp& op) { add(plan.attentions, attention_shape(op, step.M, max_len)); }
-  void operator()(const MoeGateUpOp& op) { add(plan.experts, moe_shape(op, step.M, shape_of(op.gate))); }
+  void operator()(const ExpertGroup& group) {
+    add(plan.experts, moe_shape(group.gate_up, step.M, shape_of(group.gate_up.gate)));
+  }
   void operator()(const MoeDownOp& op) { add(plan.experts, moe_shape(op, step.M, shape_of(op.down))); }
   void operator()(const RowGroup&) {}
 };

@@ -91,7 +91,7 @@ class CpuStep final : public CompiledStep {
   RowPieces pieces_of(const LinearGroup& group) const {
     std::vector<SharedMatrix> matrices;
     for (const LinearOp& op : group.linears) matrices.push_back({packed(op.w).N, packed(op.w).bytes});
-    if (group.swiglu) matrices.resize(1);  // rows of gate and up go together
+    if (group.swiglu) matrices.pop_back();  // rows of gate and up go together
     return pieces_of(matrices);
   }
   // Kernels for many tokens take two blocks at a time.
@@ -115,9 +115,9 @@ class CpuStep final : public CompiledStep {
                     .next = after},
                    worker);
     };
-    if (!group.swiglu) return compute(group.linears[share.index], next);
-    compute(group.linears[0], rows_to_come(packed(group.linears[1].w), 0, share.first_row));
-    compute(group.linears[1], next);
+    if (share.index < group.num_plain()) return compute(group.linears[share.index], next);
+    compute(group.linears[share.index], rows_to_come(packed(group.linears.back().w), 0, share.first_row));
+    compute(group.linears.back(), next);
     const Matrix gate = matrix(group.swiglu->gate), up = matrix(group.swiglu->up), out = matrix(group.swiglu->out);
     for (int64_t m = 0; m < x.M; m++)
       floats_.swiglu(gate.row(m) + share.first_row, up.row(m) + share.first_row, share.last_row - share.first_row,
@@ -157,7 +157,7 @@ class CpuStep final : public CompiledStep {
     int64_t bytes = 0;
     for (const LinearOp& op : group.linears) bytes += packed(op.w).bytes;
     RowPieces pieces = pieces_of(group);
-    const auto first_rows = [this, group](const RowShare& share) {
+    const auto first_rows = [this, group](const RowShare& share, int) {
       return rows_to_come(packed(group.linears[share.index].w), 0, share.first_row);
     };
     const int64_t M = matrix(group.x).rows;
@@ -315,7 +315,7 @@ class CpuStep final : public CompiledStep {
                          worker);
           }
         },
-        [&w](const RowShare& rows) { return rows_to_come(w, 0, rows.first_row); });
+        [&w](const RowShare& rows, int) { return rows_to_come(w, 0, rows.first_row); });
   }
 
   // ---- experts ----
@@ -338,9 +338,16 @@ class CpuStep final : public CompiledStep {
     return *moe_scratch_.emplace_back(std::make_unique<MoeScratch>(shape, linears_, num_workers_));
   }
 
-  // known_before: the experts are chosen when the phase before runs.
+  // Where each worker finds the chosen experts.
+  std::vector<FloatRows> chosen_experts(const std::optional<RouteOp>& own_choice, const Slice& experts) const {
+    std::vector<FloatRows> rows;
+    for (int worker = 0; worker < num_workers_; worker++)
+      rows.push_back(own_choice ? rows_.chosen_experts(*own_choice, worker) : matrix(experts));
+    return rows;
+  }
+
   template <class Experts>
-  void add_expert_phases(const Op& op, const std::string& name, Experts experts, bool known_before) {
+  PhasePart& add_expert_phases(const Op& op, const std::string& name, Experts experts, std::vector<FloatRows> chosen) {
     if (!experts.scratch->shape.alone)
       phases_.add_phase("sort + round",
                         [experts, this](int worker) { experts.prepare(worker, num_workers_, phases_.asked(worker)); });
@@ -353,23 +360,37 @@ class CpuStep final : public CompiledStep {
           if (experts.scratch->shape.alone) experts.prepare(worker, num_workers_, phases_.asked(worker));
         },
         [experts](const ExpertPiece& piece, RowsToCome next, int worker) { experts.compute(worker, piece, next); },
-        [experts](const ExpertPiece& piece) {
-          return nibble::first_rows(experts.first_matrix(), experts.scratch->shape, experts.experts, piece);
+        [experts, chosen = std::move(chosen)](const ExpertPiece& piece, int worker) {
+          return nibble::first_rows(experts.first_matrix(), experts.scratch->shape, chosen[static_cast<size_t>(worker)],
+                                    piece);
         });
-    part.known_before = known_before;
     part.bytes_now = [experts, one] { return experts.scratch->num_chosen(0) * one; };
+    return part;
   }
-  void compile(const MoeGateUpOp& op, const std::string& name) {
+  void compile(const ExpertGroup& group, const std::string& name) {
+    const MoeGateUpOp& op = group.gate_up;
     const MoeShape shape = moe_shape(op, step_.M, shape_of()(op.gate));
-    add_expert_phases(op, name,
-                      MoeGateUp{.op = op,
-                                .gate = {&packed(op.gate), vector(op.gate_bias)},
-                                .up = {&packed(op.up), vector(op.up_bias)},
-                                .x = matrix(op.x),
-                                .experts = matrix(op.experts),
-                                .out = matrix(op.out),
-                                .scratch = &moe_scratch(shape)},
-                      false);
+    const std::vector<FloatRows> chosen = chosen_experts(group.route, op.experts);
+    PhasePart& part = add_expert_phases(op, name,
+                                        MoeGateUp{.op = op,
+                                                  .gate = {&packed(op.gate), vector(op.gate_bias)},
+                                                  .up = {&packed(op.up), vector(op.up_bias)},
+                                                  .x = matrix(op.x),
+                                                  .experts = chosen,
+                                                  .out = matrix(op.out),
+                                                  .scratch = &moe_scratch(shape)},
+                                        chosen);
+    part.known_before = false;
+    if (group.route) part.choose = [this, route = *group.route](int worker) { rows_.choose(route, worker); };
+  }
+  // Of the same experts, among the groups before; or null.
+  const ExpertGroup* first_half_before(const MoeDownOp& op) const {
+    if (groups_before_ == nullptr) return nullptr;
+    for (const OpGroup& group : *groups_before_) {
+      const auto* experts = std::get_if<ExpertGroup>(&group);
+      if (experts != nullptr && experts->gate_up.experts == op.experts) return experts;
+    }
+    return nullptr;
   }
   void compile(const MoeDownOp& op, const std::string& name) {
     const MoeShape shape = moe_shape(op, step_.M, shape_of()(op.down));
@@ -379,12 +400,10 @@ class CpuStep final : public CompiledStep {
                           .expert_weights = matrix(op.expert_weights),
                           .out = matrix(op.out),
                           .scratch = &moe_scratch(shape)};
-    const bool chosen_before =
-        groups_before_ != nullptr && std::ranges::any_of(*groups_before_, [&](const OpGroup& group) {
-          const auto* gate_up = std::get_if<MoeGateUpOp>(&group);
-          return gate_up != nullptr && gate_up->experts == op.experts;
-        });
-    add_expert_phases(op, name, experts, chosen_before);
+    // In the phase before a worker looks for what it has chosen itself, or, if it took no piece, for what it chose before.
+    const ExpertGroup* first_half = first_half_before(op);
+    const std::optional<RouteOp> own_choice = first_half != nullptr ? first_half->route : std::nullopt;
+    add_expert_phases(op, name, experts, chosen_experts(own_choice, op.experts)).known_before = first_half != nullptr;
     if (pieces_have_all_experts(shape)) return;
     phases_.add_phase("sum", [this, experts, shape](int worker) {
       experts.sum(worker, worker_range(shape.N, kBlockRows, worker, num_workers_));  // that it has multiplied, mostly

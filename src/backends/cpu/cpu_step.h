@@ -1,7 +1,8 @@
 // A step compiled for the CPU: phases that all workers run together, a barrier after each.
 //
 // A worker owns some rows of every matrix, always the same. What is small is done by every worker for itself rather
-// than shared behind a barrier: norms and the rounding of activations, for up to kRedundantTokens tokens.
+// than shared behind a barrier: norms and the rounding of activations, for up to kRedundantTokens tokens, and the choice of
+// experts for one.
 #pragma once
 
 #include <memory>

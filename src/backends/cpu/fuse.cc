@@ -1,6 +1,7 @@
 #include "backends/cpu/fuse.h"
 
 #include <algorithm>
+#include <span>
 #include <stdexcept>
 
 namespace nibble {
@@ -21,8 +22,12 @@ std::vector<LinearOp> linears_of(const Step& step, size_t first, const Slice& x)
 
 bool is_swiglu_of(const Op& op, const std::vector<LinearOp>& linears) {
   const auto* swiglu = std::get_if<SwigluOp>(&op);
-  return swiglu != nullptr && linears.size() == 2 && swiglu->gate == linears[0].out && swiglu->up == linears[1].out &&
-         !linears[0].accumulate && !linears[1].accumulate && !swiglu->out.overlaps(linears[0].x);
+  if (swiglu == nullptr || linears.size() < 2) return false;
+  const LinearOp &gate = linears[linears.size() - 2], &up = linears.back();
+  const std::span others(linears.begin(), linears.size() - 2);
+  return swiglu->gate == gate.out && swiglu->up == up.out && !gate.accumulate && !up.accumulate &&
+         !swiglu->out.overlaps(gate.x) &&
+         std::ranges::none_of(others, [&](const LinearOp& l) { return l.out.overlaps(swiglu->out); });
 }
 
 // Tries a linear group at ops[i]; moves i behind it.
@@ -103,6 +108,56 @@ bool run_together(const Step& step, const RowOp& a, const RowOp& b) {
   return has_rows(a) && has_rows(b) && step.num_rows(rows_of(a)) == step.num_rows(rows_of(b));
 }
 
+// Whether the rotation leaves alone what the other reads of each head.
+bool is_apart(const RopeOp& rope, const HeadLinearOp& other) {
+  return rope.x == other.x && rope.num_heads == other.num_heads && other.K > 0 && rope.first >= other.K;
+}
+
+bool is_independent(const Op& a, const Op& b) {
+  const auto* rope = std::get_if<RopeOp>(&a);
+  const auto* head_linear = std::get_if<HeadLinearOp>(&b);
+  if (rope != nullptr && head_linear != nullptr && is_apart(*rope, *head_linear)) return true;
+  const OpSlices of_a = op_slices(a), of_b = op_slices(b);
+  const auto meet = [](const std::vector<Slice>& written, const std::vector<Slice>& others) {
+    return std::ranges::any_of(written, [&](const Slice& w) {
+      return std::ranges::any_of(others, [&](const Slice& o) { return w.overlaps(o); });
+    });
+  };
+  return !meet(of_a.writes, of_b.reads) && !meet(of_a.writes, of_b.writes) && !meet(of_b.writes, of_a.reads);
+}
+
+// Whether each worker chooses for itself while others compute with what they have chosen: for one token, if the experts leave
+// alone what the choice reads and writes.
+bool choose_themselves(const Step& step, const RouteOp& route, const MoeGateUpOp& gate_up) {
+  const Slice& out = gate_up.out;
+  return step.M == 1 && route.experts == gate_up.experts && !out.overlaps(route.logits) &&
+         !out.overlaps(route.experts) && !out.overlaps(route.expert_weights);
+}
+
+// The step with choices of experts moved to where these begin, if nothing between depends on them.
+Step with_late_choices(Step step) {
+  for (size_t i = 0; i < step.ops.size(); i++) {
+    if (!std::holds_alternative<RouteOp>(step.ops[i])) continue;
+    size_t last = i;
+    while (last + 1 < step.ops.size() && is_independent(step.ops[i], step.ops[last + 1])) last++;
+    const auto* gate_up = last + 1 < step.ops.size() ? std::get_if<MoeGateUpOp>(&step.ops[last + 1]) : nullptr;
+    if (gate_up == nullptr || !choose_themselves(step, std::get<RouteOp>(step.ops[i]), *gate_up)) continue;
+    const auto at = step.ops.begin() + static_cast<std::ptrdiff_t>(i);
+    std::rotate(at, at + 1, at + static_cast<std::ptrdiff_t>(last - i + 1));
+  }
+  return step;
+}
+
+// The first half of experts at ops[i], with their choice if that comes just before; moves i behind it.
+std::optional<ExpertGroup> expert_group(const Step& step, size_t& i) {
+  const auto* route = std::get_if<RouteOp>(&step.ops[i]);
+  const size_t at = route != nullptr ? i + 1 : i;
+  const auto* gate_up = at < step.ops.size() ? std::get_if<MoeGateUpOp>(&step.ops[at]) : nullptr;
+  if (gate_up == nullptr || (route != nullptr && !choose_themselves(step, *route, *gate_up))) return {};
+  i = at + 1;
+  return ExpertGroup{route != nullptr ? std::optional(*route) : std::nullopt, *gate_up};
+}
+
 OpGroup alone(const Op& op) {
   if (const std::optional<RowOp> row_op = as_row_op(op)) return RowGroup{{*row_op}};
   return std::visit(
@@ -124,28 +179,11 @@ std::vector<Op> ops_of(const OpGroup& group) {
     for (const RowOp& row_op : rows->ops) std::visit([&](const auto& op) { ops.emplace_back(op); }, row_op);
   } else if (const auto* head_linear = std::get_if<HeadLinearOp>(&group)) {
     ops.emplace_back(*head_linear);
-  } else if (const auto* experts = std::get_if<MoeGateUpOp>(&group)) {
-    ops.emplace_back(*experts);
+  } else if (const auto* experts = std::get_if<ExpertGroup>(&group)) {
+    if (experts->route) ops.emplace_back(*experts->route);
+    ops.emplace_back(experts->gate_up);
   }
   return ops;
-}
-
-// Whether the rotation leaves alone what the other reads of each head.
-bool is_apart(const RopeOp& rope, const HeadLinearOp& other) {
-  return rope.x == other.x && rope.num_heads == other.num_heads && other.K > 0 && rope.first >= other.K;
-}
-
-bool is_independent(const Op& a, const Op& b) {
-  const auto* rope = std::get_if<RopeOp>(&a);
-  const auto* head_linear = std::get_if<HeadLinearOp>(&b);
-  if (rope != nullptr && head_linear != nullptr && is_apart(*rope, *head_linear)) return true;
-  const OpSlices of_a = op_slices(a), of_b = op_slices(b);
-  const auto meet = [](const std::vector<Slice>& written, const std::vector<Slice>& others) {
-    return std::ranges::any_of(written, [&](const Slice& w) {
-      return std::ranges::any_of(others, [&](const Slice& o) { return w.overlaps(o); });
-    });
-  };
-  return !meet(of_a.writes, of_b.reads) && !meet(of_a.writes, of_b.writes) && !meet(of_b.writes, of_a.reads);
 }
 
 bool rounds_in_common_memory(const OpGroup& group) {
@@ -191,7 +229,8 @@ Slice rows_of(const RowOp& op) {
   return std::visit(rows, op);
 }
 
-std::vector<SideBySide> fuse(const Step& step) {
+std::vector<SideBySide> fuse(const Step& recorded) {
+  const Step step = with_late_choices(recorded);
   std::vector<SideBySide> all;
   for (size_t i = 0; i < step.ops.size();) {
     OpGroup group;
@@ -199,6 +238,8 @@ std::vector<SideBySide> fuse(const Step& step) {
       group = std::move(*linear);
     } else if (auto attention = attention_group(step, i)) {
       group = std::move(*attention);
+    } else if (auto experts = expert_group(step, i)) {
+      group = *experts;
     } else {
       group = alone(step.ops[i++]);
     }
@@ -225,6 +266,9 @@ std::string group_name(const OpGroup& group) {
     add("attention");
   } else if (const auto* rows = std::get_if<RowGroup>(&group)) {
     for (const RowOp& op : rows->ops) add(row_op_name(op));
+  } else if (const auto* experts = std::get_if<ExpertGroup>(&group)) {
+    if (experts->route) add("route");
+    add("moe_gate_up");
   } else {
     std::visit(
         [&]<class T>(const T& op) {

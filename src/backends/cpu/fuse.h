@@ -11,7 +11,7 @@
 
 namespace nibble {
 
-// Linears that read the same rows, perhaps after a norm, perhaps followed by the SwiGLU of the first two. A worker computes
+// Linears that read the same rows, perhaps after a norm, perhaps followed by the SwiGLU of the last two. A worker computes
 // some rows of each.
 struct LinearGroup {
   std::optional<RmsNormOp> norm;
@@ -19,6 +19,9 @@ struct LinearGroup {
   Slice x;                  // what the linears read: the norm's result if there is one
   std::vector<LinearOp> linears;
   std::optional<SwigluOp> swiglu;
+
+  // Of those that stand for themselves; then come gate and up.
+  size_t num_plain() const { return linears.size() - (swiglu ? 2 : 0); }
 };
 
 // An op that can run for some tokens, or some heads, at a time.
@@ -39,9 +42,16 @@ struct AttentionGroup {
   AttentionOp attention;
 };
 
-// The ops at the end run alone: a worker computes some heads, or some rows of every chosen expert.
+// The first half of the chosen experts, of which a worker computes some rows, perhaps after their choice, which every worker
+// makes for itself.
+struct ExpertGroup {
+  std::optional<RouteOp> route;
+  MoeGateUpOp gate_up;
+};
+
+// The ops among these run alone: a worker computes some heads, or some rows of every chosen expert.
 using OpGroup =
-    std::variant<LinearGroup, AttentionGroup, RowGroup, HeadLinearOp, LatentAttentionOp, MoeGateUpOp, MoeDownOp>;
+    std::variant<LinearGroup, AttentionGroup, RowGroup, HeadLinearOp, LatentAttentionOp, ExpertGroup, MoeDownOp>;
 
 // Groups that follow each other and need nothing of each other, so that no barrier need stand between them. One of them at
 // most rounds activations into the memory that groups take turns with.

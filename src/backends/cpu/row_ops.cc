@@ -6,10 +6,17 @@
 
 namespace nibble {
 
+namespace {
+
+// A worker's own experts and weights, of the one token of whose experts it chooses for itself.
+size_t choice_bytes(const RouteOp& op) { return static_cast<size_t>(2 * op.experts.width) * sizeof(float); }
+
+}  // namespace
+
 size_t largest_route_bytes(const Step& step) {
   size_t bytes = 0;
   for (const Op& op : step.ops)
-    if (const auto* r = std::get_if<RouteOp>(&op)) bytes = std::max(bytes, route_scratch_bytes(*r));
+    if (const auto* r = std::get_if<RouteOp>(&op)) bytes = std::max(bytes, route_scratch_bytes(*r) + choice_bytes(*r));
   return bytes;
 }
 
@@ -111,11 +118,26 @@ void RowOps::execute(const SwigluOp& op, int worker) const {
 }
 
 void RowOps::execute(const RouteOp& op, int worker) const {
-  const auto [first, last] = tokens_of(op.logits, worker);
-  const FloatRows logits = memory_.matrix(op.logits), experts = memory_.matrix(op.experts),
-                  weights = memory_.matrix(op.expert_weights);
-  for (int64_t m = first; m < last; m++)
-    route_token(op, logits.row(m), memory_.vector(op.correction_bias), experts.row(m), weights.row(m),
+  route(op, tokens_of(op.logits, worker), common_choice(op), worker);
+}
+
+void RowOps::choose(const RouteOp& op, int worker) const { route(op, {0, 1}, choice_of(op, worker), worker); }
+
+RowOps::Choice RowOps::common_choice(const RouteOp& op) const {
+  return {memory_.matrix(op.experts), memory_.matrix(op.expert_weights)};
+}
+
+RowOps::Choice RowOps::choice_of(const RouteOp& op, int worker) const {
+  if (worker == 0) return common_choice(op);
+  const int64_t top_k = op.experts.width;
+  auto* own = reinterpret_cast<float*>(route_scratch_[static_cast<size_t>(worker)].data() + route_scratch_bytes(op));
+  return {{own, 1, top_k, top_k}, {own + top_k, 1, top_k, top_k}};
+}
+
+void RowOps::route(const RouteOp& op, Range tokens, const Choice& to, int worker) const {
+  const FloatRows logits = memory_.matrix(op.logits);
+  for (int64_t m = tokens.first; m < tokens.last; m++)
+    route_token(op, logits.row(m), memory_.vector(op.correction_bias), to.experts.row(m), to.weights.row(m),
                 route_scratch_[static_cast<size_t>(worker)].as<double>());
 }
 

@@ -9,7 +9,7 @@
 
 namespace nibble {
 
-// Bytes that the largest choice of experts needs, for each worker.
+// Bytes that the largest choice of experts needs, for each worker: what it is worked out in, then room for its results.
 size_t largest_route_bytes(const Step& step);
 
 class RowOps {
@@ -24,9 +24,21 @@ class RowOps {
   // that read them.
   void prepare_heads(const RowOp& op, const AttentionOp& attention, Range kv_heads) const;
 
+  // The choice for a step's only token by each worker for itself: worker 0's goes where the op wants it, those of others into
+  // memory of their own, until they choose again.
+  void choose(const RouteOp& op, int worker) const;
+  FloatRows chosen_experts(const RouteOp& op, int worker) const { return choice_of(op, worker).experts; }
+
   size_t scratch_bytes() const;
 
  private:
+  struct Choice {
+    FloatRows experts, weights;
+  };
+  Choice common_choice(const RouteOp& op) const;
+  Choice choice_of(const RouteOp& op, int worker) const;
+  void route(const RouteOp& op, Range tokens, const Choice& to, int worker) const;
+
   // Tokens of a range, and of each its heads of a range.
   void apply(const RmsNormOp& op, Range tokens, Range heads) const;
   void apply(const RopeOp& op, Range tokens, Range heads) const;
