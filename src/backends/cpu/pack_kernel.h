@@ -15,14 +15,18 @@ typedef uint32_t PackLanes __attribute__((vector_size(64)));
 typedef uint16_t PackHalves __attribute__((vector_size(64)));
 typedef uint8_t PackBytes __attribute__((vector_size(64)));
 
-// Of each lane: nibbles k = 0 … 7 from the low end become 0, 4, 1, 5, 2, 6, 3, 7.
+// Of each lane: nibbles k = 0 … 7 from the low end become 0, 4, 1, 5, 2, 6, 3, 7: the two bytes in the middle change places, then
+// in each half the two nibbles in the middle.
 [[gnu::always_inline]] inline void interleave_nibbles_of(PackLanes& lanes) {
-  PackLanes low = lanes & 0xFFFFu, high = lanes >> 16;
-  low = (low | (low << 8)) & 0x00FF00FFu;
-  high = (high | (high << 8)) & 0x00FF00FFu;
-  low = (low | (low << 4)) & 0x0F0F0F0Fu;
-  high = (high | (high << 4)) & 0x0F0F0F0Fu;
-  lanes = low | (high << 4);
+  PackBytes bytes;
+  __builtin_memcpy(&bytes, &lanes, sizeof lanes);
+  bytes =
+      __builtin_shufflevector(bytes, bytes, 0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15, 16, 18, 17, 19, 20,
+                              22, 21, 23, 24, 26, 25, 27, 28, 30, 29, 31, 32, 34, 33, 35, 36, 38, 37, 39, 40, 42, 41,
+                              43, 44, 46, 45, 47, 48, 50, 49, 51, 52, 54, 53, 55, 56, 58, 57, 59, 60, 62, 61, 63);
+  __builtin_memcpy(&lanes, &bytes, sizeof lanes);
+  const PackLanes differ = (lanes ^ (lanes >> 4)) & 0x00F000F0u;
+  lanes ^= differ ^ (differ << 4);
 }
 
 // Lines of 16 bytes of 16 rows: lane r of line i is the i-th 4 bytes of row r, in a packed matrix's form.
@@ -33,25 +37,26 @@ void interleave_rows_of(const uint8_t* const* rows, int64_t num_pieces, uint8_t*
     // A line of each row in four pieces. Sixteen short streams are more than the processor's own prefetching follows.
     for (int r = 0; r < 4; r++)
       __builtin_prefetch(rows[at / 16 % 4 * 4 + r] + at / kLineBytes * kLineBytes + next_rows, 0, 2);
-    PackLanes of[4];  // four rows each
+    PackLanes of[4];  // rows i, 4 + i, 8 + i, 12 + i
     for (int r = 0; r < kBlockRows; r++)
-      __builtin_memcpy(reinterpret_cast<uint8_t*>(&of[r / 4]) + r % 4 * 16, rows[r] + at, 16);
+      __builtin_memcpy(reinterpret_cast<uint8_t*>(&of[r % 4]) + r / 4 * 16, rows[r] + at, 16);
     for (PackLanes& lanes : of) {
       if constexpr (unit == RowUnit::nibbles) interleave_nibbles_of(lanes);
       if constexpr (unit == RowUnit::signed_bytes) lanes ^= 0x80808080u;
     }
-    PackLanes half[4];  // lines 0 and 1 of rows 0 … 7, then of rows 8 … 15; lines 2 and 3 of the same
-    for (int i = 0; i < 2; i++) {
-      half[i] =
-          __builtin_shufflevector(of[2 * i], of[2 * i + 1], 0, 4, 8, 12, 16, 20, 24, 28, 1, 5, 9, 13, 17, 21, 25, 29);
-      half[2 + i] =
-          __builtin_shufflevector(of[2 * i], of[2 * i + 1], 2, 6, 10, 14, 18, 22, 26, 30, 3, 7, 11, 15, 19, 23, 27, 31);
+    // A quarter of `of` is turned like a matrix of 4 × 4 lanes: no lane leaves its quarter, so that each shuffle is one
+    // instruction for vectors of 16 and 32 bytes, too. First pairs of neighbouring rows, by lanes 0 and 1, and 2 and 3.
+    PackLanes pairs[4];
+    for (int i = 0; i < 4; i += 2) {
+      pairs[i] = __builtin_shufflevector(of[i], of[i + 1], 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29);
+      pairs[i + 1] =
+          __builtin_shufflevector(of[i], of[i + 1], 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
     }
     for (int i = 0; i < 4; i++) {
-      const PackLanes &a = half[i / 2 * 2], &b = half[i / 2 * 2 + 1];
-      PackLanes line =
-          i % 2 == 0 ? __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23)
-                     : __builtin_shufflevector(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+      const PackLanes &a = pairs[i / 2], &b = pairs[2 + i / 2];
+      PackLanes line = i % 2 == 0
+                           ? __builtin_shufflevector(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29)
+                           : __builtin_shufflevector(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
       if constexpr (unit == RowUnit::bytes) {
         PackBytes bytes;
         __builtin_memcpy(&bytes, &line, sizeof line);
