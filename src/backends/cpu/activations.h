@@ -11,6 +11,7 @@
 // A group with an infinity or NaN gets a NaN scale, so that every sum over it is NaN.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "backends/cpu/packed_layout.h"
@@ -27,10 +28,15 @@ struct ActivationGroup {
   float scale;             // x = q * scale, within scale / 2
   int32_t offset;          // -kOffset times the sum of q
   int32_t half_offset[2];  // the same for either half of the group
-  // The same again for kernels that sum in 16 bits, pair after pair: of each plane, for the group and for its halves,
-  // what the pairs k = 0, 1 of all fours, and k = 2, 3, must add.
+  // The rest is there for kernels that multiply pairs. For those that sum in 16 bits, of each plane, for the group and for its
+  // halves, what the pairs k = 0, 1 of all fours, and k = 2, 3, must add.
   int16_t high_offsets[3][2], low_offsets[3][2];
+  // Bytes from here to q in words, [kGroup]: of each four the even k, then the odd ones. 0: all are zeros, as the planes are.
+  int32_t to_words;
+
+  const uint8_t* words() const { return reinterpret_cast<const uint8_t*>(this) + to_words; }
 };
+static_assert(offsetof(ActivationGroup, high) == 0 && offsetof(ActivationGroup, low) == kGroup);
 
 // The groups of a tile of 64 tokens (fewer in the last tile) lie by group, then by token, so that a kernel finds all its
 // tokens behind one pointer.
@@ -39,14 +45,14 @@ struct Activations {
   const float* x;  // [M, K], row m at x + m * x_stride
   int64_t x_stride;
   int bits = kActivationBits;
-  ActivationGroup* groups;  // activations_bytes(M, K) bytes, filled by CpuKernels::prepare
+  ActivationGroup* groups;  // activations_bytes(M, K) bytes, filled by CpuKernels::prepare; words come after all groups
 };
 
 constexpr int64_t activation_groups(int64_t K) { return (K + kGroup - 1) / kGroup; }
 
 // Bytes of `groups` for M tokens; any alignment of 4 will do.
 constexpr int64_t activations_bytes(int64_t M, int64_t K) {
-  return M * activation_groups(K) * static_cast<int64_t>(sizeof(ActivationGroup));
+  return M * activation_groups(K) * static_cast<int64_t>(sizeof(ActivationGroup) + kGroup * sizeof(int16_t));
 }
 
 }  // namespace nibble

@@ -27,7 +27,7 @@ struct Avx2 {
   static constexpr int float_tokens = 2;
   static constexpr int register_tokens = 1;
   static constexpr int blocks = 1;
-  static constexpr bool sums_in_16_bits = !kHasDpbusd;
+  static constexpr bool multiplies_pairs = !kHasDpbusd;
   static constexpr int side_tokens(int /*blocks*/) { return 1; }
   struct Floats {
     __m256 rows0, rows8;
@@ -111,7 +111,7 @@ struct Avx2 {
       for (int r = 0; r < num_columns; r++) out[r] = padded[r];
   }
 
-  static __m256i broadcast4(const int8_t* bytes) {
+  static __m256i broadcast4(const void* bytes) {
     int32_t word;
     __builtin_memcpy(&word, bytes, 4);
     return _mm256_set1_epi32(word);
@@ -155,6 +155,20 @@ struct Avx2 {
     __m256i codes[kGroup / 4][2];
   };
 
+  // 4 k of 16 rows in words.
+  struct Words {
+    Codes even, odd;
+  };
+  static Words words_of(Codes bytes) {
+    const auto even = [](__m256i v) { return _mm256_and_si256(v, _mm256_set1_epi16(255)); };
+    const auto odd = [](__m256i v) { return _mm256_srli_epi16(v, 8); };
+    return {{even(bytes.rows0), even(bytes.rows8)}, {odd(bytes.rows0), odd(bytes.rows8)}};
+  }
+  // A group of 8-bit codes.
+  struct WordGroup {
+    Words of[kGroup / 4];
+  };
+
   template <class Layout>
   static auto decode(Lines lines) {
     if constexpr (Layout::is_nibble) {
@@ -167,6 +181,10 @@ struct Avx2 {
         group.codes[2 * i + 1][0] = decode_high(codes.rows0, t);
         group.codes[2 * i + 1][1] = decode_high(codes.rows8, t);
       }
+      return group;
+    } else if constexpr (multiplies_pairs) {
+      WordGroup group;
+      for (int i = 0; i < kGroup / 4; i++) group.of[i] = words_of(load_line(lines.first + i * lines.stride));
       return group;
     } else {
       return lines;
@@ -196,10 +214,20 @@ struct Avx2 {
     }
   }
 
-  static __m256i broadcast_pair(const int16_t (&pair)[2]) {
-    int32_t word;
-    __builtin_memcpy(&word, pair, 4);
-    return _mm256_set1_epi32(word);
+  // Calls each(k, words) for the k = first, first + 4 … of a dot of 8-bit codes.
+  template <int first, int dot_k, class Each>
+  static void for_words(const WordGroup& group, const Each& each) {
+    for (int k = first; k < first + dot_k; k += 4) each(k, group.of[k / 4]);
+  }
+  template <int first, int dot_k, class Each>
+  static void for_words(Lines lines, const Each& each) {
+    for (int k = first; k < first + dot_k; k += 4) each(k, words_of(load_line(lines.first + k / 4 * lines.stride)));
+  }
+
+  // What takes the codes' offset out of sums, from what takes out kOffset.
+  static Ints start(int32_t offset, int code_offset) {
+    const __m256i all = _mm256_set1_epi32(offset * (code_offset / kOffset));
+    return {all, all};
   }
 
   // 4-bit codes: sums of pairs in 16 bits. A decoded byte is at most 31, so that a product of pairs is at most
@@ -209,8 +237,8 @@ struct Avx2 {
   static Ints dot_nibbles(const From& group, const ActivationGroup& x) {
     constexpr int part = Layout::dot_k == kGroup ? 0 : 1 + first / 16;
     Ints high, low;
-    high.rows0 = high.rows8 = broadcast_pair(x.high_offsets[part]);
-    low.rows0 = low.rows8 = broadcast_pair(x.low_offsets[part]);
+    high.rows0 = high.rows8 = broadcast4(x.high_offsets[part]);
+    low.rows0 = low.rows8 = broadcast4(x.low_offsets[part]);
     for_codes<Layout, first>(group, [&](int k, Codes w) {
       const __m256i h = broadcast4(x.high + k), l = broadcast4(x.low + k);
       high.rows0 = _mm256_add_epi16(high.rows0, _mm256_maddubs_epi16(w.rows0, h));
@@ -230,23 +258,20 @@ struct Avx2 {
     return {sum(high.rows0, low.rows0), sum(high.rows8, low.rows8)};
   }
 
-  // 8-bit codes, as magnitude times signed activation: a pair is at most 2 * 128 * 127 = 32512.
-  template <class Layout, int first, int num_planes, class From>
-  static Ints dot_bytes(const From& group, const ActivationGroup& x) {
-    Ints sums{_mm256_setzero_si256(), _mm256_setzero_si256()};
-    for_codes<Layout, first>(group, [&](int k, Codes codes) {
-      const __m256i h = broadcast4(x.high + k), l = broadcast4(x.low + k);
-      const auto add = [&](__m256i& sum, __m256i unsigned_codes) {
-        const __m256i w = _mm256_xor_si256(unsigned_codes, _mm256_set1_epi8(-128));
-        const __m256i magnitude = _mm256_abs_epi8(w);
-        const __m256i high = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(h, w));
-        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(high, _mm256_set1_epi16(128)));
-        if constexpr (num_planes == 1) return;
-        const __m256i low = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(l, w));
-        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(low, _mm256_set1_epi16(1)));
+  // 8-bit codes, plus 128, as words, times words of q.
+  template <class Layout, int first, class From>
+  static Ints dot_words(const From& group, const ActivationGroup& x) {
+    Ints sums = start(Layout::dot_k == kGroup ? x.offset : x.half_offset[first / 16], Layout::code_offset);
+    const uint8_t* const words = x.words();
+    for_words<first, Layout::dot_k>(group, [&](int k, Words w) {
+      const __m256i even = broadcast4(words + 2 * k), odd = broadcast4(words + 2 * k + 4);
+      const auto add = [](__m256i& sum, __m256i codes, __m256i q) {
+        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(codes, q));
       };
-      add(sums.rows0, codes.rows0);
-      add(sums.rows8, codes.rows8);
+      add(sums.rows0, w.even.rows0, even);
+      add(sums.rows8, w.even.rows8, even);
+      add(sums.rows0, w.odd.rows0, odd);
+      add(sums.rows8, w.odd.rows8, odd);
     });
     return sums;
   }
@@ -254,10 +279,8 @@ struct Avx2 {
   // Any unsigned codes, each four of which one instruction adds to the sums.
   template <class Layout, int first, int num_planes, class From>
   static Ints dot_fours(const From& group, const ActivationGroup& x) {
-    const Ints zeros{_mm256_setzero_si256(), _mm256_setzero_si256()};
-    Ints high = zeros, low = broadcast_int(Layout::dot_k == kGroup ? &x.offset : &x.half_offset[first / 16]);
-    if constexpr (Layout::code_offset == 8 * kOffset)
-      low = {_mm256_slli_epi32(low.rows0, 3), _mm256_slli_epi32(low.rows8, 3)};
+    Ints high{_mm256_setzero_si256(), _mm256_setzero_si256()};
+    Ints low = start(Layout::dot_k == kGroup ? x.offset : x.half_offset[first / 16], Layout::code_offset);
     for_codes<Layout, first>(group, [&](int k, Codes w) {
       const __m256i h = broadcast4(x.high + k), l = broadcast4(x.low + k);
       high = {dpbusd(high.rows0, w.rows0, h), dpbusd(high.rows8, w.rows8, h)};
@@ -269,9 +292,13 @@ struct Avx2 {
 
   template <class Layout, int first, int num_planes, class From>
   static Ints dot(const From& group, const ActivationGroup& x) {
-    if constexpr (kHasDpbusd) return dot_fours<Layout, first, num_planes>(group, x);
-    if constexpr (Layout::code_offset == kOffset) return dot_nibbles<Layout, first, num_planes>(group, x);
-    return dot_bytes<Layout, first, num_planes>(group, x);
+    if constexpr (kHasDpbusd) {
+      return dot_fours<Layout, first, num_planes>(group, x);
+    } else if constexpr (Layout::is_nibble) {
+      return dot_nibbles<Layout, first, num_planes>(group, x);
+    } else {
+      return dot_words<Layout, first>(group, x);
+    }
   }
 };
 

@@ -16,7 +16,7 @@ struct Avx512 {
   static constexpr int register_tokens = 4;
   static constexpr int blocks = 2;
   static constexpr int side_tokens(int num_blocks) { return num_blocks; }
-  static constexpr bool sums_in_16_bits = false;
+  static constexpr bool multiplies_pairs = false;
   using Floats = __m512;
   using Ints = __m512i;
 

@@ -11,7 +11,7 @@ struct Generic {
   static constexpr int float_tokens = 4;
   static constexpr int register_tokens = 1;
   static constexpr int blocks = 1;
-  static constexpr bool sums_in_16_bits = false;
+  static constexpr bool multiplies_pairs = false;
   static constexpr int side_tokens(int /*blocks*/) { return 1; }
   struct Floats {
     float lane[kBlockRows];

@@ -34,7 +34,7 @@ struct Neon {
   static constexpr int float_tokens = 2;  // 16 of 32 registers hold sums
   static constexpr int register_tokens = 1;
   static constexpr int blocks = 1;
-  static constexpr bool sums_in_16_bits = false;
+  static constexpr bool multiplies_pairs = false;
   static constexpr int side_tokens(int /*blocks*/) { return kHasMatrices ? 2 : 1; }
   static constexpr int kVectors = kBlockRows / 4;
   struct Floats {

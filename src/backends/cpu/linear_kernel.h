@@ -12,7 +12,7 @@
 //   float_tokens                           of a matrix of floats that one pass over a block serves: 1, 2, 4 or 8
 //   register_tokens                        of a matrix of integers whose sums one turn over a block keeps in registers: 1 to 4
 //   blocks                                 of 16 rows that one pass over many tokens serves: 1 or 2
-//   sums_in_16_bits                        dot takes the offsets of pairs
+//   multiplies_pairs                       dot takes the offsets of pairs, and the words of q
 //   Floats, Ints                           16 lanes, one for each row of a block
 //   zero, load(in), load(in, num_rows), store(out, floats), store(out, floats, num_rows), broadcast(float*), add, mul,
 //   fma(a, b, c), to_float(ints), broadcast_int(int*)
@@ -73,9 +73,23 @@ TokenGroups token_groups(const Activations& x, int64_t token) {
   }
 }
 
-// 32 floats to one group. What is not a reduction the compiler vectorises well.
+typedef int16_t Words32 __attribute__((vector_size(64)));
+
+// q, as ActivationGroup::words() has it.
+[[maybe_unused]] void put_words(const int32_t (&q)[kGroup], uint8_t* to) {
+  int16_t words[kGroup];
+  for (int k = 0; k < kGroup; k++) words[k] = static_cast<int16_t>(q[k]);
+  Words32 v;
+  __builtin_memcpy(&v, words, sizeof v);
+  v = __builtin_shufflevector(v, v, 0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15, 16, 18, 17, 19, 20, 22, 21,
+                              23, 24, 26, 25, 27, 28, 30, 29, 31);
+  __builtin_memcpy(to, &v, sizeof v);
+}
+
+// 32 floats to one group, and to its words if they are wanted. What is not a reduction the compiler vectorises well.
 template <class Isa>
-[[gnu::always_inline]] inline void quantize_group(const float* x, int bits, ActivationGroup& out) {
+[[gnu::always_inline]] inline void quantize_group(const float* x, int bits, ActivationGroup& out,
+                                                  uint8_t* words = nullptr) {
   // As integers, magnitudes are ordered: finite < infinity < NaN.
   const uint32_t largest_bits = Isa::largest(x, 0x7FFFFFFFu);
   if (largest_bits >= 0x7F800000u) {
@@ -104,9 +118,11 @@ template <class Isa>
   out.half_offset[0] = -kOffset * Isa::sum(q);
   out.half_offset[1] = -kOffset * Isa::sum(q + 16);
   out.offset = out.half_offset[0] + out.half_offset[1];
-  if constexpr (Isa::sums_in_16_bits) {
+  if constexpr (Isa::multiplies_pairs) {
     sum_pairs(high, out.high_offsets);
     sum_pairs(low, out.low_offsets);
+    if (words != nullptr) put_words(q, words);
+    out.to_words = words != nullptr ? static_cast<int32_t>(words - reinterpret_cast<uint8_t*>(&out)) : 0;
   }
 }
 
@@ -118,12 +134,17 @@ void prepare(const Activations& x, int64_t first, int64_t last) {
     const int64_t last_group = last - i < num_groups - first_group ? first_group + (last - i) : num_groups;
     const TokenGroups to = token_groups(x, token);
     const float* from = x.x + token * x.x_stride;
-    for (int64_t g = first_group; g < last_group && g < whole_groups; g++)
-      quantize_group<Isa>(from + g * kGroup, x.bits, to.first[g * to.group_stride]);
+    auto* const words = reinterpret_cast<uint8_t*>(x.groups + x.M * num_groups);
+    const auto quantize = [&](const float* group, int64_t g) {
+      ActivationGroup& out = to.first[g * to.group_stride];
+      quantize_group<Isa>(group, x.bits, out,
+                          words + (&out - x.groups) * kGroup * static_cast<int64_t>(sizeof(int16_t)));
+    };
+    for (int64_t g = first_group; g < last_group && g < whole_groups; g++) quantize(from + g * kGroup, g);
     if (whole_groups < last_group) {
       float padded[kGroup] = {};
       for (int64_t k = whole_groups * kGroup; k < x.K; k++) padded[k % kGroup] = from[k];
-      quantize_group<Isa>(padded, x.bits, to.first[whole_groups * to.group_stride]);
+      quantize(padded, whole_groups);
     }
     i += last_group - first_group;
   }
