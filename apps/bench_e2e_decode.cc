@@ -58,7 +58,7 @@ MoePhases find_moe_phases(const std::vector<Phase>& all) {
   };
   MoePhases moe;
   for (size_t i = 0; i < all.size(); i++) {
-    if (!all[i].name.starts_with("moe_gate_up")) continue;
+    if (all[i].name.find("moe_gate_up") == std::string::npos) continue;
     size_t first = i, last = i + 1;
     while (first > 0 && !begins_block(first)) first--;
     while (last < all.size() && !begins_block(last)) last++;
