@@ -223,6 +223,7 @@ RowsToCome first_rows(const PackedMatrix& w, const MoeShape& shape, const FloatR
   float first = static_cast<float>(shape.E);
   for (int64_t m = 0; m < shape.M; m++)
     first = std::min(first, *std::min_element(experts.row(m), experts.row(m) + shape.top_k));
+  if (!(first >= 0 && first < static_cast<float>(shape.E))) return {};  // of a worker that never chose for this shape
   return rows_to_come(w, static_cast<int64_t>(first), piece.rows.first);
 }
 
