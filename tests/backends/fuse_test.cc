@@ -87,11 +87,14 @@ struct Layer {
     attend();
     linear(attended, x, true);
   }
-  void mlp_block() {
-    norm(x, normed);
+  void gate_and_up() {
     linear(normed, gate);
     linear(normed, up);
     p.step.swiglu({.gate = gate, .up = up, .out = hidden});
+  }
+  void mlp_block() {
+    norm(x, normed);
+    gate_and_up();
     linear(hidden, x, true);
   }
   void output_block() {
@@ -363,9 +366,7 @@ TEST_P(Fuse, ARotationOfWhatHeadsReadStandsAlone) {
 TEST_P(Fuse, GateAndUpMayFollowAnotherLinear) {
   layer.norm(layer.x, layer.normed);
   layer.linear(layer.normed, layer.q);
-  layer.linear(layer.normed, layer.gate);
-  layer.linear(layer.normed, layer.up);
-  p.step.swiglu({.gate = layer.gate, .up = layer.up, .out = layer.hidden});
+  layer.gate_and_up();
   layer.linear(layer.hidden, layer.x, true);
   layer.linear(layer.q, layer.attended);
   layer.linear(layer.attended, layer.x, true);
@@ -376,9 +377,7 @@ TEST_P(Fuse, GateAndUpMayFollowAnotherLinear) {
 TEST_P(Fuse, ASwigluThatWritesOverAnotherLinearStandsAlone) {
   layer.norm(layer.x, layer.normed);
   layer.linear(layer.normed, layer.hidden);
-  layer.linear(layer.normed, layer.gate);
-  layer.linear(layer.normed, layer.up);
-  p.step.swiglu({.gate = layer.gate, .up = layer.up, .out = layer.hidden});
+  layer.gate_and_up();
   layer.linear(layer.hidden, layer.x, true);
   p.step.logits = layer.x;
   expect_groups({"embed", "rms_norm + 3 linears", "swiglu", "linear"});
@@ -394,12 +393,7 @@ class FuseExperts : public Fuse {
   void route() {
     p.step.route({.logits = router, .scores = RouterScores::softmax, .experts = experts, .expert_weights = weights});
   }
-  void shared_gate_and_up() {
-    layer.linear(layer.normed, layer.gate);
-    layer.linear(layer.normed, layer.up);
-    p.step.swiglu({.gate = layer.gate, .up = layer.up, .out = layer.hidden});
-  }
-  void gate_and_up(Slice out) {
+  void experts_gate_and_up(Slice out) {
     p.step.moe_gate_up(
         {.x = layer.normed, .gate = matrix(24, 40), .up = matrix(24, 40), .experts = experts, .out = out});
   }
@@ -417,7 +411,7 @@ TEST_P(FuseExperts, OfOneTokenEveryWorkerChooses) {
     layer.norm(layer.x, layer.normed);
     layer.linear(layer.normed, router);
     route();
-    gate_and_up(expert_hidden);
+    experts_gate_and_up(expert_hidden);
     down(expert_hidden);
   }
   expect_groups(GetParam() == 1 ? Names{"embed", "rms_norm + linear", "route + moe_gate_up", "moe_down",
@@ -430,8 +424,8 @@ TEST_P(FuseExperts, ASharedExpertStandsBesideTheOthers) {
   layer.norm(layer.x, layer.normed);
   layer.linear(layer.normed, router);
   route();
-  shared_gate_and_up();
-  gate_and_up(expert_hidden);
+  layer.gate_and_up();
+  experts_gate_and_up(expert_hidden);
   layer.linear(layer.hidden, layer.x, true);
   down(expert_hidden);
   expect_groups(
@@ -445,7 +439,7 @@ TEST_P(FuseExperts, AChoiceThatIsReadInBetweenComesBefore) {
   layer.linear(layer.normed, router);
   route();
   layer.linear(experts, layer.q);
-  gate_and_up(expert_hidden);
+  experts_gate_and_up(expert_hidden);
   layer.linear(layer.q, layer.x, true);
   down(expert_hidden);
   expect_groups({"embed", "rms_norm + linear", "route", "linear | moe_gate_up", "linear", "moe_down"});
@@ -457,7 +451,7 @@ TEST_P(FuseExperts, LogitsThatExpertsOverwriteAreReadBefore) {
   layer.linear(layer.normed, shared.columns(0, 6));
   p.step.route(
       {.logits = shared.columns(0, 6), .scores = RouterScores::softmax, .experts = experts, .expert_weights = weights});
-  gate_and_up(shared);
+  experts_gate_and_up(shared);
   down(shared);
   expect_groups({"embed", "rms_norm + linear", "route", "moe_gate_up", "moe_down"});
 }

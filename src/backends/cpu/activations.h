@@ -50,7 +50,7 @@ struct Activations {
 
 constexpr int64_t activation_groups(int64_t K) { return (K + kGroup - 1) / kGroup; }
 
-// Bytes of `groups` for M tokens; any alignment of 4 will do.
+// Bytes of `groups` for M tokens, and of their words; any alignment of 4 will do.
 constexpr int64_t activations_bytes(int64_t M, int64_t K) {
   return M * activation_groups(K) * static_cast<int64_t>(sizeof(ActivationGroup) + kGroup * sizeof(int16_t));
 }
