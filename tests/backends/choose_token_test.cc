@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <numeric>
 
 #include <gtest/gtest.h>
@@ -13,8 +12,6 @@
 
 namespace nibble {
 namespace {
-
-constexpr float kNan = std::numeric_limits<float>::quiet_NaN(), kInfinity = std::numeric_limits<float>::infinity();
 
 // SamplingOptions' meaning (engine/sampler.h), without any of its haste.
 int32_t plain_choice(const std::vector<float>& logits, const TokenChoice& choice, double draw) {

@@ -2,7 +2,6 @@
 // hand, and the backend under test against the reference, over awkward shapes.
 #include <array>
 #include <cmath>
-#include <limits>
 
 #include <gtest/gtest.h>
 
@@ -10,9 +9,6 @@
 
 namespace nibble {
 namespace {
-
-constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 void expect_both(const StepProgram& program, const Runs& runs, const std::vector<float>& expected) {
   expect_near(program.run(*make_reference_backend(), runs), expected, 1e-6f);

@@ -1,6 +1,7 @@
 // Canonical weights of random codes and scales, for kernels' tests and benchmarks: made directly, without an encoder.
 #pragma once
 
+#include <limits>
 #include <memory>
 #include <random>
 #include <vector>
@@ -9,6 +10,9 @@
 #include "weights/weight.h"
 
 namespace nibble {
+
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 // One random scale, of a size that keeps sums of a few thousand weights within float32.
 inline void random_scale(FormatId format, std::mt19937& random, uint8_t* out) {

@@ -1,6 +1,5 @@
 // Steps of single ops on the backend under test against the reference: odd widths, slices, caches of both types, several sequences.
 #include <cmath>
-#include <limits>
 
 #include <gtest/gtest.h>
 
@@ -9,9 +8,6 @@
 
 namespace nibble {
 namespace {
-
-constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 TEST(StepOps, EmbedGivesRowsOfAnyFormatExactly) {
   for (FormatId format : format_ids(KernelFormats{})) {

@@ -47,10 +47,6 @@ std::vector<float> rows_decoded(const CanonicalWeight& weight) {
   return first;
 }
 
-std::string error_of(const MemoryCheckpoint& file, const MatrixRequest& request) {
-  return input_error([&] { file.open()->read(request); });
-}
-
 MemoryCheckpoint plain_one_by_one() {
   MemoryCheckpoint file(Container::safetensors);
   for (int e = 0; e < 12; e++)  // more than ten: as text, 10 comes before 2

@@ -10,12 +10,6 @@ namespace {
 
 using nlohmann::json;
 
-MatrixRequest matrix(const std::string& name, int64_t N, int64_t K) { return {.name = {name, ""}, .N = N, .K = K}; }
-
-std::string error_of(const MemoryCheckpoint& file, const MatrixRequest& request) {
-  return input_error([&] { file.open()->read(request); });
-}
-
 json fp8_config(bool in_blocks) {
   json config = {{"quant_method", "fp8"}};
   if (in_blocks) config["weight_block_size"] = {128, 128};

@@ -8,10 +8,8 @@
 namespace nibble {
 namespace {
 
-MatrixRequest matrix(const std::string& name, int64_t N, int64_t K) { return {.name = {"", name}, .N = N, .K = K}; }
-
-std::string error_of(const MemoryCheckpoint& file, const MatrixRequest& request) {
-  return input_error([&] { file.open()->read(request); });
+MatrixRequest gguf_matrix(const std::string& name, int64_t N, int64_t K) {
+  return {.name = {"", name}, .N = N, .K = K};
 }
 
 struct BlockCase {
@@ -149,19 +147,19 @@ TEST(ImportGguf, BlocksBecomeRowsOfCodesAndScales) {
     MemoryCheckpoint file(Container::gguf);
     file.add("x.weight", c.dtype, {2, c.K}, two_blocks(c));
     const auto source = file.open();
-    const MatrixInfo info = source->describe(matrix("x", 2, c.K));
+    const MatrixInfo info = source->describe(gguf_matrix("x", 2, c.K));
     EXPECT_EQ(info.format, c.format);
     EXPECT_EQ(info.source, format_name(c.format));
     EXPECT_EQ(info.bytes, 2 * c.block_bytes);
     EXPECT_TRUE(info.is_copied);
-    std::vector<float> values = decoded(source->read(matrix("x", 2, c.K)));
+    std::vector<float> values = decoded(source->read(gguf_matrix("x", 2, c.K)));
     values.resize(64);
     EXPECT_EQ(values, c.expected) << format_name(c.format);
 
     // The same blocks in one row.
     MemoryCheckpoint wide(Container::gguf);
     wide.add("x.weight", c.dtype, {1, 2 * c.K}, two_blocks(c));
-    values = decoded(wide.open()->read(matrix("x", 1, 2 * c.K)));
+    values = decoded(wide.open()->read(gguf_matrix("x", 1, 2 * c.K)));
     values.resize(64);
     EXPECT_EQ(values, c.expected) << format_name(c.format);
   }
@@ -253,14 +251,14 @@ TEST(ImportGguf, ScalesThatAreNotFiniteAreRefused) {
         Bytes bytes(2 * block_bytes);
         bytes[block_bytes + at + 1] = high;
         file.add("x.weight", c.dtype, {1, 2 * c.K}, bytes);
-        const std::string message = error_of(file, matrix("x", 1, 2 * c.K));
+        const std::string message = error_of(file, gguf_matrix("x", 1, 2 * c.K));
         EXPECT_TRUE(message.starts_with("model: tensor x.weight: scale 1 is 0x")) << message;
         EXPECT_NE(message.find(dtype_name(c.dtype)), std::string::npos) << message;
       }
     }
     MemoryCheckpoint file(Container::gguf);
     file.add("x.weight", c.dtype, {1, 48}, Bytes(2 * block_bytes));
-    EXPECT_NE(error_of(file, matrix("x", 1, 48)).find(fmt::format("rows of 48 weights, a multiple of {}", c.K)),
+    EXPECT_NE(error_of(file, gguf_matrix("x", 1, 48)).find(fmt::format("rows of 48 weights, a multiple of {}", c.K)),
               std::string::npos);
   }
 }
@@ -270,7 +268,7 @@ TEST(ImportGguf, Nvfp4ScaleWithoutAValueIsZero) {
   c.scales[0] = {0x7F, 0x38, 0x38, 0x38};
   MemoryCheckpoint file(Container::gguf);
   file.add("x.weight", DType::nvfp4, {2, 64}, two_blocks(c));
-  const std::vector<float> values = decoded(file.open()->read(matrix("x", 2, 64)));
+  const std::vector<float> values = decoded(file.open()->read(gguf_matrix("x", 2, 64)));
   for (size_t k = 0; k < 16; k++) EXPECT_EQ(values[k], 0.0f);
   EXPECT_NE(values[16], 0.0f);
 }
@@ -278,7 +276,7 @@ TEST(ImportGguf, Nvfp4ScaleWithoutAValueIsZero) {
 TEST(ImportGguf, PlainRowsAreTheFilesBytes) {
   MemoryCheckpoint file(Container::gguf);
   file.add("x.weight", DType::f32, {1, 2}, bytes_of({1.5f, -2.0f}));
-  const CanonicalWeight weight = file.open()->read(matrix("x", 1, 2));
+  const CanonicalWeight weight = file.open()->read(gguf_matrix("x", 1, 2));
   EXPECT_EQ(weight.codes.data(), file.storage.front().data());
   EXPECT_EQ(decoded(weight), (std::vector<float>{1.5f, -2.0f}));
 }
@@ -289,7 +287,7 @@ TEST(ImportGguf, PermutedRowsOfQAndKGoBack) {
   const auto rows = {0.0f, 3.0f, 1.0f, 4.0f, 2.0f, 5.0f, 6.0f, 9.0f, 7.0f, 10.0f, 8.0f, 11.0f};
   file.add("q.weight", DType::f32, {12, 1}, bytes_of(rows)).add("q.bias", DType::f32, {12}, bytes_of(rows));
   const std::vector<float> expected = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11};
-  MatrixRequest request = matrix("q", 12, 1);
+  MatrixRequest request = gguf_matrix("q", 12, 1);
   request.gguf_permuted_heads = 2;
   const auto source = file.open();
   EXPECT_EQ(decoded(source->read(request)), expected);
@@ -306,7 +304,7 @@ TEST(ImportGguf, PermutedRowsOfQAndKGoBack) {
     blocks.insert(blocks.end(), 16, 0x22);  // ones
   }
   file.add("k.weight", DType::mxfp4, {6, 32}, blocks);
-  request = matrix("k", 6, 32);
+  request = gguf_matrix("k", 6, 32);
   request.gguf_permuted_heads = 1;
   const std::vector<float> values = decoded(file.open()->read(request));
   for (size_t n = 0; n < 6; n++) EXPECT_EQ(values[n * 32], static_cast<float>(1 << n)) << n;
@@ -320,17 +318,17 @@ TEST(ImportGguf, FaultsNameFileTensorAndBothValues) {
       .add("z.weight", DType::mxfp4, {1, 48}, Bytes(34, 0))
       .add("s.weight", DType::mxfp4, {2, 32}, two_blocks(kBlockCases.front()))
       .add("s.scale", DType::f32, {1}, bytes_of({2.0f}));
-  EXPECT_EQ(error_of(file, matrix("x", 2, 64)),
+  EXPECT_EQ(error_of(file, gguf_matrix("x", 2, 64)),
             "model: tensor x.weight: shape [2, 32] in the file, [2, 64] expected; the tensors do not fit the "
             "configuration");
-  EXPECT_NE(error_of(file, matrix("w", 2, 64)).find("there is no tensor w.weight"), std::string::npos);
-  EXPECT_EQ(error_of(file, matrix("i", 1, 1)),
+  EXPECT_NE(error_of(file, gguf_matrix("w", 2, 64)).find("there is no tensor w.weight"), std::string::npos);
+  EXPECT_EQ(error_of(file, gguf_matrix("i", 1, 1)),
             "model: tensor i.weight: type I32 is not read; F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, "
             "Q6_K, IQ4_NL, MXFP4 and NVFP4 are");
-  EXPECT_NE(error_of(file, matrix("y", 1, 32)).find("model: tensor y.weight: scale 0 is 0xff"), std::string::npos);
-  EXPECT_NE(error_of(file, matrix("z", 1, 48)).find("rows of 48 weights, a multiple of 32 expected"),
+  EXPECT_NE(error_of(file, gguf_matrix("y", 1, 32)).find("model: tensor y.weight: scale 0 is 0xff"), std::string::npos);
+  EXPECT_NE(error_of(file, gguf_matrix("z", 1, 48)).find("rows of 48 weights, a multiple of 32 expected"),
             std::string::npos);
-  EXPECT_EQ(error_of(file, matrix("s", 2, 32)),
+  EXPECT_EQ(error_of(file, gguf_matrix("s", 2, 32)),
             "model: tensor s.scale: a tensor scale beside codes of MXFP4, which is read only beside NVFP4");
 }
 

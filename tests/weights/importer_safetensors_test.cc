@@ -38,12 +38,6 @@ json mlx_config(const std::string& mode, int group_size) {
             {"plain", false}}}};
 }
 
-MatrixRequest matrix(const std::string& name, int64_t N, int64_t K) { return {.name = {name, ""}, .N = N, .K = K}; }
-
-std::string error_of(const MemoryCheckpoint& file, const MatrixRequest& request) {
-  return input_error([&] { file.open()->read(request); });
-}
-
 // The magnitudes of E2M1 by code, doubled, as integers: independent of the decoder.
 float e2m1(uint32_t code) {
   static constexpr int kDoubled[8] = {0, 1, 2, 3, 4, 6, 8, 12};

@@ -64,4 +64,14 @@ std::string input_error(Call&& call) {
   return "";
 }
 
+// A request by a safetensors file's name.
+inline MatrixRequest matrix(const std::string& name, int64_t N, int64_t K) {
+  return {.name = {name, ""}, .N = N, .K = K};
+}
+
+// What reading `request` says is wrong; empty if nothing is.
+inline std::string error_of(const MemoryCheckpoint& file, const MatrixRequest& request) {
+  return input_error([&] { file.open()->read(request); });
+}
+
 }  // namespace nibble

@@ -32,7 +32,7 @@ const CpuKernels* find_kernels() noexcept {
   }
 }
 
-constexpr int64_t kTileTokens = 64;  // rows of a tile of marlin_gemm_fp4, computed whether there are tokens or not
+constexpr int64_t kMarlinTileRows = 64;  // rows of a tile of marlin_gemm_fp4, computed whether there are tokens or not
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -53,7 +53,7 @@ Strips cut(const GemmFp4& gemm, GemmRoute route, int num_threads) {
   int64_t rows = gemm.M;
   if (route == GemmRoute::marlin_gemm_fp4) {
     s.tokens = kMaxStripTokens;
-    rows = divide_up(gemm.M, kTileTokens) * kTileTokens;
+    rows = divide_up(gemm.M, kMarlinTileRows) * kMarlinTileRows;
     s.pads = true;
   }
   // As many columns as the sums have room for: long runs of a row. One token's 64 KB do not fit the first-level cache, but
