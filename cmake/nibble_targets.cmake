@@ -32,7 +32,7 @@ if(NIBBLE_SANITIZE)
 endif()
 
 # nibble_precompile(TARGET header...): the first target with a list of headers reads them, later ones with that list and the
-# same options share the result.
+# same options share the result. They depend on the first then, so that a small one should come first.
 function(nibble_precompile target)
   if(NOT NIBBLE_PRECOMPILE_HEADERS)
     return()
@@ -82,7 +82,11 @@ endfunction()
 function(nibble_test_code target computes)
   target_link_libraries(${target} PRIVATE GTest::gtest_main nibble_flags)
   target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR}/tests)
-  target_compile_options(${target} PRIVATE $<IF:$<BOOL:${computes}>,-O1,-O0>)
+  if(computes)
+    target_compile_options(${target} PRIVATE -O1)
+  else()
+    target_compile_options(${target} PRIVATE -O0)
+  endif()
   target_compile_definitions(${target} PRIVATE NIBBLE_TEST_DATA="${PROJECT_SOURCE_DIR}/tests/data"
                                                NIBBLE_FIXTURES="${PROJECT_SOURCE_DIR}/../shared/fixtures")
   nibble_precompile(${target} <algorithm> <string> <vector> <fmt/format.h> <gtest/gtest.h> <nlohmann/json.hpp>)

@@ -22,7 +22,7 @@ namespace {
 namespace fs = std::filesystem;
 
 #ifdef NIBBLE_FEW_VARIANTS  // with AddressSanitizer a process takes ten times as long to begin and end
-constexpr int kVariants = 500, kCommands = 50;
+constexpr int kVariants = 300, kCommands = 30;
 #else
 constexpr int kVariants = 1000, kCommands = 100;
 #endif
