@@ -32,13 +32,15 @@ if(NIBBLE_SANITIZE)
 endif()
 
 # nibble_precompile(TARGET header...): the first target with a list of headers reads them, later ones with that list and the
-# same options share the result. They depend on the first then, so that a small one should come first.
+# same options share the result. They depend on the first then, so that one should come first that is built whenever they are.
 function(nibble_precompile target)
   if(NOT NIBBLE_PRECOMPILE_HEADERS)
     return()
   endif()
   get_target_property(options ${target} COMPILE_OPTIONS)
-  set(key "nibble_precompiled_${options}_${ARGN}")
+  get_target_property(type ${target} TYPE)
+  string(REGEX REPLACE ".*_LIBRARY" "LIBRARY" type ${type})  # programs are compiled with -fPIE
+  set(key "nibble_precompiled_${type}_${options}_${ARGN}")
   get_property(owner GLOBAL PROPERTY "${key}")
   if(owner)
     target_precompile_headers(${target} REUSE_FROM ${owner})
