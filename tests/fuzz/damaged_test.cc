@@ -22,9 +22,9 @@ namespace {
 namespace fs = std::filesystem;
 
 #ifdef NIBBLE_FEW_VARIANTS  // with AddressSanitizer a process takes ten times as long to begin and end
-constexpr int kVariants = 300, kCommands = 30;
+constexpr int kVariants = 500, kCommands = 50;
 #else
-constexpr int kVariants = 1000, kCommands = 100;
+constexpr int kVariants = 2000, kCommands = 200;
 #endif
 constexpr unsigned kSeconds = 10;
 constexpr int64_t kMostBytes = int64_t{1} << 30;
