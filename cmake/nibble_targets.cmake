@@ -31,8 +31,9 @@ if(NIBBLE_SANITIZE)
   list(APPEND nibble_light_options -O0)
 endif()
 
-# nibble_precompile(TARGET header...): the first target with a list of headers reads them, later ones with that list and the
-# same options share the result. They depend on the first then, so that one should come first that is built whenever they are.
+# nibble_precompile(TARGET [header...]): the headers that most files need, and these, are read once: the first target with a list
+# and options reads them, later ones share the result. They depend on the first then, so that one should come first that is
+# built whenever they are.
 function(nibble_precompile target)
   if(NOT NIBBLE_PRECOMPILE_HEADERS)
     return()
@@ -45,7 +46,8 @@ function(nibble_precompile target)
   if(owner)
     target_precompile_headers(${target} REUSE_FROM ${owner})
   else()
-    target_precompile_headers(${target} PRIVATE ${ARGN})
+    target_precompile_headers(${target} PRIVATE <algorithm> <filesystem> <functional> <map> <memory> <random> <string> <thread>
+                              <unordered_map> <variant> <vector> <fmt/format.h> <nlohmann/json.hpp> ${ARGN})
     set_property(GLOBAL PROPERTY "${key}" ${target})
   endif()
 endfunction()
@@ -53,7 +55,7 @@ endfunction()
 # nibble_unity(TARGET): its files may be compiled together; names in their anonymous namespaces must differ.
 function(nibble_unity target)
   if(NIBBLE_UNITY_BUILD)
-    set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 6)
+    set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 12)
   endif()
 endfunction()
 
@@ -72,10 +74,10 @@ function(nibble_library name)
   if(NOT name MATCHES "^(simt|reference|cpu|metal)$")  # what computes takes no ways that an input's bytes choose
     nibble_fuzz_coverage(nibble_${name})
   endif()
-  if(NIBBLE_SANITIZE AND name MATCHES "^(checkpoint|weights|models|engine)$")
+  if(NIBBLE_SANITIZE AND name MATCHES "^(checkpoint|models|engine)$")
     target_compile_options(nibble_${name} PRIVATE ${nibble_light_options})
   endif()
-  nibble_precompile(nibble_${name} <algorithm> <string> <vector> <fmt/format.h> <nlohmann/json.hpp>)
+  nibble_precompile(nibble_${name})
   set_target_properties(nibble_${name} PROPERTIES EXPORT_NAME ${name})
   set_property(GLOBAL APPEND PROPERTY nibble_libraries nibble_${name})
 endfunction()
@@ -91,7 +93,7 @@ function(nibble_test_code target computes)
   endif()
   target_compile_definitions(${target} PRIVATE NIBBLE_TEST_DATA="${PROJECT_SOURCE_DIR}/tests/data"
                                                NIBBLE_FIXTURES="${PROJECT_SOURCE_DIR}/../shared/fixtures")
-  nibble_precompile(${target} <algorithm> <string> <vector> <fmt/format.h> <gtest/gtest.h> <nlohmann/json.hpp>)
+  nibble_precompile(${target} <gtest/gtest.h>)
 endfunction()
 
 # nibble_test(NAME [COMPUTES] DEPENDS folder... SOURCES file...): one GoogleTest program, one CTest entry.

@@ -15,7 +15,7 @@
 
 namespace nibble {
 
-#if defined(__x86_64__)
+#ifdef NIBBLE_EMULATED_AMX
 extern const FloatKernels kEmulatedAmxFloatKernels;
 #endif
 
@@ -198,7 +198,7 @@ std::vector<const FloatKernels*> tables() {
 #endif
     if (found.empty() || found.back() != table) found.push_back(table);
   }
-#if defined(__x86_64__)
+#ifdef NIBBLE_EMULATED_AMX
   if (find_kernels("avx512") != nullptr) found.push_back(&kEmulatedAmxFloatKernels);
 #endif
   return found;

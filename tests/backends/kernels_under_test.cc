@@ -4,7 +4,7 @@
 
 namespace nibble {
 
-#if defined(__x86_64__)
+#ifdef NIBBLE_EMULATED_AMX
 extern const CpuKernels kEmulatedAmxKernels;
 #endif
 
@@ -18,7 +18,7 @@ const std::vector<const CpuKernels*>& kernels_under_test() {
   static const std::vector<const CpuKernels*> kernels = [] {
     const auto all = supported_cpu_kernels();
     std::vector<const CpuKernels*> found(all.begin(), all.end());
-#if defined(__x86_64__)
+#ifdef NIBBLE_EMULATED_AMX
     if (find_kernels("avx512") != nullptr) found.push_back(&kEmulatedAmxKernels);
 #endif
     return found;

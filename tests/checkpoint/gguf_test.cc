@@ -28,12 +28,12 @@ std::string header(uint64_t num_tensors, uint64_t num_entries, uint32_t version 
 }
 
 // Pads `start` to `alignment` and adds the data.
-std::string file_of(std::string start, std::string_view data, size_t alignment = 32) {
+std::string gguf_of(std::string start, std::string_view data, size_t alignment = 32) {
   start.resize((start.size() + alignment - 1) / alignment * alignment);
   return start.append(data);
 }
 
-std::string fault(const std::string& file) {
+std::string gguf_fault(const std::string& file) {
   auto message = error_of([&] { parse_gguf(as_bytes(file), "m.gguf"); });
   EXPECT_TRUE(message.starts_with("m.gguf: ")) << message;
   return message;
@@ -85,7 +85,7 @@ TEST(Gguf, TensorsTurnedRoundAndAligned) {
   for (const uint32_t version : {2, 3}) {
     const auto start = header(3, 1, version) + entry("general.alignment", GgufType::u32, raw<uint32_t>(8)) +
                        tensor("b", {3, 2}, 24, 8) + tensor("a", {}, 0, 0) + tensor("none", {0, 5}, 1, 16);
-    const auto file = file_of(start, "abcd....uvwxyz..", 8);
+    const auto file = gguf_of(start, "abcd....uvwxyz..", 8);
     const auto contents = parse_gguf(as_bytes(file), "m");
     EXPECT_EQ(contents.tensors.size(), 3u);
     const auto& b = contents.tensors.at("b");
@@ -98,19 +98,19 @@ TEST(Gguf, TensorsTurnedRoundAndAligned) {
 }
 
 TEST(Gguf, HeadersThatLie) {
-  expect_parts(fault(""), {"magic: 4 bytes expected at byte 0", "ends after 0"});
-  expect_parts(fault("GG"), {"magic: 4 bytes expected", "ends after 2"});
-  expect_parts(fault("PK\x03\x04...."), {"50 4b 03 04", "47 47 55 46"});
-  expect_parts(fault("GGUF\x03"), {"version", "byte 4", "after 1"});
-  expect_parts(fault(header(0, 0, 1)), {"version 1,", "2 and 3"});
-  expect_parts(fault(header(0, 0, 3u << 24)), {"version 50331648 (big-endian)"});
-  expect_parts(fault(header(~uint64_t{0}, 0)), {"tensors: 18446744073709551615", "0 bytes left hold at most 0"});
-  expect_parts(fault(header(0, uint64_t{1} << 60) + std::string(26, 'x')),
+  expect_parts(gguf_fault(""), {"magic: 4 bytes expected at byte 0", "ends after 0"});
+  expect_parts(gguf_fault("GG"), {"magic: 4 bytes expected", "ends after 2"});
+  expect_parts(gguf_fault("PK\x03\x04...."), {"50 4b 03 04", "47 47 55 46"});
+  expect_parts(gguf_fault("GGUF\x03"), {"version", "byte 4", "after 1"});
+  expect_parts(gguf_fault(header(0, 0, 1)), {"version 1,", "2 and 3"});
+  expect_parts(gguf_fault(header(0, 0, 3u << 24)), {"version 50331648 (big-endian)"});
+  expect_parts(gguf_fault(header(~uint64_t{0}, 0)), {"tensors: 18446744073709551615", "0 bytes left hold at most 0"});
+  expect_parts(gguf_fault(header(0, uint64_t{1} << 60) + std::string(26, 'x')),
                {"metadata entries: 1152921504606846976", "26 bytes left hold at most 2"});
 }
 
 TEST(Gguf, MetadataThatLies) {
-  const auto one = [](const std::string& e) { return fault(header(0, 1) + e); };
+  const auto one = [](const std::string& e) { return gguf_fault(header(0, 1) + e); };
   expect_parts(one(entry("k", GgufType{13}, "xxxxxxxx")), {"metadata k: value type 13", "12"});
   expect_parts(one(entry("k", GgufType::boolean, "\x02")), {"metadata k: boolean 2"});
   expect_parts(one(entry("k", GgufType::u64, "xxx")), {"metadata k: 8 bytes expected at byte 37", "after 3"});
@@ -124,7 +124,7 @@ TEST(Gguf, MetadataThatLies) {
   expect_parts(one(entry("k", GgufType::array, deep)), {"metadata k: arrays nested 5 deep", "4"});
 
   const auto twice = entry("k", GgufType::u8, "x");
-  expect_parts(fault(header(0, 2) + twice + twice), {"metadata k: is there twice"});
+  expect_parts(gguf_fault(header(0, 2) + twice + twice), {"metadata k: is there twice"});
   const auto many = array(GgufType::u8, (1u << 24) + 1, std::string((1u << 24) + 1, 'x'));
   expect_parts(one(entry("k", GgufType::array, many)), {"metadata k: more than 8388608"});
 }
@@ -134,14 +134,17 @@ TEST(Gguf, Alignments) {
     return header(1, 1) + entry("general.alignment", type, value) + tensor("a", {1}, 24, 0) + std::string(64, 'x');
   };
   for (const uint32_t alignment : {0u, 3u, 48u})
-    expect_parts(fault(aligned(GgufType::u32, raw(alignment))),
+    expect_parts(gguf_fault(aligned(GgufType::u32, raw(alignment))),
                  {fmt::format("metadata general.alignment: {},", alignment), "power of two"});
-  expect_parts(fault(aligned(GgufType::string, text("32"))), {"metadata general.alignment: \"32\""});
-  expect_parts(fault(aligned(GgufType::u32, raw(uint32_t{1} << 31))), {"tensor a: 1 bytes of data", "only 0 bytes"});
+  expect_parts(gguf_fault(aligned(GgufType::string, text("32"))), {"metadata general.alignment: \"32\""});
+  expect_parts(gguf_fault(aligned(GgufType::u32, raw(uint32_t{1} << 31))),
+               {"tensor a: 1 bytes of data", "only 0 bytes"});
 }
 
 TEST(Gguf, TensorsThatLie) {
-  const auto one = [](const std::string& info) { return fault(file_of(header(1, 0) + info, std::string(64, 'x'))); };
+  const auto one = [](const std::string& info) {
+    return gguf_fault(gguf_of(header(1, 0) + info, std::string(64, 'x')));
+  };
   expect_parts(one(tensor("a", {1, 1, 1, 1, 1}, 0, 0)), {"tensor a: 5 dimensions", "4"});
   expect_parts(one(tensor("a", {-1}, 0, 0)), {"tensor a: shape [-1]"});
   expect_parts(one(tensor("a", {int64_t{1} << 40, int64_t{1} << 40}, 0, 0)),
@@ -155,9 +158,11 @@ TEST(Gguf, TensorsThatLie) {
   expect_parts(one(tensor("a", {65}, 24, 0)), {"tensor a: 65 bytes of data from byte 0", "64 bytes"});
   expect_parts(one(tensor("a", {1}, 24, 96)), {"tensor a: 1 bytes of data from byte 96", "64 bytes"});
   expect_parts(one(tensor("a", {1}, 24, ~uint64_t{31})), {"tensor a: ", "18446744073709551584", "64 bytes"});
-  expect_parts(fault(header(1, 0) + tensor("a", {1}, 24, 0)), {"tensor a: 1 bytes of data", "only 0 bytes"});
+  expect_parts(gguf_fault(header(1, 0) + tensor("a", {1}, 24, 0)), {"tensor a: 1 bytes of data", "only 0 bytes"});
 
-  const auto two = [](const std::string& infos) { return fault(file_of(header(2, 0) + infos, std::string(96, 'x'))); };
+  const auto two = [](const std::string& infos) {
+    return gguf_fault(gguf_of(header(2, 0) + infos, std::string(96, 'x')));
+  };
   expect_parts(two(tensor("a", {33}, 24, 0) + tensor("b", {1}, 24, 32)),
                {"tensor b: ", "byte 32", "of a ends at byte 33"});
   expect_parts(two(tensor("a", {3}, 24, 0) + tensor("a", {1}, 24, 32)), {"tensor a: is there twice"});

@@ -9,7 +9,7 @@ namespace {
 constexpr DType kTypes[] = {DType::f64, DType::f32,  DType::f16,  DType::bf16, DType::i64,   DType::i32,  DType::i16,
                             DType::i8,  DType::q8_0, DType::q4_0, DType::q4_1, DType::mxfp4, DType::nvfp4};
 
-std::vector<TensorSpec> all_kinds() {
+std::vector<TensorSpec> all_gguf_kinds() {
   std::vector<TensorSpec> specs = {{"scalar", DType::f32, {}}, {"nothing", DType::i64, {3, 0}}};
   for (const auto dtype : kTypes) specs.push_back({fmt::format("t.{}", dtype_name(dtype)), dtype, {3, 64}});
   specs.push_back({"odd", DType::i8, {2, 1, 2, 3}});  // last, so that the file's end needs padding
@@ -36,7 +36,7 @@ TEST(GgufWriter, WhatIsWrittenIsRead) {
       {"nested",
        GgufArray{GgufType::array, {GgufArray{GgufType::boolean, {true, false}}, GgufArray{GgufType::i8, {}}}}},
   };
-  const auto specs = all_kinds();
+  const auto specs = all_gguf_kinds();
   GgufWriter writer(path, metadata, specs);
   for (size_t i = 0; i < specs.size(); i++) {
     const auto bytes = pattern(static_cast<uint64_t>(tensor_bytes(specs[i].dtype, specs[i].shape, "")), i);

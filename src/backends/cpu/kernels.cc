@@ -38,13 +38,13 @@ const FarPrefetches kFarPrefetches = FarPrefetches::never;
 namespace {
 
 #if defined(__x86_64__)
-bool has_avx_vnni() {  // not among the names of __builtin_cpu_supports in GCC 12
+[[maybe_unused]] bool has_avx_vnni() {  // not among the names of __builtin_cpu_supports in GCC 12
   unsigned a = 0, b = 0, c = 0, d = 0;
   return __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & (1u << 4)) != 0;
 }
 
 // Tiles are state that a process has to ask Linux for, once for all its threads (arch_prctl(2)).
-bool may_use_amx() {
+[[maybe_unused]] bool may_use_amx() {
 #if defined(__linux__)
   constexpr unsigned kAmx = 1u << 24 | 1u << 25 | 1u << 22;  // tiles; int8 and bfloat16 in them
   constexpr long kRequestPermission = 0x1023, kTileData = 18;
@@ -65,11 +65,16 @@ std::vector<const CpuKernels*> find_supported() {
   const bool has_avx512_vnni = has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                                __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
   const bool has_avx512_vbmi = has_avx512_vnni && __builtin_cpu_supports("avx512vbmi");
-  if (has_avx512_vbmi && may_use_amx()) found.push_back(&kAmxKernels);
-  if (has_avx512_vbmi) found.push_back(&kAvx512Kernels);
-  if (has_avx512_vnni) found.push_back(&kAvx512VnniKernels);
-  if (has_avx2 && has_avx_vnni()) found.push_back(&kAvxVnniKernels);
-  if (has_avx2) found.push_back(&kAvx2Kernels);
+  if constexpr (NIBBLE_AMX_KERNELS)
+    if (has_avx512_vbmi && may_use_amx()) found.push_back(&kAmxKernels);
+  if constexpr (NIBBLE_AVX512_KERNELS)
+    if (has_avx512_vbmi) found.push_back(&kAvx512Kernels);
+  if constexpr (NIBBLE_AVX512_VNNI_KERNELS)
+    if (has_avx512_vnni) found.push_back(&kAvx512VnniKernels);
+  if constexpr (NIBBLE_AVX_VNNI_KERNELS)
+    if (has_avx2 && has_avx_vnni()) found.push_back(&kAvxVnniKernels);
+  if constexpr (NIBBLE_AVX2_KERNELS)
+    if (has_avx2) found.push_back(&kAvx2Kernels);
 #elif defined(__aarch64__)
   const ArmFeatures arm = arm_features();
   if (arm.dotprod && arm.i8mm) found.push_back(&kNeonI8mmKernels);

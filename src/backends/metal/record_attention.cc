@@ -9,7 +9,7 @@ using namespace metal_fusion;
 namespace {
 
 // Threadgroups that keep the largest of Apple's GPUs (80 cores) busy: with fewer, they share the positions.
-constexpr int64_t kWantedThreadgroups = 256;
+constexpr int64_t kAttentionThreadgroups = 256;
 
 }  // namespace
 
@@ -107,7 +107,7 @@ void StepRecorder::add_attention(const Dispatch& what, Kernel kernel, AttentionA
       a.window > 0 ? std::min<int64_t>(a.window + kAttendPart - 1, cache_shape_.max_len) : cache_shape_.max_len;
   const int64_t most_parts = divide_up(positions, kAttendPart);
   const int64_t num_splits =
-      std::clamp<int64_t>(divide_up(kWantedThreadgroups, num_kv_heads * num_blocks), 1, most_parts);
+      std::clamp<int64_t>(divide_up(kAttentionThreadgroups, num_kv_heads * num_blocks), 1, most_parts);
   const bool splits = num_splits > 1 && choice.may_split;
   a.num_splits = splits ? u32(num_splits) : 1;
   a.most_parts = u32(most_parts);
