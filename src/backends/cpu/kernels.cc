@@ -65,6 +65,7 @@ std::vector<const CpuKernels*> find_supported() {
   const bool has_avx512_vnni = has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                                __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
   const bool has_avx512_vbmi = has_avx512_vnni && __builtin_cpu_supports("avx512vbmi");
+  // What is not built must not be named in code that runs.
   if constexpr (NIBBLE_AMX_KERNELS)
     if (has_avx512_vbmi && may_use_amx()) found.push_back(&kAmxKernels);
   if constexpr (NIBBLE_AVX512_KERNELS)
@@ -93,7 +94,7 @@ const CpuKernels& choose() {
     names += names.empty() ? "" : ", ";
     names += kernels->name;
   }
-  throw_input_error("NIBBLE_CPU_KERNELS is '{}', but this machine runs: {}", name, names);
+  throw_input_error("NIBBLE_CPU_KERNELS is '{}', but on this machine this build runs: {}", name, names);
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "backends/metal/metal_device.h"
 #include "base/error.h"
 
 namespace nibble {
@@ -14,8 +15,6 @@ constexpr int64_t kSumThreads = 256;
 constexpr int64_t kBatchedRows = 8;
 static_assert(kMetalGemmFp4.rows_worth_a_tile == kBatchedRows + 1);
 
-// Enough to keep the largest of Apple's GPUs (80 cores) busy with some threadgroups each.
-constexpr int64_t kGemvThreadgroups = 256;
 constexpr int64_t kLeastSplitK = 128;  // gemv_fp4_split.metal says why
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -59,7 +58,7 @@ const char* metal_gemm_kernel_name(MetalGemmKernel kernel) {
 
 int64_t choose_split_k(int64_t N, int64_t K, int64_t group_size) noexcept {
   const int64_t wanted_splits =
-      std::max<int64_t>(1, kGemvThreadgroups / divide_up(std::max<int64_t>(N, 1), kGemvColumns));
+      std::max<int64_t>(1, kBusyThreadgroups / divide_up(std::max<int64_t>(N, 1), kGemvColumns));
   const int64_t split_k = std::max(divide_up(K, wanted_splits), kLeastSplitK);
   return divide_up(std::min(split_k, std::max<int64_t>(K, 1)), group_size) * group_size;
 }

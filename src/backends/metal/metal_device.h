@@ -15,6 +15,9 @@
 
 namespace nibble {
 
+// Threadgroups that keep the largest of Apple's GPUs (80 cores) busy: with fewer, they share positions, or k.
+inline constexpr int64_t kBusyThreadgroups = 256;
+
 // Memory of the device, zeroed at first, on at least 64-byte lines. The host writes it before a command buffer begins and
 // reads it after finish.
 class MetalBuffer {

@@ -1,17 +1,11 @@
 // Dispatches of heads and of the cache.
+#include "backends/metal/metal_device.h"
 #include "backends/metal/step_recorder.h"
 #include "base/error.h"
 
 namespace nibble {
 
 using namespace metal_fusion;
-
-namespace {
-
-// Threadgroups that keep the largest of Apple's GPUs (80 cores) busy: with fewer, they share the positions.
-constexpr int64_t kAttentionThreadgroups = 256;
-
-}  // namespace
 
 void StepRecorder::record(const Heads& heads, const Dispatch& what) {
   const KvAppendOp& append = heads.append;
@@ -107,7 +101,7 @@ void StepRecorder::add_attention(const Dispatch& what, Kernel kernel, AttentionA
       a.window > 0 ? std::min<int64_t>(a.window + kAttendPart - 1, cache_shape_.max_len) : cache_shape_.max_len;
   const int64_t most_parts = divide_up(positions, kAttendPart);
   const int64_t num_splits =
-      std::clamp<int64_t>(divide_up(kAttentionThreadgroups, num_kv_heads * num_blocks), 1, most_parts);
+      std::clamp<int64_t>(divide_up(kBusyThreadgroups, num_kv_heads * num_blocks), 1, most_parts);
   const bool splits = num_splits > 1 && choice.may_split;
   a.num_splits = splits ? u32(num_splits) : 1;
   a.most_parts = u32(most_parts);
