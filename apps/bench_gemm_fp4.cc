@@ -17,6 +17,7 @@
 #include "backends/random_weights.h"
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/topology.h"
 #include "ops/choose_gemm.h"
 #include "plot.h"
 #include "program.h"
@@ -58,7 +59,9 @@ struct Sample {
 class Bench {
  public:
   explicit Bench(const Options& options)
-      : pool(options.threads > 0 ? options.threads : default_num_threads()), options_(options), roof_(pool) {}
+      : pool(options.threads > 0 ? options.threads : default_num_threads()),
+        options_(options),
+        roof_(pool, read_roof_bytes(read_topology().last_level_cache_bytes)) {}
 
   // call(i) is the i-th call, reading `bytes`. At least 3 runs, each of at least one call.
   Speed measure(int64_t bytes, const std::function<void(int64_t)>& call) {

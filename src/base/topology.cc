@@ -51,8 +51,10 @@ Topology read_topology() {
     if (object != nullptr && t.cpu_name.empty())
       if (const char* name = hwloc_obj_get_info_by_name(object, "CPUModel")) t.cpu_name = name;
   for (const hwloc_obj_type_t type : {HWLOC_OBJ_L1CACHE, HWLOC_OBJ_L2CACHE, HWLOC_OBJ_L3CACHE, HWLOC_OBJ_L4CACHE})
-    if (const hwloc_obj_t cache = hwloc_get_obj_by_type(raw, type, 0))
+    if (const hwloc_obj_t cache = hwloc_get_obj_by_type(raw, type, 0)) {
       t.caches.push_back({static_cast<int>(cache->attr->cache.depth), static_cast<int64_t>(cache->attr->cache.size)});
+      t.last_level_cache_bytes = t.caches.back().bytes * hwloc_get_nbobjs_by_type(raw, type);
+    }
   return t;
 }
 

@@ -17,7 +17,8 @@ struct Topology {
   int num_cores = 0, num_processors = 0, num_numa_nodes = 0;
   // The system's numbers of the processors that this process may use, by NUMA node; nodes that add none are left out.
   std::vector<std::vector<int>> node_processors;
-  std::vector<CacheLevel> caches;  // data or unified, level 1 first
+  std::vector<CacheLevel> caches;      // data or unified, level 1 first
+  int64_t last_level_cache_bytes = 0;  // of all caches of the last level together
   int64_t memory_bytes = 0;
 };
 

@@ -23,8 +23,10 @@ struct BackendEntry {
 };
 
 std::unique_ptr<Backend> make_cpu(int num_threads, int activation_bits) {
-  const std::vector<WorkerTeam> teams = teams_of_nodes(read_topology().node_processors, num_threads);
-  return activation_bits == 0 ? make_cpu_backend(teams) : make_cpu_backend(teams, activation_bits);
+  const Topology topology = read_topology();
+  return make_cpu_backend(teams_of_nodes(topology.node_processors, num_threads),
+                          activation_bits == 0 ? kActivationBits : activation_bits,
+                          read_roof_bytes(topology.last_level_cache_bytes));
 }
 
 // For backends that multiply activations of one kind only.

@@ -6,7 +6,6 @@
 #include "backends/cpu/cpu_vector.h"
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/packed_layout.h"
-#include "backends/cpu/roof.h"
 #include "base/error.h"
 
 namespace nibble {
@@ -15,8 +14,8 @@ namespace {
 
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(std::vector<WorkerTeam> teams, int activation_bits)
-      : pool_(std::move(teams)), activation_bits_(activation_bits) {}
+  CpuBackend(std::vector<WorkerTeam> teams, int activation_bits, int64_t roof_bytes)
+      : pool_(std::move(teams)), activation_bits_(activation_bits), roof_bytes_(roof_bytes) {}
 
   std::string_view name() const override { return "cpu"; }
   std::string description() const override {
@@ -56,9 +55,9 @@ class CpuBackend final : public Backend {
                              const KvCacheShape& cache_shape) const override {
     return cpu_scratch_bytes(step, weights, cache_shape.max_len, pool_.num_threads());
   }
-  int64_t roof_bytes() const override { return ReadRoof::kDefaultBytes; }
+  int64_t roof_bytes() const override { return roof_bytes_; }
   double measure_read_gbps() override {
-    if (!roof_) roof_ = std::make_unique<ReadRoof>(pool_);
+    if (!roof_) roof_ = std::make_unique<ReadRoof>(pool_, roof_bytes_);
     return roof_->measure_gbps(pool_);
   }
 
@@ -66,15 +65,16 @@ class CpuBackend final : public Backend {
   WorkerPool pool_;
   HugePageArena arena_;  // of packed matrices
   const int activation_bits_;
+  const int64_t roof_bytes_;
   std::unique_ptr<ReadRoof> roof_;  // its buffer is made when it is first asked for
 };
 
 }  // namespace
 
-std::unique_ptr<Backend> make_cpu_backend(std::vector<WorkerTeam> teams, int activation_bits) {
+std::unique_ptr<Backend> make_cpu_backend(std::vector<WorkerTeam> teams, int activation_bits, int64_t roof_bytes) {
   if (activation_bits != kActivationBits && activation_bits != 8)
     throw_input_error("activations of {} bits: there are kernels for {} and 8", activation_bits, kActivationBits);
-  return std::make_unique<CpuBackend>(std::move(teams), activation_bits);
+  return std::make_unique<CpuBackend>(std::move(teams), activation_bits, roof_bytes);
 }
 
 std::unique_ptr<Backend> make_cpu_backend(int num_threads, int activation_bits) {

@@ -10,8 +10,18 @@ namespace nibble {
 namespace {
 
 constexpr int64_t kUnit = 4096;  // a worker's share is whole units
+#ifdef NIBBLE_SANITIZED          // its reads are no measure of memory
+constexpr int64_t kLeastBytes = int64_t{1} << 26, kMostBytes = kLeastBytes, kReading = kLeastBytes;
+#else
+constexpr int64_t kLeastBytes = int64_t{1} << 28, kMostBytes = int64_t{1} << 31, kReading = int64_t{1} << 30;
+#endif
 
 }  // namespace
+
+int64_t read_roof_bytes(int64_t last_level_cache_bytes) {
+  const int64_t beyond = last_level_cache_bytes > 0 ? 4 * last_level_cache_bytes : int64_t{1} << 30;
+  return std::clamp(beyond, kLeastBytes, kMostBytes);
+}
 
 ReadRoof::ReadRoof(WorkerPool& pool, int64_t bytes)
     : bytes_((bytes + kUnit - 1) / kUnit * kUnit), buffer_(static_cast<size_t>(bytes_)) {
@@ -22,7 +32,9 @@ ReadRoof::ReadRoof(WorkerPool& pool, int64_t bytes)
 }
 
 double ReadRoof::measure_gbps(WorkerPool& pool, int64_t bytes) {
-  const int64_t size = bytes == 0 ? bytes_ : std::min(bytes_, (bytes + kUnit - 1) / kUnit * kUnit);
+  if (bytes == 0) bytes = kReading;
+  const int64_t size = std::min(bytes_, (bytes + kUnit - 1) / kUnit * kUnit);
+  const int64_t num_passes = std::max<int64_t>(1, bytes / size);
   if (next_ + size > bytes_) next_ = 0;
   const uint8_t* from = buffer_.data() + next_;
   next_ += size;
@@ -32,10 +44,10 @@ double ReadRoof::measure_gbps(WorkerPool& pool, int64_t bytes) {
   const auto start = std::chrono::steady_clock::now();
   pool.run([&](int worker) {
     const auto [first, last] = worker_range(size, kUnit, worker, pool.num_threads());
-    sink += kernels.read(from + first, last - first);
+    for (int64_t pass = 0; pass < num_passes; pass++) sink += kernels.read(from + first, last - first);
   });
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-  return static_cast<double>(size) / seconds.count() / 1e9;
+  return static_cast<double>(num_passes * size) / seconds.count() / 1e9;
 }
 
 }  // namespace nibble
