@@ -47,7 +47,7 @@ function(nibble_precompile target)
     target_precompile_headers(${target} REUSE_FROM ${owner})
   else()
     target_precompile_headers(${target} PRIVATE <algorithm> <filesystem> <functional> <map> <memory> <random> <string> <thread>
-                              <unordered_map> <variant> <vector> <fmt/format.h> <nlohmann/json.hpp> ${ARGN})
+                              <unordered_map> <variant> <vector> <fmt/format.h> ${PROJECT_SOURCE_DIR}/src/base/json.h ${ARGN})
     set_property(GLOBAL PROPERTY "${key}" ${target})
   endif()
 endfunction()

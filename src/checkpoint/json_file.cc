@@ -75,19 +75,19 @@ void check(std::string_view text, std::string_view where, RepeatedKeys repeated_
     throw_input_error("{}: {} bytes of JSON, at most {} are read; the length is wrong or this is another kind of file",
                       where, text.size(), kMaxBytes);
   Checker checker(where, repeated_keys, advice);
-  nlohmann::json::sax_parse(text, &checker);
+  walk_json(text, checker);
 }
 
 }  // namespace
 
 nlohmann::ordered_json parse_written_json(std::string_view text, std::string_view where) {
   check(text, where, RepeatedKeys::last_wins, "correct it there");
-  return nlohmann::ordered_json::parse(text);
+  return parse_ordered_json(text);
 }
 
 nlohmann::json parse_json_object(std::string_view text, std::string_view where, RepeatedKeys repeated_keys) {
   check(text, where, repeated_keys, "the file is damaged: fetch it again");
-  auto json = nlohmann::json::parse(text);
+  auto json = parse_json(text);
   if (!json.is_object()) throw_input_error("{}: a JSON {} in the file, an object expected", where, json.type_name());
   return json;
 }

@@ -7,8 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include <nlohmann/json.hpp>
-
+#include "base/json.h"
 #include "checkpoint/checkpoint.h"
 #include "engine/generate.h"
 #include "engine/reasoning.h"

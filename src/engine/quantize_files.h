@@ -5,8 +5,7 @@
 #include <string>
 #include <vector>
 
-#include <nlohmann/json.hpp>
-
+#include "base/json.h"
 #include "checkpoint/safetensors_writer.h"
 #include "engine/engine.h"
 

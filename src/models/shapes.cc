@@ -75,7 +75,7 @@ Checkpoint shape_checkpoint(const std::string& name, int64_t num_layers) {
   for (const Shape& shape : kShapes) {
     if (shape.name != name) continue;
     Checkpoint checkpoint{.container = Container::safetensors, .path = name};
-    checkpoint.config = nlohmann::json::parse(shape.config);
+    checkpoint.config = parse_json(shape.config);
     if (num_layers > 0) checkpoint.config["num_hidden_layers"] = num_layers;
     return checkpoint;
   }

@@ -2,8 +2,7 @@
 // tokenizer_config.json that names the tokens with a role.
 #pragma once
 
-#include <nlohmann/json.hpp>
-
+#include "base/json.h"
 #include "text/tokenizer_spec.h"
 
 namespace nibble {

@@ -74,7 +74,7 @@ TEST(Gguf, MetadataOfEveryType) {
   EXPECT_EQ(metadata["string"], "llama");
   EXPECT_EQ(metadata["strings"][0], "a");
   EXPECT_EQ(metadata["strings"][1].get<std::string>(), "\xe2\x96");
-  EXPECT_EQ(metadata["nested"], nlohmann::json::parse("[[1, 2], [false]]"));
+  EXPECT_EQ(metadata["nested"], parse_json("[[1, 2], [false]]"));
   EXPECT_EQ(metadata["empty"], nlohmann::json::array());
   EXPECT_EQ(metadata["u64"], ~uint64_t{0});
   EXPECT_EQ(metadata["i64"], int64_t{-1} << 62);

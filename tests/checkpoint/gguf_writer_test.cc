@@ -65,7 +65,7 @@ TEST(GgufWriter, WhatIsWrittenIsRead) {
   EXPECT_EQ(config["i64"], int64_t{-1} << 62);
   EXPECT_EQ(config["f64"].get<double>(), 0.1);
   EXPECT_EQ(config["tokens"][1].get<std::string>(), "\xff");
-  EXPECT_EQ(config["nested"], nlohmann::json::parse("[[true, false], []]"));
+  EXPECT_EQ(config["nested"], parse_json("[[true, false], []]"));
 
   EXPECT_EQ(checkpoint.tensors.size(), specs.size());
   for (size_t i = 0; i < specs.size(); i++) {

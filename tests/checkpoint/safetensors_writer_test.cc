@@ -61,7 +61,7 @@ TEST(SafetensorsWriter, ShardsHaveAnIndex) {
     EXPECT_GT(checkpoint.files.size(), 1u);
     EXPECT_EQ(folder.num_files(), 2 + checkpoint.files.size());
     expect_all(checkpoint, all_kinds());
-    const auto index = nlohmann::json::parse(folder.read("model.safetensors.index.json"));
+    const auto index = parse_json(folder.read("model.safetensors.index.json"));
     EXPECT_EQ(index["weight_map"]["scalar"], fmt::format("model-00001-of-{:05}.safetensors", checkpoint.files.size()));
     EXPECT_EQ(index["metadata"]["total_size"], 4 + 15 * (3 * 8 + 3 * 4 + 4 * 2 + 6));
   }

@@ -112,8 +112,8 @@ TEST_F(ConversationTest, AnInterruptedAnswerStaysAsFarAsItCame) {
 
 TEST_F(ConversationTest, MessagesAreChecked) {
   for (const char* text : {"{}", "[1]", R"([{"role": "user"}])", R"([{"role": 1, "content": "x"}])"})
-    expect_parts(error_of([&] { conversation.set_messages(Json::parse(text)); }), {"messages: ", "expected"});
-  conversation.set_messages(Json::parse(R"([{"role": "user", "content": "x"}])"));
+    expect_parts(error_of([&] { conversation.set_messages(parse_ordered_json(text)); }), {"messages: ", "expected"});
+  conversation.set_messages(parse_ordered_json(R"([{"role": "user", "content": "x"}])"));
   EXPECT_EQ(conversation.messages().size(), 1u);
 }
 

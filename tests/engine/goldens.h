@@ -10,8 +10,8 @@
 #include <vector>
 
 #include <gtest/gtest.h>
-#include <nlohmann/json.hpp>
 
+#include "base/json.h"
 #include "engine/engine.h"
 #include "engine/session.h"
 
@@ -53,7 +53,7 @@ inline std::filesystem::path model_in(const std::filesystem::path& folder) {
 }
 
 inline Golden read_golden(const std::filesystem::path& folder) {
-  const auto json = nlohmann::json::parse(read_bytes(folder / "golden.json"));
+  const auto json = parse_json(read_bytes(folder / "golden.json"));
   return {.name = folder.filename().string(),
           .folder = folder,
           .model = model_in(folder),

@@ -29,9 +29,7 @@ std::vector<float> logits_of(const std::filesystem::path& model, const Golden& g
   return forward(engine, golden.prompt, static_cast<int64_t>(golden.prompt.size()));
 }
 
-nlohmann::json config_of(const std::filesystem::path& folder) {
-  return nlohmann::json::parse(read_bytes(folder / "config.json"));
-}
+nlohmann::json config_of(const std::filesystem::path& folder) { return parse_json(read_bytes(folder / "config.json")); }
 
 class Quantize : public testing::TestWithParam<FormatId> {
  protected:

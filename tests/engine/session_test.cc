@@ -197,7 +197,7 @@ TEST(Engine, ACacheThatDoesNotFitIntoMemoryIsRefusedWithTheNumbers) {
   // A model that promises 2^28 positions, of which each takes 2 layers × 2 × 44 halves.
   const TemporaryFolder folder;
   std::filesystem::copy(kModels / "llama-bf16", folder.path());
-  auto config = nlohmann::json::parse(read_bytes(folder.path() / "config.json"));
+  auto config = parse_json(read_bytes(folder.path() / "config.json"));
   config["max_position_embeddings"] = 1 << 28;
   config["num_key_value_heads"] = 2;
   folder.write("config.json", config.dump());

@@ -8,7 +8,7 @@ namespace {
 
 // What each dialect's config.json says, as short as it can be.
 const nlohmann::json& dialect_configs() {
-  static const auto configs = nlohmann::json::parse(R"([
+  static const auto configs = parse_json(R"([
     {},
     {"quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP4"}},
     {"quantization_config": {"quant_method": "compressed-tensors", "format": "nvfp4-pack-quantized"}},

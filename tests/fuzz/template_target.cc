@@ -9,7 +9,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 const Json& usual_messages() {
-  static const Json messages = Json::parse(R"({
+  static const Json messages = parse_ordered_json(R"({
     "messages": [
       {"role": "system", "content": "Be brief."},
       {"role": "user", "content": [{"type": "text", "text": "What time is it?"}]},

@@ -286,7 +286,7 @@ TEST(DecoderConfig, IsReadBackFromWhatItWrites) {
                               Json{{"model_type", "qwen3"}, {"tie_word_embeddings", false}}}) {
     SCOPED_TRACE(changes.dump());
     const DecoderConfig was = read(with(llama(), changes));
-    const Json written = Json::parse(to_hugging_face_config(was).dump());
+    const Json written = parse_json(to_hugging_face_config(was).dump());
     const DecoderConfig is = read(written);
     EXPECT_EQ(is.architecture, was.architecture);
     EXPECT_EQ(is.head_dim, was.head_dim);

@@ -27,7 +27,7 @@ std::string with_date(std::string text, const std::string& date) {
 
 TEST(ChatTemplateFixtures, EveryGolden) {
   if (!have_fixtures(kTemplates)) return;
-  const auto goldens = nlohmann::ordered_json::parse(read_text_file(kTemplates / "golden.json"));
+  const auto goldens = parse_ordered_json(read_text_file(kTemplates / "golden.json"));
   EXPECT_EQ(goldens.size(), 66u);
   for (const auto& golden : goldens) {
     SCOPED_TRACE(golden["template"].get<std::string>() + " " + golden["case"].get<std::string>());

@@ -25,7 +25,7 @@ std::string error_of(const std::string& source, const ordered_json& variables = 
 // Templates over all constructs, and random ones that combine them.
 TEST(ChatTemplate, EveryGoldenRendersAsInJinja) {
   for (const char* file : {"jinja_golden.json", "jinja_random_golden.json"}) {
-    const auto goldens = ordered_json::parse(read_text_file(std::filesystem::path(NIBBLE_TEST_DATA) / "text" / file));
+    const auto goldens = parse_ordered_json(read_text_file(std::filesystem::path(NIBBLE_TEST_DATA) / "text" / file));
     EXPECT_GT(goldens["cases"].size(), 80u);
     for (const auto& golden : goldens["cases"]) {
       const auto source = golden["template"].get<std::string>();

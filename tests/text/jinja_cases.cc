@@ -9,7 +9,7 @@
 int main() {
   using nlohmann::ordered_json;
   for (std::string line; std::getline(std::cin, line);) {
-    const auto given = ordered_json::parse(line);
+    const auto given = nibble::parse_ordered_json(line);
     const auto value = [&](const char* key, const ordered_json& fallback) {
       return given.contains(key) ? given.at(key) : fallback;
     };

@@ -26,7 +26,7 @@ TEST(TokenizerFixtures, EveryGoldenAndItsRewrittenFile) {
   if (!have_fixtures(kTokenizers)) return;
   for (const char* name : {"gpt-2", "llama-bpe"}) {
     SCOPED_TRACE(name);
-    const auto file = nlohmann::json::parse(read_xz_file(kTokenizers / name / "tokenizer.json.xz"));
+    const auto file = parse_json(read_xz_file(kTokenizers / name / "tokenizer.json.xz"));
     const auto tokenizer = Tokenizer::from_json(file, nullptr);
     const auto goldens = read_json_file(kTokenizers / name / "golden.json");
     EXPECT_EQ(goldens.size(), 401u);
@@ -37,7 +37,7 @@ TEST(TokenizerFixtures, EveryGoldenAndItsRewrittenFile) {
 
 TEST(TokenizerFixtures, Gpt2VocabularyTexts) {
   if (!have_fixtures(kTokenizers)) return;
-  const auto file = nlohmann::json::parse(read_xz_file(kTokenizers / "gpt-2" / "tokenizer.json.xz"));
+  const auto file = parse_json(read_xz_file(kTokenizers / "gpt-2" / "tokenizer.json.xz"));
   const auto tokenizer = Tokenizer::from_json(file, nullptr);
   const std::string texts = read_text_file(kTokenizers / "gpt-2" / "vocab.inp");
   std::istringstream expected(read_text_file(kTokenizers / "gpt-2" / "vocab.out"));

@@ -1,10 +1,10 @@
 // The golden checkpoints, where they are: every matrix of the dense models, and the values of some matrices of all.
 #include <cmath>
 #include <filesystem>
-#include <fstream>
 
 #include <gtest/gtest.h>
 
+#include "checkpoint/json_file.h"
 #include "memory_checkpoint.h"
 
 namespace nibble {
@@ -122,8 +122,8 @@ WeightedSum weighted_sum(const std::vector<float>& values) {
 // checkpoint_sums.json is made by tools/make_fixture_sums.py, with numpy alone.
 TEST(Fixtures, EveryTensorOfEveryFolderMeansWhatNumpySays) {
   if (!has_fixtures()) return;
-  std::ifstream file(std::filesystem::path(NIBBLE_TEST_DATA) / "checkpoint_sums.json");
-  const auto folders = nlohmann::json::parse(file);
+  const auto folders =
+      read_json_file(std::filesystem::path(NIBBLE_TEST_DATA) / "checkpoint_sums.json", RepeatedKeys::rejected);
   EXPECT_EQ(folders.size(), 12u);
   for (const auto& [folder, tensors] : folders.items()) {
     const auto source = open("checkpoints/" + folder);

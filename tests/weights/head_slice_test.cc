@@ -61,9 +61,8 @@ TEST(HeadSlice, OfFloats) {
 }
 
 TEST(HeadSlice, OfNvfp4KeepsTheTensorScaleApart) {
-  MemoryCheckpoint file(
-      Container::safetensors,
-      nlohmann::json::parse(R"({"quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP4"}})"));
+  MemoryCheckpoint file(Container::safetensors,
+                        parse_json(R"({"quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP4"}})"));
   Bytes scales = some_bytes(6 * 2);
   for (uint8_t& byte : scales) byte %= 0x7F;
   file.add("kv_b.weight", DType::u8, {6, 16}, some_bytes(6 * 16));
@@ -75,7 +74,7 @@ TEST(HeadSlice, OfNvfp4KeepsTheTensorScaleApart) {
 TEST(HeadSlice, OfMxfp4ToTheSmallestScale) {
   MemoryCheckpoint file(
       Container::safetensors,
-      nlohmann::json::parse(
+      parse_json(
           R"({"quantization_config": {"quant_method": "compressed-tensors", "format": "mxfp4-pack-quantized",
         "config_groups": {"group_0": {"targets": ["Linear"], "format": "mxfp4-pack-quantized",
           "weights": {"num_bits": 4, "type": "float", "group_size": 32, "strategy": "group"}}}}})"));
@@ -121,7 +120,7 @@ TEST(HeadSlice, AMatrixOfItsOwnGoesFirst) {
 }
 
 TEST(HeadSlice, MlxHoldsThemByThemselves) {
-  MemoryCheckpoint file(Container::safetensors, nlohmann::json::parse(R"({"quantization": {"group_size": 32,
+  MemoryCheckpoint file(Container::safetensors, parse_json(R"({"quantization": {"group_size": 32,
     "bits": 4, "mode": "mxfp4"}})"));
   file.add("unembed_out.weight", DType::u32, {2, 1, 4}, some_bytes(2 * 16));
   file.add("unembed_out.scales", DType::u8, {2, 1, 1}, {126, 128});
