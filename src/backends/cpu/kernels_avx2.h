@@ -102,6 +102,19 @@ struct Avx2 {
     return _mm_cvtsi128_si32(s);
   }
 
+  // Minus kOffset times the sums of a plane's pairs: see ActivationGroup.
+  static void offset_pairs(const int8_t* plane, int16_t (&offsets)[3][2]) {
+    const auto* bytes = reinterpret_cast<const uint8_t*>(plane);
+    const __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), load32(bytes));
+    __m256i sums = _mm256_add_epi16(pairs, _mm256_shuffle_epi32(pairs, 0x4E));
+    sums = _mm256_add_epi16(sums, _mm256_shuffle_epi32(sums, 0xB1));
+    // Each 32 bits of a half have its two sums now.
+    sums = _mm256_mullo_epi16(sums, _mm256_set1_epi16(-kOffset));
+    const __m128i first = _mm256_castsi256_si128(sums), second = _mm256_extracti128_si256(sums, 1);
+    const __m128i all[] = {_mm_add_epi16(first, second), first, second};
+    for (int i = 0; i < 3; i++) __builtin_memcpy(offsets[i], &all[i], sizeof offsets[i]);
+  }
+
   static void store_half(uint16_t* out, Floats value, int num_columns) {
     uint16_t padded[kBlockRows];
     uint16_t* to = num_columns == kBlockRows ? out : padded;

@@ -13,6 +13,7 @@
 //   register_tokens                        of a matrix of integers whose sums one turn over a block keeps in registers: 1 to 4
 //   blocks                                 of 16 rows that one pass over many tokens serves: 1 or 2
 //   multiplies_pairs                       dot takes the offsets of pairs, and the words of q
+//   offset_pairs(plane, offsets)           makes those offsets, where it does
 //   Floats, Ints                           16 lanes, one for each row of a block
 //   zero, load(in), load(in, num_rows), store(out, floats), store(out, floats, num_rows), broadcast(float*), add, mul,
 //   fma(a, b, c), to_float(ints), broadcast_int(int*)
@@ -61,18 +62,6 @@ TokenGroups token_groups(const Activations& x, int64_t token) {
   return {x.groups + tile * activation_groups(x.K) + (token - tile), width};
 }
 
-// Minus kOffset times the sums of a plane's pairs: see ActivationGroup.
-[[maybe_unused]] void sum_pairs(const int8_t* plane, int16_t (&offsets)[3][2]) {
-  for (int pair = 0; pair < 2; pair++) {
-    int sums[2] = {};
-    for (int half = 0; half < 2; half++)
-      for (int k = 16 * half + 2 * pair; k < 16 * half + 16; k += 4) sums[half] += plane[k] + plane[k + 1];
-    offsets[0][pair] = static_cast<int16_t>(-kOffset * (sums[0] + sums[1]));
-    offsets[1][pair] = static_cast<int16_t>(-kOffset * sums[0]);
-    offsets[2][pair] = static_cast<int16_t>(-kOffset * sums[1]);
-  }
-}
-
 typedef int16_t Words32 __attribute__((vector_size(64)));
 
 // q, as ActivationGroup::words() has it.
@@ -119,8 +108,8 @@ template <class Isa>
   out.half_offset[1] = -kOffset * Isa::sum(q + 16);
   out.offset = out.half_offset[0] + out.half_offset[1];
   if constexpr (Isa::multiplies_pairs) {
-    sum_pairs(high, out.high_offsets);
-    sum_pairs(low, out.low_offsets);
+    Isa::offset_pairs(out.high, out.high_offsets);
+    Isa::offset_pairs(out.low, out.low_offsets);
     if (words != nullptr) put_words(q, words);
     out.to_words = words != nullptr ? static_cast<int32_t>(words - reinterpret_cast<uint8_t*>(&out)) : 0;
   }
