@@ -1,5 +1,5 @@
-// nlohmann's JSON. What most of its users call is compiled once, in json.cc: in every file that uses it, it was a quarter of
-// all code of a build with sanitizers.
+// nlohmann's JSON. What most of its users call is compiled once, in json.cc: in each file anew, it would be a quarter of all
+// code of a build with sanitizers.
 #pragma once
 
 #include <map>
