@@ -97,11 +97,13 @@ void MappedFile::read(std::span<const uint8_t> part, uint8_t* to) const {
                                 static_cast<off_t>(begin - before + done));
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) throw_run_error("{}: cannot be read at byte {}: {}", path_.string(), begin, std::strerror(errno));
-    if (count == 0)
+    const size_t end = done + static_cast<size_t>(count);
+    // Direct reads go on at a whole unit: at the end of the file they have the same bytes again.
+    const size_t next = is_direct && end < wanted ? end / kReadUnit * kReadUnit : end;
+    if (next == done)
       throw_run_error("{}: ends at byte {}, but had {} bytes when it was opened; it has been changed meanwhile",
-                      path_.string(), begin - before + done, size_);
-    done += static_cast<size_t>(count);
-    if (is_direct && done < wanted && done % kReadUnit != 0) done = done / kReadUnit * kReadUnit;  // stays aligned
+                      path_.string(), begin - before + end, size_);
+    done = next;
   }
 }
 
