@@ -38,6 +38,9 @@ endfunction()
 function(nibble_metal_objects name)
   add_library(${name} OBJECT ${ARGN})
   target_link_libraries(${name} PUBLIC nibble_simt PRIVATE nibble_flags)
+  if(NIBBLE_PRECOMPILE_HEADERS)
+    target_precompile_headers(${name} PRIVATE ${PROJECT_SOURCE_DIR}/src/simt/metal/msl.h)
+  endif()
   # Messages name files of the source tree, wherever it lies. Kernels read halves and bytes as uint4.
   target_compile_options(${name} PRIVATE -fmacro-prefix-map=${PROJECT_SOURCE_DIR}/= -fno-strict-aliasing
     -Xclang -ffloat16-excess-precision=none

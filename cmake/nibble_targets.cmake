@@ -1,6 +1,7 @@
-# Flags that every target of this project is built with, apart from those of its users.
+# Flags that every target of this project is built with, apart from those of its users. Programs are compiled as libraries are,
+# whose precompiled headers they share.
 add_library(nibble_flags INTERFACE)
-target_compile_options(nibble_flags INTERFACE -Wall -Wextra -Wshadow -Wno-missing-field-initializers)
+target_compile_options(nibble_flags INTERFACE -Wall -Wextra -Wshadow -Wno-missing-field-initializers -fPIC)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
   target_compile_options(nibble_flags INTERFACE -Wno-array-bounds -Wno-restrict -Wno-stringop-overflow)  # it warns of its own std::string
 endif()
@@ -31,23 +32,33 @@ if(NIBBLE_SANITIZE)
   list(APPEND nibble_light_options -O0)
 endif()
 
+if(NOT NIBBLE_BACKENDS_ONLY)  # those read no JSON
+  set(nibble_json_header ${PROJECT_SOURCE_DIR}/src/base/json.h)
+endif()
+
 # nibble_precompile(TARGET [header...]): the headers that most files need, and these, are read once: the first target with a list
 # and options reads them, later ones share the result. They depend on the first then, so that one should come first that is
-# built whenever they are.
+# built whenever they are. Clang does not mind how much is optimised, but whether anything is.
 function(nibble_precompile target)
   if(NOT NIBBLE_PRECOMPILE_HEADERS)
     return()
   endif()
   get_target_property(options ${target} COMPILE_OPTIONS)
-  get_target_property(type ${target} TYPE)
-  string(REGEX REPLACE ".*_LIBRARY" "LIBRARY" type ${type})  # programs are compiled with -fPIE
-  set(key "nibble_precompiled_${type}_${options}_${ARGN}")
+  if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+    set(level optimised)
+    if("-O0" IN_LIST options)
+      set(level plain)
+    endif()
+    list(FILTER options EXCLUDE REGEX "-O[0-3]")
+    list(PREPEND options ${level})
+  endif()
+  set(key "nibble_precompiled_${options}_${ARGN}")
   get_property(owner GLOBAL PROPERTY "${key}")
   if(owner)
     target_precompile_headers(${target} REUSE_FROM ${owner})
   else()
     target_precompile_headers(${target} PRIVATE <algorithm> <filesystem> <functional> <map> <memory> <random> <string> <thread>
-                              <unordered_map> <variant> <vector> <fmt/format.h> ${PROJECT_SOURCE_DIR}/src/base/json.h ${ARGN})
+                              <unordered_map> <variant> <vector> <fmt/format.h> ${nibble_json_header} ${ARGN})
     set_property(GLOBAL PROPERTY "${key}" ${target})
   endif()
 endfunction()
@@ -74,7 +85,11 @@ function(nibble_library name)
   if(NOT name MATCHES "^(simt|reference|cpu|metal)$")  # what computes takes no ways that an input's bytes choose
     nibble_fuzz_coverage(nibble_${name})
   endif()
-  if(NIBBLE_SANITIZE AND name MATCHES "^(checkpoint|models|engine)$")
+  set(light checkpoint models engine)
+  if(NIBBLE_SANITIZE MATCHES thread)
+    list(APPEND light weights)  # which few of its tests read
+  endif()
+  if(NIBBLE_SANITIZE AND name IN_LIST light)
     target_compile_options(nibble_${name} PRIVATE ${nibble_light_options})
   endif()
   nibble_precompile(nibble_${name})

@@ -1,6 +1,8 @@
 #include "engine/backends.h"
 
 #include <array>
+#include <charconv>
+#include <cstdlib>
 
 #include <fmt/ranges.h>
 
@@ -22,11 +24,24 @@ struct BackendEntry {
   std::unique_ptr<Backend> (*make)(int num_threads, int activation_bits);
 };
 
+int64_t roof_bytes(int64_t last_level_cache_bytes) {
+  const char* text = std::getenv("NIBBLE_ROOF_MB");
+  if (text == nullptr) return read_roof_bytes(last_level_cache_bytes);
+  constexpr int64_t kMostMb = 65536;
+  const std::string_view given = text;
+  int64_t mb = 0;
+  const auto [end, error] = std::from_chars(given.data(), given.data() + given.size(), mb);
+  if (error != std::errc() || end != given.data() + given.size() || mb < 1 || mb > kMostMb)
+    throw_input_error("NIBBLE_ROOF_MB is '{}', a number from 1 to {} expected: of MB to measure the read bandwidth on",
+                      given, kMostMb);
+  return mb << 20;
+}
+
 std::unique_ptr<Backend> make_cpu(int num_threads, int activation_bits) {
   const Topology topology = read_topology();
   return make_cpu_backend(teams_of_nodes(topology.node_processors, num_threads),
                           activation_bits == 0 ? kActivationBits : activation_bits,
-                          read_roof_bytes(topology.last_level_cache_bytes));
+                          roof_bytes(topology.last_level_cache_bytes));
 }
 
 // For backends that multiply activations of one kind only.

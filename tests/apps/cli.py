@@ -24,8 +24,9 @@ TEMPLATE_TEXT = "<|start|>user\nHi<|end|>\n<|start|>assistant\n"
 def nibble(*arguments, stdin=b"", timeout=60, **environment):
     """The finished process; stdout and stderr are bytes."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith("NIBBLE_")}
+    quick = {"NIBBLE_ROOF_MB": "8"}  # tests want a roof, whatever it is
     return subprocess.run([NIBBLE, *map(str, arguments)], input=stdin, capture_output=True, timeout=timeout,
-                          env=clean | environment)
+                          env=clean | quick | environment)
 
 
 def golden(folder):

@@ -137,9 +137,10 @@ TEST(DamagedCheckpoints, EndTheCommandWithCode2) {
     const std::string what = damage_files(files, random);
     write_files(folder, files);
     const auto& command = commands[static_cast<size_t>(i) % std::size(commands)];
-    const int status = std::system(fmt::format("timeout {} '{}' {} '{}' >/dev/null 2>'{}'", kSeconds, NIBBLE_PROGRAM,
-                                               command, model_path(folder, files).string(), errors.string())
-                                       .c_str());
+    const int status =
+        std::system(fmt::format("NIBBLE_ROOF_MB=8 timeout {} '{}' {} '{}' >/dev/null 2>'{}'", kSeconds, NIBBLE_PROGRAM,
+                                command, model_path(folder, files).string(), errors.string())
+                        .c_str());
     const int code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
     codes[code]++;
     const std::string message = contents_of(errors);

@@ -11,7 +11,7 @@ namespace {
 
 constexpr int64_t kUnit = 4096;  // a worker's share is whole units
 #ifdef NIBBLE_SANITIZED          // its reads are no measure of memory
-constexpr int64_t kLeastBytes = int64_t{1} << 26, kMostBytes = kLeastBytes, kReading = kLeastBytes;
+constexpr int64_t kLeastBytes = int64_t{1} << 23, kMostBytes = kLeastBytes, kReading = kLeastBytes;
 #else
 constexpr int64_t kLeastBytes = int64_t{1} << 28, kMostBytes = int64_t{1} << 31, kReading = int64_t{1} << 30;
 #endif
@@ -32,7 +32,7 @@ ReadRoof::ReadRoof(WorkerPool& pool, int64_t bytes)
 }
 
 double ReadRoof::measure_gbps(WorkerPool& pool, int64_t bytes) {
-  if (bytes == 0) bytes = kReading;
+  if (bytes == 0) bytes = std::min(kReading, 4 * bytes_);
   const int64_t size = std::min(bytes_, (bytes + kUnit - 1) / kUnit * kUnit);
   const int64_t num_passes = std::max<int64_t>(1, bytes / size);
   if (next_ + size > bytes_) next_ = 0;

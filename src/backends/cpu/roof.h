@@ -18,7 +18,7 @@ class ReadRoof {
   ReadRoof(WorkerPool& pool, int64_t bytes);
 
   // Reads the next `bytes` of the buffer, which starts again at its end, with all workers of `pool`; GB/s, 10^9 bytes. By
-  // default a gigabyte. Small pieces between the measurements of something else follow the drift best.
+  // default a gigabyte, or four times a smaller buffer. Small pieces between the measurements of something else follow the drift best.
   double measure_gbps(WorkerPool& pool, int64_t bytes = 0);
 
  private:
