@@ -7,6 +7,7 @@
 #include <random>
 
 #include "base/error.h"
+#include "base/file_bandwidth.h"
 #include "commands.h"
 #include "engine/batch.h"
 #include "engine/token_stream.h"
@@ -25,8 +26,13 @@ struct BenchArguments {
   int64_t layers = 0;
   std::vector<int64_t> prompts = {128}, depths = {0};
   int64_t new_tokens = 64, batch = 1;
-  int runs = 5;
+  int runs = 5, loads = 1;
   bool json = false;
+};
+
+struct LoadResult {
+  int64_t bytes;  // that the files have of the weights
+  double seconds, gbps, file_gbps, share;
 };
 
 struct DecodeResult {
@@ -162,6 +168,28 @@ class Sequences {
   std::mt19937_64 random_{1};
 };
 
+// Loads the model `loads` times, between bare reads of its files, and leaves the last in `engine`.
+LoadResult bench_load(const ModelArguments& model, ModelFiles files, int loads, std::unique_ptr<Engine>& engine) {
+  const auto disk_files = files.checkpoint->files;
+  int64_t bytes = 0;
+  for (const WeightEntry& entry : files.model->weights.entries()) bytes += entry.bytes();
+  std::vector<double> seconds, gbps, file_gbps, shares;
+  double before = measure_file_gbps(disk_files);
+  for (int load = 0; load < loads; load++) {
+    if (load > 0) {
+      engine.reset();
+      files = open_model(model.path);
+    }
+    seconds.push_back(seconds_of([&] { engine = load_engine(model, std::move(files)); }));
+    const double after = measure_file_gbps(disk_files);
+    gbps.push_back(static_cast<double>(bytes) / seconds.back() / 1e9);
+    file_gbps.push_back((before + after) / 2);
+    shares.push_back(gbps.back() / file_gbps.back());
+    before = after;
+  }
+  return {bytes, median(seconds), median(gbps), median(file_gbps), median(shares)};
+}
+
 PrefillResult bench_prefill(Engine& engine, Sequences& sequences, int64_t length, int runs) {
   const std::vector<int32_t> tokens = some_tokens(length, engine.model().config.vocab_size);
   std::vector<double> tok_s;
@@ -236,6 +264,7 @@ struct Report {
   const BenchArguments& arguments;
   const Engine& engine;
   const Backend& backend;
+  std::optional<LoadResult> load;  // none: the weights are made up
   std::vector<PrefillResult> prefills;
   std::vector<DecodeResult> decodes;
   std::vector<PhaseSum> phases;
@@ -272,6 +301,12 @@ void print_report_json(const Report& report) {
   json["roof_gbps"] = first.roof_gbps;
   json["roof_share"] = first.roof_share;
   json["fits_last_level_cache"] = !report.cache_note().empty();
+  if (const auto& load = report.load)
+    json["load"] = {{"bytes", load->bytes},
+                    {"seconds", load->seconds},
+                    {"gbps", load->gbps},
+                    {"file_gbps", load->file_gbps},
+                    {"share", load->share}};
   for (const DecodeResult& r : report.decodes)
     json["decode"].push_back({{"depth", r.depth},
                               {"decode_tok_s", r.tok_s},
@@ -296,6 +331,10 @@ void print_report_json(const Report& report) {
 
 void print_report(const Report& report) {
   const int64_t batch = report.arguments.batch;
+  if (const auto& load = report.load)
+    fmt::print("load    {} in {:.2f} s, {:.1f} GB/s, {:.0f} % of bare reads of the files ({:.1f} GB/s)\n",
+               bytes_text(static_cast<double>(load->bytes)), load->seconds, load->gbps, 100 * load->share,
+               load->file_gbps);
   for (const PrefillResult& r : report.prefills)
     fmt::print("prefill {:>6} tokens   {:8.1f} tok/s\n", r.prompt_tokens, r.tok_s);
   for (const DecodeResult& r : report.decodes) {
@@ -375,7 +414,12 @@ void bench(const BenchArguments& a) {
   if (const int64_t most = files.model->config.max_position_embeddings; most < longest)
     throw_input_error("{}: {} positions are asked for; the model has {}", files.checkpoint->path.string(), longest,
                       most);
-  const auto engine = load_engine(model, std::move(files));
+  std::unique_ptr<Engine> engine;
+  std::optional<LoadResult> load;
+  if (a.shape.empty())
+    load = bench_load(model, std::move(files), a.loads, engine);
+  else
+    engine = load_engine(model, std::move(files));
   Sequences sequences(*engine, a.batch);
   engine->backend().measure_read_gbps();
   std::vector<PrefillResult> prefills;
@@ -385,6 +429,7 @@ void bench(const BenchArguments& a) {
   const Report report{.arguments = a,
                       .engine = *engine,
                       .backend = engine->backend(),
+                      .load = load,
                       .prefills = std::move(prefills),
                       .decodes = std::move(decodes),
                       .phases = sum_phases(sequences.decode_step().phases()),
@@ -435,6 +480,10 @@ void add_bench_command(CLI::App& app) {
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
   command->add_option("--runs", a->runs, "Runs")->check(CLI::Range(1, 1000))->capture_default_str();
+  command->add_option("--loads", a->loads, "Times that MODEL is loaded")
+      ->excludes(shape)
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
   command->add_flag("--json", a->json, "JSON instead of text");
   command->add_option("--plot", a->plot, "Also draw a bar chart, FILE.svg")->check(not_empty);
   command->callback([a] { bench(*a); });

@@ -46,6 +46,7 @@ class Arguments(Case):
         for seed in "-1", " -1", "18446744073709551616":
             self.refuse("run", FOLDER, "Hi", "--seed", seed, says=[f"--seed: is {seed}", "from 0 to 18446744073709551615"])
         self.refuse("bench", FOLDER, "--layers", 1, says=["--layers requires --shape"])
+        self.refuse("bench", "--shape", "llama-3.2-1b", "--loads", 2, says=["--shape excludes --loads"])
 
     def test_empty_values_are_refused(self):
         for arguments in (["run", FOLDER, "--tokens", ""], ["run", FOLDER, "Hi", "--stop", ""],

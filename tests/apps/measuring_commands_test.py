@@ -13,6 +13,11 @@ class Bench(Case):
                             "--plot", chart)
         for key in "decode_tok_s", "prefill_tok_s", "bytes_per_token", "roof_gbps", "roof_share":
             self.assertGreater(bench[key], 0)
+        load = bench["load"]
+        stored = sum(t["bytes"] for t in self.report("plan", FOLDER)["file_tensors"])  # vectors in BF16, loaded as F32
+        self.assertTrue(stored < load["bytes"] < 1.1 * stored, (stored, load))
+        self.assertAlmostEqual(load["gbps"], load["bytes"] / load["seconds"] / 1e9)
+        self.assertGreater(min(load["file_gbps"], load["share"]), 0)
         self.assertEqual([r["depth"] for r in bench["decode"]], [0, 30])
         self.assertEqual([r["prompt_tokens"] for r in bench["prefill"]], [8, 20])
         self.assertLess(bench["decode"][0]["bytes_per_token"], bench["decode"][1]["bytes_per_token"])
@@ -67,13 +72,14 @@ class Bench(Case):
         self.refuse("bench", FOLDER, "--batch", 0, says=["--batch"])
         self.refuse("bench", FOLDER, "--depth", 250, "--new-tokens", 20, says=[FOLDER, "270 positions", "the model has 256"])
         self.refuse("bench", FOLDER, "--runs", 0, says=["--runs"])
+        self.refuse("bench", FOLDER, "--loads", 0, says=["--loads"])
         for option in "--prompt", "--depth":
             for value in "1,", ",1", "1,,2", ",", "1,x", "1,-1":
                 self.refuse("bench", FOLDER, f"{option}={value}", says=[f"{option}: '{value}'", "commas"])
 
     def test_lists(self):
         bench = self.report("bench", "--prompt", "1,2", "--prompt", 3, "--depth", "0,4", FOLDER, "--new-tokens", 1,
-                            "--runs", 1, "--backend", "reference")
+                            "--runs", 1, "--loads", 2, "--backend", "reference")
         self.assertEqual([r["prompt_tokens"] for r in bench["prefill"]], [1, 2, 3])
         self.assertEqual([r["depth"] for r in bench["decode"]], [0, 4])
 
