@@ -23,17 +23,20 @@ struct GemmRows {
   int64_t run_bytes;  // of each row, in the strip
 };
 
-// Prefetches what is `ahead` bytes further in each of the 4 rows; past the strip's end that is in the next group's
-// rows.
+// Prefetches what is `ahead` bytes further in the first of the 4 rows, and `apart` more in each that follows; past the
+// strip's end that is in the next group's rows.
 template <int64_t ahead, int locality>
-void prefetch_ahead(const GemmRows& rows, int64_t at) {
-  const int64_t to = at + ahead < rows.run_bytes ? at + ahead : at + ahead - rows.run_bytes + 4 * rows.line_stride;
-  for (int i = 0; i < 4; i++) __builtin_prefetch(rows.lines + to + i * rows.line_stride, 0, locality);
+void prefetch_ahead(const GemmRows& rows, int64_t at, int64_t apart = 0) {
+  for (int i = 0; i < 4; i++) {
+    const int64_t in_row = at + ahead + i * apart;
+    const int64_t to = in_row < rows.run_bytes ? in_row : in_row - rows.run_bytes + 4 * rows.line_stride;
+    __builtin_prefetch(rows.lines + to + i * rows.line_stride, 0, locality);
+  }
 }
 
 void prefetch_rows(const GemmRows& rows, int64_t at, bool is_far) {
   prefetch_ahead<kNear / 4, 3>(rows, at);
-  if (is_far) prefetch_ahead<kFar / 4, 2>(rows, at);
+  if (is_far) prefetch_ahead<kFar / 4, 2>(rows, at, far_apart(rows.run_bytes));
   __builtin_prefetch(rows.scales + at / 2 + kScalesNear);
 }
 

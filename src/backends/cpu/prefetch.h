@@ -14,6 +14,13 @@ bool asks_far(bool computes_much) {
   return kFarPrefetches == FarPrefetches::always || (kFarPrefetches == FarPrefetches::if_computing && computes_much);
 }
 
+// Rows a power of two apart may lie in one channel of memory. Where all that is read is asked for far ahead, rows of which runs
+// of `run_bytes` are read side by side are not asked for at the same place, but each so many bytes further than the one before.
+[[maybe_unused]] int64_t far_apart(int64_t run_bytes) {
+  if (kFarPrefetches != FarPrefetches::always) return 0;
+  return run_bytes < 8 * 1280 ? run_bytes / 8 : 1280;
+}
+
 // For matrices that tasks do not look beyond.
 void prefetch_codes(const uint8_t* line, bool is_far) {
   __builtin_prefetch(line + (is_far ? kNearOfTwo : kNear), 0, 3);
