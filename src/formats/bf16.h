@@ -24,6 +24,9 @@ struct Bf16 {
   static float decode(const uint8_t* codes, const uint8_t*, int64_t k) {
     return bf16_to_float(load_unaligned<uint16_t>(codes + 2 * k));
   }
+  static bool is_finite(const uint8_t* codes, int64_t k) {
+    return (load_unaligned<uint16_t>(codes + 2 * k) & 0x7F80u) != 0x7F80u;
+  }
   static bool is_valid_scale(const uint8_t*) { return true; }
 };
 

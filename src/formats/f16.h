@@ -39,6 +39,7 @@ struct F16 {
   static float decode(const uint8_t* codes, const uint8_t*, int64_t k) {
     return half_to_float(load_unaligned<uint16_t>(codes + 2 * k));
   }
+  static bool is_finite(const uint8_t* codes, int64_t k) { return is_finite_half(codes + 2 * k); }
   static bool is_valid_scale(const uint8_t*) { return true; }
 };
 

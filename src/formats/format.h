@@ -18,6 +18,7 @@
 //   static int decode_integer(const uint8_t* codes, int64_t k);  // only if a scale is one half for 32 weights, and
 //                                                                // weight k is this int8 times it
 //   static bool is_valid_code(uint8_t code);           // only if a code can be NaN: false for these
+//   static bool is_finite(const uint8_t* codes, int64_t k);  // only of floats: whether decode of k is finite
 //
 // Multi-byte codes and scales are little-endian. Codes of less than a byte are packed without gaps from the low end,
 // whatever order the file had: bit i of code k is bit k * code_bits + i of the row. So byte j of a row of 4-bit codes

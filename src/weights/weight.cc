@@ -114,11 +114,10 @@ void check_weight(const CanonicalWeight& w, std::string_view name, std::string_v
   });
   visit_format(w.format, [&](auto format) {
     using Format = decltype(format);
-    if constexpr (Format::group_scale_bytes == 0 && Format::code_bits >= 16) {
+    if constexpr (requires { Format::is_finite(nullptr, 0); }) {
       const uint8_t* const codes = w.codes.data();
       const int64_t count = w.E * w.N * w.K;
-      const int64_t bad =
-          find_bad(count, [=](int64_t k) { return std::abs(Format::decode(codes, nullptr, k)) < INFINITY; });
+      const int64_t bad = find_bad(count, [=](int64_t k) { return Format::is_finite(codes, k); });
       if (bad < count)
         throw_input_error("{}: element {} is {}, a finite number expected; the file is damaged",
                           codes_name.empty() ? name : codes_name, bad, Format::decode(codes, nullptr, bad));

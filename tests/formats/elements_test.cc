@@ -10,6 +10,7 @@
 #include "formats/e4m3.h"
 #include "formats/e8m0.h"
 #include "formats/f16.h"
+#include "formats/f32.h"
 
 namespace nibble {
 namespace {
@@ -98,7 +99,7 @@ TEST(Half, AllBitsToFloatAndBack) {
       ASSERT_TRUE(std::isnan(half_to_float(float_to_half(value))));
     }
     const auto bytes = std::bit_cast<std::array<uint8_t, 2>>(half);
-    EXPECT_EQ(is_finite_half(bytes.data()), std::isfinite(value));
+    EXPECT_EQ(F16::is_finite(bytes.data(), 0), std::isfinite(value));
   }
 }
 
@@ -120,6 +121,10 @@ TEST(Bfloat16, AllBitsToFloatAndBack) {
   for (uint32_t bits = 0; bits < 65536; bits++) {
     const auto bfloat = static_cast<uint16_t>(bits);
     const float value = bf16_to_float(bfloat);
+    const auto bytes = std::bit_cast<std::array<uint8_t, 2>>(bfloat);
+    EXPECT_EQ(Bf16::is_finite(bytes.data(), 0), std::isfinite(value));
+    const auto wide = std::bit_cast<std::array<uint8_t, 4>>(bits << 16 | (bits * 7 & 0xFFFF));
+    EXPECT_EQ(F32::is_finite(wide.data(), 0), std::isfinite(F32::decode(wide.data(), nullptr, 0)));
     if ((bits & 0x7F80) != 0x7F80) {
       expect_same(value, small_float(bits, 8, 7, 127), bits);
     } else if ((bits & 0x7F) == 0) {
