@@ -14,6 +14,18 @@ else()
   endif()
 endif()
 set(nibble_translate ${CMAKE_CURRENT_LIST_DIR}/../src/simt/metal)
+if(NIBBLE_SIMT)  # what all checks of shaders read
+  set(nibble_checked ${CMAKE_CURRENT_BINARY_DIR}/shader_check.pch)
+  add_custom_command(
+    OUTPUT ${nibble_checked}
+    COMMAND Python3::Interpreter -B ${nibble_translate}/translate.py ${CMAKE_CXX_COMPILER} --precompile ${nibble_checked}
+            ${nibble_checked}.d -I${PROJECT_SOURCE_DIR}/src
+    DEPENDS ${nibble_translate}/translate.py
+    DEPFILE ${nibble_checked}.d
+    COMMENT "Precompiling what checks of shaders read"
+    VERBATIM)
+  add_custom_target(nibble_shader_check DEPENDS ${nibble_checked})
+endif()
 
 function(nibble_metal_kernels name)
   set(sources)
@@ -23,9 +35,9 @@ function(nibble_metal_kernels name)
     add_custom_command(
       OUTPUT ${output}
       COMMAND Python3::Interpreter -B ${nibble_translate}/translate.py ${CMAKE_CXX_COMPILER}
-              ${CMAKE_CURRENT_SOURCE_DIR}/${file} ${output} ${output}.d -I${PROJECT_SOURCE_DIR}/src
+              ${CMAKE_CURRENT_SOURCE_DIR}/${file} ${output} ${output}.d ${nibble_checked} -I${PROJECT_SOURCE_DIR}/src
       DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${file} ${nibble_translate}/translate.py ${nibble_translate}/msl_tokens.py
-              ${nibble_translate}/msl_rules.py
+              ${nibble_translate}/msl_rules.py ${nibble_checked} nibble_shader_check
       DEPFILE ${output}.d
       COMMENT "Translating ${file}"
       VERBATIM)

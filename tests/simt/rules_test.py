@@ -86,15 +86,20 @@ def message_of(text, folder, run_clang):
             return ""
         except ShaderError as e:
             return str(e)
-    result = subprocess.run(
-        [sys.executable, "-B", translate.__file__, CLANG, source, os.path.join(folder, "out.cc"),
-         os.path.join(folder, "out.d"), f"-I{ROOT}/src"], stderr=subprocess.PIPE, text=True)
+    result = run_translate(source, os.path.join(folder, "out.cc"), os.path.join(folder, "out.d"),
+                           os.path.join(folder, "checked.pch"))
     return result.stderr if result.returncode else ""
+
+
+def run_translate(*arguments):
+    return subprocess.run([sys.executable, "-B", translate.__file__, CLANG, *arguments, f"-I{ROOT}/src"],
+                          stderr=subprocess.PIPE, text=True)
 
 
 def main():
     failures = []
     with tempfile.TemporaryDirectory() as folder:
+        run_translate("--precompile", os.path.join(folder, "checked.pch"), os.path.join(folder, "checked.d"))
         for run_clang, cases in ((False, REFUSED), (True, REFUSED_BY_CLANG)):
             for text, wanted in cases:
                 message = message_of(text, folder, run_clang)

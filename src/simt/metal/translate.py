@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Writes the C++ that runs a .metal file on the executor: translate.py CLANG IN.metal OUT.cc DEPFILE [FLAG...]
+"""Writes the C++ that runs a .metal file on the executor: translate.py CLANG IN.metal OUT.cc DEPFILE CHECKED [FLAG...]
+CHECKED is what translate.py CLANG --precompile CHECKED DEPFILE [FLAG...] made before, for all files: the headers that the check
+below reads, which takes most of its time.
 
 The text goes through `clang -E` first, so that macros, and kernels that macros instantiate, are seen as they end up, and
 compiler messages name the lines of the .metal file. Then, token by token:
@@ -22,6 +24,7 @@ from msl_tokens import ShaderError, Tokens, is_name
 HEADERS = ["metal_stdlib", "metal_simdgroup", "metal_math", "metal_atomic", "metal_compute", "metal_common",
            "metal_integer", "metal_geometric", "metal_type_traits", "metal_limits", "metal_simdgroup_matrix",
            "metal_relational", "metal_pack"]
+HEADER = '#include "simt/metal/msl.h"\n'
 VECTOR = re.compile(r"(float|half|bfloat|u?int|u?short|u?char|u?long|bool)[234]")
 FLOAT = re.compile(r"((?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][+-]?\d+)?|0[xX][\da-fA-F.]+[pP][+-]?\d+)([hHfF]?)")
 # Of clang's warnings, those that are errors in Metal. Metal 3 is C++14.
@@ -171,13 +174,24 @@ def translate(tokens):
         run.append(f"static const bool constant_{i} = "
                    f'add_function_constant({{"{name}", &nibble_file, {index}, &{name}, sizeof {name}}});')
     run.append("}  // namespace nibble::simt::parameters")
-    return ('#include "simt/metal/msl.h"\n' + "".join(tokens.all) +
+    return (HEADER + "".join(tokens.all) +
             "\n#ifdef NIBBLE_MSL_CHECK\n" + "\n".join(checked) + "\n#else\n" + "\n".join(run) + "\n#endif\n")
 
 
-def main():
-    clang, source, target, depfile, *flags = sys.argv[1:]
+def check_command(clang, flags):
     includes = [part for flag in flags if flag.startswith("-I") for part in ("-isystem", flag[2:])]
+    return [clang, "-std=c++20", "-DNIBBLE_MSL_CHECK", *CHECKS, *includes]
+
+
+def precompile(clang, target, depfile, *flags):
+    command = [*check_command(clang, flags), "-x", "c++-header", "-MD", "-MF", depfile, "-MT", target, "-o", target, "-"]
+    sys.exit(subprocess.run(command, input=HEADER, text=True).returncode)
+
+
+def main():
+    if sys.argv[2] == "--precompile":
+        precompile(sys.argv[1], *sys.argv[3:])
+    clang, source, target, depfile, checked, *flags = sys.argv[1:]
     tokens = Tokens(preprocess(clang, source, depfile, target, flags))
     try:
         msl_rules.check(tokens)
@@ -187,7 +201,7 @@ def main():
     unchecked = target + ".unchecked.cc"
     with open(unchecked, "w") as f:
         f.write(text)
-    command = [clang, "-fsyntax-only", "-std=c++20", "-DNIBBLE_MSL_CHECK", *CHECKS, *includes, unchecked]
+    command = [*check_command(clang, flags), "-fsyntax-only", "-include-pch", checked, unchecked]
     if subprocess.run(command).returncode:
         sys.exit(1)
     os.replace(unchecked, target)
