@@ -87,7 +87,7 @@ function(nibble_library name)
   endif()
   set(light checkpoint models engine)
   if(NIBBLE_SANITIZE MATCHES thread)
-    list(APPEND light weights)  # which few of its tests read
+    list(APPEND light weights)  # its tests read few
   endif()
   if(NIBBLE_SANITIZE AND name IN_LIST light)
     target_compile_options(nibble_${name} PRIVATE ${nibble_light_options})

@@ -83,16 +83,18 @@ struct Result {
 };
 
 Result load_here(const Case& c) {
+  Result result{ran, {}};
   try {
     load_and_step(model_path(c.folder, c.files));
   } catch (const InputError& error) {
-    return {is_helpful(error.what(), c.folder) ? refused : unhelpful, error.what()};
+    result = {is_helpful(error.what(), c.folder) ? refused : unhelpful, error.what()};
   } catch (const std::exception& error) {
-    return {other_exception, error.what()};
+    result = {other_exception, error.what()};
   }
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
-  return {int64_t{usage.ru_maxrss} * 1024 > kMostBytes ? too_much_memory : ran, {}};
+  if (int64_t{usage.ru_maxrss} * 1024 > kMostBytes) result.outcome = too_much_memory;
+  return result;
 }
 
 // Loads cases 0 … count - 1, which `make` writes to disk, in child processes. To begin one takes longer than to load a small
@@ -124,7 +126,7 @@ std::vector<Result> load_alone(int count, const std::function<Case(int)>& make) 
     }
     if (WIFSIGNALED(status))
       results.push_back({WTERMSIG(status) == SIGALRM ? hang : killed, {}});
-    else if (WEXITSTATUS(status) != 0)  // a sanitizer's report is on stderr
+    else if (WEXITSTATUS(status) != 0 || std::ssize(results) == first)  // a sanitizer's report is on stderr
       results.push_back({killed, {}});
   }
   return results;

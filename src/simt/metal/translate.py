@@ -24,7 +24,7 @@ from msl_tokens import ShaderError, Tokens, is_name
 HEADERS = ["metal_stdlib", "metal_simdgroup", "metal_math", "metal_atomic", "metal_compute", "metal_common",
            "metal_integer", "metal_geometric", "metal_type_traits", "metal_limits", "metal_simdgroup_matrix",
            "metal_relational", "metal_pack"]
-HEADER = '#include "simt/metal/msl.h"\n'
+INCLUDE = '#include "simt/metal/msl.h"\n'
 VECTOR = re.compile(r"(float|half|bfloat|u?int|u?short|u?char|u?long|bool)[234]")
 FLOAT = re.compile(r"((?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][+-]?\d+)?|0[xX][\da-fA-F.]+[pP][+-]?\d+)([hHfF]?)")
 # Of clang's warnings, those that are errors in Metal. Metal 3 is C++14.
@@ -174,7 +174,7 @@ def translate(tokens):
         run.append(f"static const bool constant_{i} = "
                    f'add_function_constant({{"{name}", &nibble_file, {index}, &{name}, sizeof {name}}});')
     run.append("}  // namespace nibble::simt::parameters")
-    return (HEADER + "".join(tokens.all) +
+    return (INCLUDE + "".join(tokens.all) +
             "\n#ifdef NIBBLE_MSL_CHECK\n" + "\n".join(checked) + "\n#else\n" + "\n".join(run) + "\n#endif\n")
 
 
@@ -185,7 +185,7 @@ def check_command(clang, flags):
 
 def precompile(clang, target, depfile, *flags):
     command = [*check_command(clang, flags), "-x", "c++-header", "-MD", "-MF", depfile, "-MT", target, "-o", target, "-"]
-    sys.exit(subprocess.run(command, input=HEADER, text=True).returncode)
+    sys.exit(subprocess.run(command, input=INCLUDE, text=True).returncode)
 
 
 def main():
