@@ -66,7 +66,7 @@ endfunction()
 # nibble_unity(TARGET): its files may be compiled together; names in their anonymous namespaces must differ.
 function(nibble_unity target)
   if(NIBBLE_UNITY_BUILD)
-    set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 12)
+    set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 24)
   endif()
 endfunction()
 

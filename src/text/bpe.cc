@@ -1,10 +1,10 @@
 #include "text/bpe.h"
 
 #include <algorithm>
-#include <bit>
 #include <functional>
 #include <string>
 
+#include "text/hash_slots.h"
 #include "text/utf8.h"
 
 namespace nibble {
@@ -12,15 +12,9 @@ namespace nibble {
 namespace {
 
 constexpr size_t kScanLimit = 16;
-constexpr uint64_t kNoPair = UINT64_MAX;
 
 uint64_t pair_of(int32_t left, int32_t right) {
   return uint64_t{static_cast<uint32_t>(left)} << 32 | static_cast<uint32_t>(right);
-}
-
-uint64_t hash_of(uint64_t pair) {
-  pair *= 0x9E3779B97F4A7C15u;  // 2^64 / golden ratio: spreads both halves over the high bits
-  return pair ^ pair >> 32;
 }
 
 }  // namespace
@@ -39,21 +33,16 @@ CharacterTable::CharacterTable(std::span<const std::pair<char32_t, int32_t>> cha
 
 Bpe::Bpe(std::span<const BpeMerge> merges, const BpeSymbols& symbols)
     : symbols_(symbols), characters_(symbols.characters) {
-  slots_.assign(std::bit_ceil(std::max<size_t>(2 * merges.size(), 2)), {kNoPair, kNoRank, -1});
+  slots_.assign(num_slots_for(merges.size()), {kNoKey, kNoRank, -1});
   for (const BpeMerge& merge : merges) {
     const uint64_t pair = pair_of(merge.left, merge.right);
-    size_t at = hash_of(pair) & (slots_.size() - 1);
-    while (slots_[at].pair != kNoPair && slots_[at].pair != pair) at = (at + 1) & (slots_.size() - 1);
     num_ranks_ = std::max(num_ranks_, merge.rank + 1);
-    slots_[at] = {pair, merge.rank, merge.result};  // the last of equal merges counts
+    slots_[find_slot(slots_, pair)] = {pair, merge.rank, merge.result};  // the last of equal merges counts
   }
 }
 
 const Bpe::Slot& Bpe::find(int32_t left, int32_t right) const {
-  const uint64_t pair = pair_of(left, right);
-  size_t at = hash_of(pair) & (slots_.size() - 1);
-  while (slots_[at].pair != kNoPair && slots_[at].pair != pair) at = (at + 1) & (slots_.size() - 1);
-  return slots_[at];  // an empty slot has no rank
+  return slots_[find_slot(slots_, pair_of(left, right))];  // an empty slot has no rank
 }
 
 void Bpe::read_bytes(std::string_view word, Scratch& scratch) const {

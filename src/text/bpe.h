@@ -85,7 +85,7 @@ class Bpe {
  private:
   static constexpr int32_t kNoRank = INT32_MAX;
   struct Slot {
-    uint64_t pair;
+    uint64_t key;  // left << 32 | right
     int32_t rank, result;
   };
   const Slot& find(int32_t left, int32_t right) const;
@@ -98,7 +98,7 @@ class Bpe {
   BpeSymbols symbols_;
   CharacterTable characters_;
   int32_t num_ranks_ = 0;
-  std::vector<Slot> slots_;  // open addressing, a power of two of them, at most half full
+  std::vector<Slot> slots_;  // text/hash_slots.h
 };
 
 }  // namespace nibble

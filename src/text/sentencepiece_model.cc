@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "base/error.h"
+#include "text/piece_type.h"
 #include "text/tokenizer_spec.h"
 #include "text/utf8.h"
 
@@ -75,7 +76,6 @@ class MessageReader {
   size_t at_ = 0;
 };
 
-enum PieceType : uint64_t { kNormal = 1, kUnknown = 2, kControl = 3, kUserDefined = 4, kUnused = 5, kByte = 6 };
 enum ModelType : uint64_t { kUnigram = 1, kBpe = 2 };
 
 struct Piece {

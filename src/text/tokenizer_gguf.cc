@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "text/gguf_pre_tokenizers.h"
+#include "text/piece_type.h"
 #include "text/tokenizer_spec.h"
 
 namespace nibble {
@@ -12,23 +13,21 @@ namespace {
 
 using nlohmann::json;
 
-enum TokenType { kNormal = 1, kUnknown = 2, kControl = 3, kUserDefined = 4, kUnused = 5, kByte = 6 };
-
 const json kNull;
 
-const json& member(const json& metadata, const std::string& key) {
+const json& gguf_value(const json& metadata, const std::string& key) {
   const auto it = metadata.find("tokenizer.ggml." + key);
   return it == metadata.end() ? kNull : *it;
 }
 
-std::string text_member(const json& metadata, const std::string& key) {
-  const json& value = member(metadata, key);
+std::string gguf_text(const json& metadata, const std::string& key) {
+  const json& value = gguf_value(metadata, key);
   if (!value.is_string()) throw_input_error("tokenizer.ggml.{} is {}, a string expected", key, value.type_name());
   return value.get<std::string>();
 }
 
-const json& list_member(const json& metadata, const std::string& key) {
-  const json& value = member(metadata, key);
+const json& gguf_list(const json& metadata, const std::string& key) {
+  const json& value = gguf_value(metadata, key);
   if (!value.is_array()) throw_input_error("tokenizer.ggml.{} is {}, a list expected", key, value.type_name());
   return value;
 }
@@ -39,8 +38,8 @@ const std::string& text_of(const json& list, size_t i, const char* key) {
   return list[i].get_ref<const std::string&>();
 }
 
-std::optional<int32_t> id_member(const json& metadata, const std::string& key, size_t num_tokens) {
-  const json& value = member(metadata, key);
+std::optional<int32_t> gguf_id(const json& metadata, const std::string& key, size_t num_tokens) {
+  const json& value = gguf_value(metadata, key);
   if (value.is_null()) return std::nullopt;
   if (!value.is_number_integer() || value < 0 || value >= num_tokens) {
     throw_input_error("tokenizer.ggml.{} is {}, but the vocabulary has {} tokens", key, shown(value), num_tokens);
@@ -48,8 +47,8 @@ std::optional<int32_t> id_member(const json& metadata, const std::string& key, s
   return value.get<int32_t>();
 }
 
-bool flag_member(const json& metadata, const std::string& key, bool fallback) {
-  const json& value = member(metadata, key);
+bool gguf_flag(const json& metadata, const std::string& key, bool fallback) {
+  const json& value = gguf_value(metadata, key);
   if (value.is_null()) return fallback;
   if (!value.is_boolean()) throw_input_error("tokenizer.ggml.{} is {}, true or false expected", key, shown(value));
   return value.get<bool>();
@@ -58,7 +57,7 @@ bool flag_member(const json& metadata, const std::string& key, bool fallback) {
 // The scores, one for each token; empty if the file has none.
 std::vector<double> read_scores(const json& metadata, size_t num_tokens) {
   std::vector<double> scores;
-  const json& list = member(metadata, "scores");
+  const json& list = gguf_value(metadata, "scores");
   if (list.is_null()) return scores;
   if (!list.is_array() || list.size() != num_tokens) {
     throw_input_error("tokenizer.ggml.scores: {} entries, {} expected, one for each token", list.size(), num_tokens);
@@ -73,8 +72,8 @@ std::vector<double> read_scores(const json& metadata, size_t num_tokens) {
 }
 
 size_t read_tokens(const json& metadata, TokenizerSpec& spec) {
-  const json& tokens = list_member(metadata, "tokens");
-  const json& types = member(metadata, "token_type");
+  const json& tokens = gguf_list(metadata, "tokens");
+  const json& types = gguf_value(metadata, "token_type");
   if (tokens.size() > TokenizerSpec::kMaxVocabulary) {
     throw_input_error("tokenizer.ggml.tokens: {} tokens, at most {} expected", tokens.size(),
                       TokenizerSpec::kMaxVocabulary);
@@ -85,7 +84,7 @@ size_t read_tokens(const json& metadata, TokenizerSpec& spec) {
   }
   const std::vector<double> scores =
       spec.model == TokenModel::bpe ? std::vector<double>() : read_scores(metadata, tokens.size());
-  const auto unknown = id_member(metadata, "unknown_token_id", tokens.size());
+  const auto unknown = gguf_id(metadata, "unknown_token_id", tokens.size());
   for (size_t i = 0; i < tokens.size(); i++) {
     const std::string& text = text_of(tokens, i, "tokens");
     const auto id = static_cast<int32_t>(i);
@@ -110,7 +109,7 @@ size_t read_tokens(const json& metadata, TokenizerSpec& spec) {
 }
 
 void read_merges(const json& metadata, TokenizerSpec& spec) {
-  const json& merges = list_member(metadata, "merges");
+  const json& merges = gguf_list(metadata, "merges");
   spec.merges.reserve(merges.size());
   for (size_t rank = 0; rank < merges.size(); rank++)
     spec.merges.push_back(split_merge(text_of(merges, rank, "merges"), rank));
@@ -118,7 +117,7 @@ void read_merges(const json& metadata, TokenizerSpec& spec) {
 
 // Byte-level BPE: the file names its split patterns.
 size_t read_gpt2(const json& metadata, TokenizerSpec& spec) {
-  const GgufPreTokenizer& pre = find_gguf_pre_tokenizer(text_member(metadata, "pre"));
+  const GgufPreTokenizer& pre = find_gguf_pre_tokenizer(gguf_text(metadata, "pre"));
   spec.byte_level = spec.decoder.byte_level = true;
   spec.ignore_merges = pre.ignore_merges;
   if (pre.nfc) spec.normalizer.push_back({.kind = NormalizerKind::nfc});
@@ -143,7 +142,7 @@ size_t read_gemma4(const json& metadata, TokenizerSpec& spec) {
 
 std::string read_charsmap(const json& metadata) {
   std::string bytes;
-  const json& list = member(metadata, "precompiled_charsmap");
+  const json& list = gguf_value(metadata, "precompiled_charsmap");
   if (list.is_null()) return bytes;
   if (!list.is_array()) throw_input_error("tokenizer.ggml.precompiled_charsmap is {}, a list expected", shown(list));
   for (const json& byte : list) {
@@ -160,8 +159,8 @@ size_t read_sentencepiece_vocabulary(const json& metadata, TokenModel model, Tok
   spec.byte_fallback = true;
   spec.fuse_unknown = true;
   const bool is_unigram = model == TokenModel::unigram;
-  const SpaceRules spaces{.add_prefix = flag_member(metadata, "add_space_prefix", true),
-                          .remove_extra = is_unigram && flag_member(metadata, "remove_extra_whitespaces", false)};
+  const SpaceRules spaces{.add_prefix = gguf_flag(metadata, "add_space_prefix", true),
+                          .remove_extra = is_unigram && gguf_flag(metadata, "remove_extra_whitespaces", false)};
   spec.normalizer.push_back({.kind = NormalizerKind::sentencepiece,
                              .text = is_unigram ? read_charsmap(metadata) : std::string(),
                              .spaces = spaces});
@@ -184,13 +183,13 @@ void apply_model_name(const json& metadata, TokenizerSpec& spec) {
 
 TokenizerSpec read_tokenizer_gguf(const json& metadata) {
   if (!metadata.is_object()) throw_input_error("GGUF metadata is {}, an object expected", metadata.type_name());
-  const std::string model = text_member(metadata, "model");
+  const std::string model = gguf_text(metadata, "model");
   TokenizerSpec spec;
   size_t num_tokens = 0;
   bool adds_bos = false, adds_eos = false;
   if (model == "gpt2") {
     num_tokens = read_gpt2(metadata, spec);
-    adds_bos = find_gguf_pre_tokenizer(text_member(metadata, "pre")).adds_bos;
+    adds_bos = find_gguf_pre_tokenizer(gguf_text(metadata, "pre")).adds_bos;
   } else if (model == "llama") {
     num_tokens = read_sentencepiece_vocabulary(metadata, TokenModel::scored_bpe, spec);
     adds_bos = true;
@@ -206,10 +205,10 @@ TokenizerSpec read_tokenizer_gguf(const json& metadata) {
         model);
   }
   apply_model_name(metadata, spec);
-  spec.bos = id_member(metadata, "bos_token_id", num_tokens);
-  spec.eos = id_member(metadata, "eos_token_id", num_tokens);
-  if (flag_member(metadata, "add_bos_token", adds_bos) && spec.bos) spec.prefix = {*spec.bos};
-  if (flag_member(metadata, "add_eos_token", adds_eos) && spec.eos) spec.suffix = {*spec.eos};
+  spec.bos = gguf_id(metadata, "bos_token_id", num_tokens);
+  spec.eos = gguf_id(metadata, "eos_token_id", num_tokens);
+  if (gguf_flag(metadata, "add_bos_token", adds_bos) && spec.bos) spec.prefix = {*spec.bos};
+  if (gguf_flag(metadata, "add_eos_token", adds_eos) && spec.eos) spec.suffix = {*spec.eos};
   return spec;
 }
 

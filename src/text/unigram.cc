@@ -1,8 +1,8 @@
 #include "text/unigram.h"
 
 #include <algorithm>
-#include <bit>
 
+#include "text/hash_slots.h"
 #include "text/utf8.h"
 
 namespace nibble {
@@ -10,12 +10,6 @@ namespace nibble {
 namespace {
 
 constexpr double kUnknownPenalty = 10;
-constexpr uint64_t kNoKey = UINT64_MAX;
-
-size_t hash_of(uint64_t key) {
-  key *= 0x9E3779B97F4A7C15u;  // 2^64 / golden ratio
-  return key ^ key >> 32;
-}
 
 }  // namespace
 
@@ -23,13 +17,12 @@ Unigram::Unigram(std::span<const UnigramToken> tokens, UnigramOptions options)
     : nodes_(1), options_(std::move(options)) {
   size_t num_bytes = 0;
   for (const UnigramToken& token : tokens) num_bytes += token.text.size();
-  children_.assign(std::bit_ceil(2 * num_bytes + 2), {kNoKey, -1});
+  children_.assign(num_slots_for(num_bytes), {kNoKey, -1});
   for (const UnigramToken& token : tokens) {
     int32_t node = 0;
     for (const char byte : token.text) {
       const uint64_t key = static_cast<uint64_t>(node) << 8 | static_cast<uint8_t>(byte);
-      size_t at = hash_of(key) & (children_.size() - 1);
-      while (children_[at].key != kNoKey && children_[at].key != key) at = (at + 1) & (children_.size() - 1);
+      const size_t at = find_slot(children_, key);
       if (children_[at].key == kNoKey) {
         children_[at] = {key, static_cast<int32_t>(nodes_.size())};
         nodes_.emplace_back();
@@ -42,9 +35,7 @@ Unigram::Unigram(std::span<const UnigramToken> tokens, UnigramOptions options)
 
 int32_t Unigram::child(int32_t node, uint8_t byte) const {
   const uint64_t key = static_cast<uint64_t>(node) << 8 | byte;
-  size_t at = hash_of(key) & (children_.size() - 1);
-  while (children_[at].key != kNoKey && children_[at].key != key) at = (at + 1) & (children_.size() - 1);
-  return children_[at].node;  // -1 in an empty slot
+  return children_[find_slot(children_, key)].node;  // -1 in an empty slot
 }
 
 template <class Real>

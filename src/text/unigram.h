@@ -58,7 +58,7 @@ class Unigram {
   int32_t child(int32_t node, uint8_t byte) const;
 
   std::vector<Node> nodes_;
-  std::vector<Child> children_;  // open addressing, a power of two of them, at most half full
+  std::vector<Child> children_;  // text/hash_slots.h
   UnigramOptions options_;
 };
 

@@ -10,8 +10,8 @@
 namespace nibble {
 namespace {
 
-using Case = std::tuple<std::string, FormatId>;
-class RandomCheckpointTest : public testing::TestWithParam<Case> {
+using ModelAndFormat = std::tuple<std::string, FormatId>;
+class RandomCheckpointTest : public testing::TestWithParam<ModelAndFormat> {
  protected:
   const Checkpoint shape = small_shape(std::get<0>(GetParam()));
   const FormatId format = std::get<1>(GetParam());

@@ -7,12 +7,11 @@
 #include "text/jinja/format_spec.h"
 #include "text/jinja/markup.h"
 #include "text/jinja/operations.h"
+#include "text/jinja/strings.h"
 
 namespace nibble::jinja {
 
 namespace {
-
-bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
 class FieldFormatter {
  public:
@@ -78,7 +77,7 @@ class FieldFormatter {
         value = get_attribute(value, name);
       } else {
         value = get_item(value,
-                         name.size() < 18 && std::all_of(name.begin(), name.end(), is_digit)
+                         name.size() < 18 && std::all_of(name.begin(), name.end(), is_ascii_digit)
                              ? Value(static_cast<int64_t>(std::stoll(name)))
                              : Value(name),
                          budget_);
@@ -90,7 +89,7 @@ class FieldFormatter {
   }
 
   Value first(const std::string& name) {
-    if (!std::all_of(name.begin(), name.end(), is_digit)) {
+    if (!std::all_of(name.begin(), name.end(), is_ascii_digit)) {
       const auto named = std::find_if(arguments_.named.begin(), arguments_.named.end(),
                                       [&](const auto& entry) { return entry.first == name; });
       if (named == arguments_.named.end()) fail("format: no value is called '{}'", name);

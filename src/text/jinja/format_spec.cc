@@ -14,8 +14,6 @@ namespace nibble::jinja {
 
 namespace {
 
-bool is_digit(char c) { return c >= '0' && c <= '9'; }
-
 // Separators between groups of digits of the whole part, and zeros before it up to `width` characters.
 std::string group_digits(const std::string& number, char separator, size_t size, int64_t width) {
   const size_t whole = std::min(number.find_first_of(".eE%"), number.size());
@@ -137,9 +135,9 @@ FormatSpec parse_spec(const std::string& text) {
 }  // namespace
 
 int take_number(const std::string& text, size_t& at, int limit) {
-  if (at >= text.size() || !is_digit(text[at])) return -1;
+  if (at >= text.size() || !is_ascii_digit(text[at])) return -1;
   int number = 0;
-  for (; at < text.size() && is_digit(text[at]); at++) {
+  for (; at < text.size() && is_ascii_digit(text[at]); at++) {
     number = number * 10 + (text[at] - '0');
     if (number > limit) fail("the format '{}' asks for more than {} characters", text, limit);
   }

@@ -14,7 +14,6 @@ namespace {
 
 constexpr size_t npos = std::string::npos;
 
-bool is_digit(char c) { return c >= '0' && c <= '9'; }
 bool begins_name(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || static_cast<uint8_t>(c) >= 0x80;
 }
@@ -165,7 +164,7 @@ class Lexer {
       const char c = source_[at_];
       if (begins_name(c)) {
         name();
-      } else if (is_digit(c)) {
+      } else if (is_ascii_digit(c)) {
         number();
       } else if (c == '\'' || c == '"') {
         string(c);
@@ -189,14 +188,14 @@ class Lexer {
   void number() {
     const bool after_dot = at_ > 0 && source_[at_ - 1] == '.';  // items.0.1: two integers
     const auto lower_at = [&](size_t i) { return i < source_.size() ? static_cast<char>(source_[i] | 0x20) : '\0'; };
-    size_t end = digits_end(at_, is_digit);
+    size_t end = digits_end(at_, is_ascii_digit);
     TokenKind kind = TokenKind::integer;
-    const size_t fraction_end = end < source_.size() && source_[end] == '.' ? digits_end(end + 1, is_digit) : end;
+    const size_t fraction_end = end < source_.size() && source_[end] == '.' ? digits_end(end + 1, is_ascii_digit) : end;
     size_t float_end = fraction_end > end + 1 ? fraction_end : end;
     if (lower_at(float_end) == 'e') {
       const size_t sign =
           float_end + 1 < source_.size() && (source_[float_end + 1] == '-' || source_[float_end + 1] == '+');
-      const size_t power_end = digits_end(float_end + 1 + sign, is_digit);
+      const size_t power_end = digits_end(float_end + 1 + sign, is_ascii_digit);
       if (power_end > float_end + 1 + sign) float_end = power_end;
     }
     if (!after_dot && float_end > end) {
@@ -209,7 +208,7 @@ class Lexer {
         const char lower = static_cast<char>(c | 0x20);
         return base == 'b'   ? c == '0' || c == '1'
                : base == 'o' ? c >= '0' && c <= '7'
-                             : is_digit(c) || (lower >= 'a' && lower <= 'f');
+                             : is_ascii_digit(c) || (lower >= 'a' && lower <= 'f');
       };
       const size_t based = base == 'b' || base == 'o' || base == 'x' ? digits_end(first, is_of_base) : first;
       end = based > first ? based : digits_end(at_, [](char c) { return c == '0'; });

@@ -13,13 +13,12 @@ namespace nibble::jinja {
 
 namespace {
 
-bool is_digit(char c) { return c >= '0' && c <= '9'; }
-
 // The number that Python's float() reads from a text.
 std::optional<double> parse_float(std::string_view source) {
   std::string text(strip(source));
   for (size_t i = 0; i < text.size(); i++)
-    if (text[i] == '_' && (i == 0 || i + 1 == text.size() || !is_digit(text[i - 1]) || !is_digit(text[i + 1])))
+    if (text[i] == '_' &&
+        (i == 0 || i + 1 == text.size() || !is_ascii_digit(text[i - 1]) || !is_ascii_digit(text[i + 1])))
       return {};
   std::erase(text, '_');
   const std::string lower = to_lower(text);

@@ -11,6 +11,8 @@ namespace nibble::jinja {
 // str.isspace for one character: Unicode's white space and the four separators U+001C to U+001F.
 bool is_space(char32_t c);
 
+inline bool is_ascii_digit(char c) { return c >= '0' && c <= '9'; }
+
 std::string_view strip_left(std::string_view text);
 std::string_view strip_right(std::string_view text);
 std::string_view strip(std::string_view text);
