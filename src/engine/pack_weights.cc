@@ -13,7 +13,8 @@ PackedWeights pack_weights(const WeightTable& table, Backend& backend, const Loa
   };
   load_weights(table,
                {.matrix = [&](WeightId id, const CanonicalWeight& w) { keep(id, backend.pack(w)); },
-                .vector = [&](WeightId id, std::span<const float> v) { keep(id, backend.pack_vector(v)); }},
+                .vector = [&](WeightId id, std::span<const float> v) { keep(id, backend.pack_vector(v)); },
+                .checks_floats = true},
                progress);
   return weights;
 }

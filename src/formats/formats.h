@@ -77,6 +77,11 @@ inline int64_t scale_bytes(FormatId id, int64_t K) {
   return visit_format(id, [&](auto format) { return scale_bytes<decltype(format)>(K); });
 }
 
+// Whether codes may be NaN or infinite, as floats may: Format::is_finite tells.
+inline bool is_float(FormatId id) {
+  return visit_format(id, [](auto format) { return requires { format.is_finite(nullptr, 0); }; });
+}
+
 inline int group_size(FormatId id) {
   return visit_format(id, [](auto format) { return decltype(format)::group_size; });
 }

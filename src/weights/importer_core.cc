@@ -162,7 +162,7 @@ MatrixInfo Importer::describe(const MatrixRequest& request) {
           .source = stored.source};
 }
 
-CanonicalWeight Importer::read(const MatrixRequest& request) {
+CanonicalWeight Importer::read_without_floats_check(const MatrixRequest& request) {
   if (is_slice(request)) return slice_heads(read(sliced_matrix(request)), request);
   const StoredMatrix located = locate_in_file(request);
   StagedTensors staged(*checkpoint_, buffers_);
@@ -187,6 +187,7 @@ CanonicalWeight Importer::read_located(const MatrixRequest& request, const Store
   CanonicalWeight weight = load(request, stored);
   if (weight.storage == nullptr) weight.storage = bytes;
   check_weight(weight, where(stored.scales != nullptr ? *stored.scales : *stored.codes), where(*stored.codes));
+  if (is_float(weight.format)) weight.unchecked_floats = where(*stored.codes);
   return weight;
 }
 

@@ -24,7 +24,7 @@ using Loaded = std::variant<CanonicalWeight, std::vector<float>, std::exception_
 // Reads the table's weights ahead of whoever takes them.
 class Readers {
  public:
-  explicit Readers(const WeightTable& table) : table_(table) {
+  Readers(const WeightTable& table, bool check_floats) : table_(table), check_floats_(check_floats) {
     threads_.emplace_back([this] { read_weights(); });
     try {
       while (threads_.size() < kReadingThreads) threads_.emplace_back([this] { read_weights(); });
@@ -73,14 +73,17 @@ class Readers {
 
   Loaded read(const WeightEntry& entry) const {
     try {
-      if (const auto* matrix = std::get_if<MatrixEntry>(&entry.what)) return table_.source().read(matrix->request);
-      return table_.source().read_vector(std::get<VectorRequest>(entry.what));
+      WeightSource& source = table_.source();
+      if (const auto* matrix = std::get_if<MatrixEntry>(&entry.what))
+        return check_floats_ ? source.read(matrix->request) : source.read_without_floats_check(matrix->request);
+      return source.read_vector(std::get<VectorRequest>(entry.what));
     } catch (...) {
       return std::current_exception();
     }
   }
 
   const WeightTable& table_;
+  const bool check_floats_;
   std::mutex mutex_;  // of what follows
   std::condition_variable changed_;
   size_t num_begun_ = 0, num_taken_ = 0;
@@ -118,7 +121,7 @@ void load_weights(const WeightTable& table, const WeightSink& sink,
                   const std::function<void(int64_t, int64_t)>& progress) {
   int64_t done = 0, all = 0;
   for (const WeightEntry& entry : table.entries()) all += entry.bytes();
-  Readers readers(table);
+  Readers readers(table, !sink.checks_floats);
   for (int i = 0; i < static_cast<int>(table.entries().size()); i++) {
     const WeightEntry& entry = table.entries()[static_cast<size_t>(i)];
     {

@@ -105,7 +105,7 @@ class RandomSource final : public WeightSource {
     return {.format = format, .E = r.E, .N = r.N, .K = r.K, .bytes = bytes, .source = "random"};
   }
 
-  CanonicalWeight read(const MatrixRequest& request) override;
+  CanonicalWeight read_without_floats_check(const MatrixRequest& request) override;
   std::vector<float> read_vector(const VectorRequest& request) override;
   std::vector<std::string> unknown_tensors() const override { return {}; }
   std::vector<std::string> tensors_of(const MatrixRequest&) override { return {}; }
@@ -116,7 +116,7 @@ class RandomSource final : public WeightSource {
   RandomWeights options_;
 };
 
-CanonicalWeight RandomSource::read(const MatrixRequest& r) {
+CanonicalWeight RandomSource::read_without_floats_check(const MatrixRequest& r) {
   const FormatId format = options_.format(r);
   Random random = random_for(options_.seed, r.name.hf);
   const int64_t num_rows = r.E * r.N, row_codes = code_bytes(format, r.K);

@@ -76,9 +76,14 @@ class WeightSource {
   virtual void check_vector(const VectorRequest& request) = 0;
   virtual MatrixInfo describe(const MatrixRequest& request) = 0;
 
-  // The weight, checked by check_weight; it may point into a file. Several threads may read at once. Throw as above, and
-  // RunError if the system cannot read.
-  virtual CanonicalWeight read(const MatrixRequest& request) = 0;
+  // The weight, checked by check_weight and check_floats; it may point into a file. Several threads may read at once. Throw as
+  // above, and RunError if the system cannot read.
+  CanonicalWeight read(const MatrixRequest& request) {
+    CanonicalWeight weight = read_without_floats_check(request);
+    check_floats(weight);
+    return weight;
+  }
+  virtual CanonicalWeight read_without_floats_check(const MatrixRequest& request) = 0;
   virtual std::vector<float> read_vector(const VectorRequest& request) = 0;
 
   // The names of the file's tensors that the weight is made of, for the plan; the weight has been described or checked.

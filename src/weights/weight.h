@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "formats/formats.h"
@@ -27,8 +29,11 @@ struct CanonicalWeight {
   std::vector<Part> parts;              // by first_row, the first at 0; one part if nothing was fused
   std::shared_ptr<const void> storage;  // keeps codes and scales alive
   // Where a file has each expert by itself: E weights of one expert, whose codes and scales are those of this one, which
-  // has none then. canonical_row finds them either way.
+  // has none then. CanonicalRows finds them either way.
   std::vector<CanonicalWeight> experts;
+  // The tensor's name, if the codes are floats that nobody has looked through for NaN and infinity: check_floats does, or,
+  // while they are in the cache for something else, CanonicalRows::checked_row.
+  std::string unchecked_floats;
 };
 
 // The row's codes and scales, and its tensor scale.
@@ -37,7 +42,24 @@ struct CanonicalRow {
   const uint8_t* scales;
   float tensor_scale;
 };
-CanonicalRow canonical_row(const CanonicalWeight& weight, int64_t e, int64_t n);
+
+// Finds the rows of a weight, which must outlive it. What all rows have in common is worked out once.
+class CanonicalRows {
+ public:
+  explicit CanonicalRows(const CanonicalWeight& weight);
+  CanonicalRow row(int64_t e, int64_t n) const;
+  // The same. Throws what check_floats throws if the row has a float that nobody has checked and that is not finite.
+  CanonicalRow checked_row(int64_t e, int64_t n) const;
+
+ private:
+  const CanonicalWeight& holder(int64_t e) const {
+    return weight_.experts.empty() ? weight_ : weight_.experts[static_cast<size_t>(e)];
+  }
+
+  const CanonicalWeight& weight_;
+  int64_t row_codes_, row_scales_, expert_scales_;  // bytes
+  int64_t group_rows_;                              // that share their scales
+};
 
 // out[k] = weight[e, n, k], for all k.
 void decode_row(const CanonicalWeight& weight, int64_t e, int64_t n, float* out);
@@ -47,7 +69,11 @@ void decode_row(const CanonicalWeight& weight, int64_t e, int64_t n, float* out)
 CanonicalWeight concat_rows(std::span<const CanonicalWeight> weights);
 
 // Throws InputError, with `name`, the place and the byte, if the sizes do not fit the shape or a scale is not valid; or
-// with `codes_name` (if empty: `name`), if a code is not.
+// with `codes_name` (if empty: `name`), if a code is not. Floats are left to check_floats.
 void check_weight(const CanonicalWeight& weight, std::string_view name, std::string_view codes_name = {});
+
+// Throws InputError, with the name, the place and the value, if floats that nobody has checked are not finite. They count
+// as checked then.
+void check_floats(CanonicalWeight& weight);
 
 }  // namespace nibble

@@ -54,6 +54,7 @@ class WeightTable {
 struct WeightSink {
   std::function<void(WeightId, const CanonicalWeight&)> matrix;
   std::function<void(WeightId, std::span<const float>)> vector;
+  bool checks_floats = false;  // of matrices, as check_floats does; else they come checked
 };
 
 // Bytes that are read ahead of the weight that is being packed, at most; or one weight.

@@ -69,7 +69,7 @@ TEST(KernelFormat, IsBf16ForTransposedFp4ExceptOnTheCpu) {
     std::vector<float> wanted(static_cast<size_t>(weight.K));
     for (int64_t row = 0; row < 70; row++) {
       const CanonicalRow converted =
-          converter.convert(canonical_row(weight, row / 35, row % 35), codes.data(), nullptr);
+          converter.convert(CanonicalRows(weight).row(row / 35, row % 35), codes.data(), nullptr);
       decode_row(weight, row / 35, row % 35, wanted.data());
       for (int64_t k = 0; k < weight.K; k++)
         ASSERT_EQ(Bf16::decode(converted.codes, nullptr, k) * converted.tensor_scale, wanted[static_cast<size_t>(k)]);

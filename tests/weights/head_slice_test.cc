@@ -51,12 +51,14 @@ TEST(HeadSlice, OfFloats) {
   for (const auto& [dtype, format, size] : {std::tuple{DType::f32, FormatId::f32, size_t{4}},
                                             {DType::f16, FormatId::f16, 2},
                                             {DType::bf16, FormatId::bf16, 2}}) {
-    MemoryCheckpoint file(Container::safetensors);
-    Bytes bytes = some_bytes(6 * 5 * size);
-    for (size_t i = 0; i < bytes.size(); i++)  // exponents that no NaN has
-      if (i % size == size - 1) bytes[i] &= 0x3F;
-    file.add("kv_b.weight", dtype, {6, 5}, bytes);
-    expect_slices(file, 5, format, format);
+    for (const int64_t K : {5, 70}) {
+      MemoryCheckpoint file(Container::safetensors);
+      Bytes bytes = some_bytes(static_cast<size_t>(6 * K) * size);
+      for (size_t i = 0; i < bytes.size(); i++)  // exponents that no NaN has
+        if (i % size == size - 1) bytes[i] &= 0x3F;
+      file.add("kv_b.weight", dtype, {6, K}, bytes);
+      expect_slices(file, K, format, format);
+    }
   }
 }
 

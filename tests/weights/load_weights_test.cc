@@ -83,6 +83,25 @@ TEST(LoadWeights, AnErrorOfTheSourceComesAfterWhatWasRead) {
   EXPECT_EQ(matrices, 2);
 }
 
+TEST(LoadWeights, ASinkMayCheckFloatsItself) {
+  Table table(4);
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  table.checkpoint.storage[4] = bytes_of<float>({1.0f, nan});  // m2, in place
+  table.checkpoint.checkpoint->tensors.find("m2.weight")->second.bytes = table.checkpoint.storage[4];
+  int matrices = 0;
+  const WeightSink sink{.matrix =
+                            [&](WeightId, const CanonicalWeight& w) {
+                              matrices++;
+                              EXPECT_NE(w.unchecked_floats, "");
+                              CanonicalRows(w).checked_row(0, 0);
+                            },
+                        .vector = [](WeightId, std::span<const float>) {},
+                        .checks_floats = true};
+  EXPECT_EQ(input_error([&] { load_weights(table.weights, sink, {}); }),
+            "m2: model: tensor m2.weight: element 1 is nan, a finite number expected; the file is damaged");
+  EXPECT_EQ(matrices, 3);
+}
+
 TEST(LoadWeights, SmallWeightsMayAllBeInMemory) {
   EXPECT_EQ(largest_load(Table(3).weights), 3 * 12);
   EXPECT_EQ(largest_load(Table(0).weights), 0);

@@ -152,8 +152,10 @@ void pack_block(std::span<const CanonicalRow> rows, int64_t K, uint8_t* codes, u
   }
   for (int r = 0; r < num_rows; r++) row_factors[r] = rows[static_cast<size_t>(r)].tensor_scale;
   if constexpr (Layout::is_transposed) return;
-  if constexpr (Layout::scale == ScaleKind::e8m0)
-    std::memset(scales, kE8m0Bias, static_cast<size_t>(round_up(K, kGroup) / kGroup * Layout::scale_line_bytes));
+  if constexpr (Layout::scale == ScaleKind::e8m0) {
+    if (num_rows < kBlockRows)
+      std::memset(scales, kE8m0Bias, static_cast<size_t>(round_up(K, kGroup) / kGroup * Layout::scale_line_bytes));
+  }
   if constexpr (Layout::scale != ScaleKind::none) pack_scales<Layout>(rows, K, scales);
 }
 
@@ -165,7 +167,8 @@ class BlockPacker {
         packed_(packed),
         row_codes_(code_bytes(packed.format, weight.K)),
         row_scales_(scale_bytes(packed.format, weight.K)),
-        converter_(weight.format, weight.K) {
+        converter_(weight.format, weight.K),
+        stored_(weight) {
     if (!is_converted()) return;
     codes_.resize(static_cast<size_t>(kBlockRows * row_codes_));
     scales_.resize(static_cast<size_t>(kBlockRows * row_scales_));
@@ -176,7 +179,7 @@ class BlockPacker {
     const auto num_rows = static_cast<int>(std::min<int64_t>(kBlockRows, weight_.N - first_row));
     CanonicalRow rows[kBlockRows];
     for (int r = 0; r < num_rows; r++) {
-      rows[r] = canonical_row(weight_, e, first_row + r);
+      rows[r] = stored_.checked_row(e, first_row + r);
       if (is_converted())
         rows[r] = converter_.convert(rows[r], codes_.data() + r * row_codes_, scales_.data() + r * row_scales_);
     }
@@ -187,7 +190,7 @@ class BlockPacker {
         if (first_row % group != 0) return;
         std::vector<CanonicalRow> sharing;
         for (int64_t n = first_row; n < std::min(first_row + group, weight_.N); n++)
-          sharing.push_back(canonical_row(weight_, e, n));
+          sharing.push_back(stored_.row(e, n));
         pack_shared_scales<PackedLayout<Format>>(sharing, weight_.K, scales);
       }
     });
@@ -200,6 +203,7 @@ class BlockPacker {
   const PackedMatrix& packed_;
   int64_t row_codes_, row_scales_;  // bytes of a row, as packed
   RowConverter converter_;
+  CanonicalRows stored_;
   std::vector<uint8_t> codes_, scales_;  // of 16 rows that were converted
 };
 

@@ -121,6 +121,7 @@ MetalMatrix::MetalMatrix(const CanonicalWeight& weight, MetalDevice& device, Wor
     : MetalMatrix(weight.format, weight.E, weight.N, weight.K) {
   buffer = device.make_buffer(static_cast<size_t>(bytes));
 
+  const CanonicalRows rows(weight);
   const auto pack_rows = [&](int64_t first, int64_t last) {
     const bool is_converted = format != weight.format;
     RowConverter converter(weight.format, K);
@@ -129,7 +130,7 @@ MetalMatrix::MetalMatrix(const CanonicalWeight& weight, MetalDevice& device, Wor
     visit_format(KernelFormats{}, format, [&](auto tag) {
       using Format = decltype(tag);
       for (int64_t i = first; i < last; i++) {
-        CanonicalRow row = canonical_row(weight, i / N, i % N);
+        CanonicalRow row = rows.checked_row(i / N, i % N);
         if (is_converted) row = converter.convert(row, codes.data(), scales.data());
         pack_row<Format>(row, K, buffer->data() + i * arguments.code_row_bytes,
                          buffer->data() + arguments.scales_at + i * arguments.scale_row_bytes);

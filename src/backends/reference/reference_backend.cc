@@ -212,6 +212,7 @@ class ReferenceBackend final : public Backend {
     packed->K = weight.K;
     packed->bytes = static_cast<int64_t>(weight.codes.size() + weight.scales.size());
     packed->weight = weight;  // shares the bytes, which may lie in a mapped file
+    check_floats(packed->weight);
     return packed;
   }
 
