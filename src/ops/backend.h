@@ -195,7 +195,7 @@ class Backend {
     return step.buffer_bytes();
   }
 
-  // Throws InputError if the weight has floats that nobody has checked and that are not finite (check_floats).
+  // Throws NotFinite if the weight has floats that nobody has checked and that are not finite (check_floats).
   virtual std::unique_ptr<PackedWeight> pack(const CanonicalWeight& weight) = 0;
   virtual std::unique_ptr<PackedWeight> pack_vector(std::span<const float> values) = 0;
 

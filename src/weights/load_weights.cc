@@ -129,6 +129,8 @@ void load_weights(const WeightTable& table, const WeightSink& sink,
       if (const auto* weight = std::get_if<CanonicalWeight>(&loaded)) {
         try {
           sink.matrix({i}, *weight);
+        } catch (const NotFinite&) {
+          throw;
         } catch (const InputError& error) {  // a backend does not know the weight's name
           throw_input_error("{}: {}", entry.name(), error.what());
         }

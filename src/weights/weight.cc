@@ -41,7 +41,7 @@ int64_t find_bad(int64_t count, IsGood is_good) {
   return first_bad;
 }
 
-// Throws InputError if a float is not finite.
+// Throws NotFinite if a float is not finite.
 void throw_if_not_finite(const CanonicalWeight& w) {
   visit_format(w.format, [&](auto format) {
     using Format = decltype(format);
@@ -50,8 +50,9 @@ void throw_if_not_finite(const CanonicalWeight& w) {
       const int64_t count = w.E * w.N * w.K;
       const int64_t bad = find_bad(count, [=](int64_t k) { return Format::is_finite(codes, k); });
       if (bad < count)
-        throw_input_error("{}: element {} is {}, a finite number expected; the file is damaged", w.unchecked_floats,
-                          bad, Format::decode(codes, nullptr, bad));
+        throw NotFinite(without_control_characters(
+            fmt::format("{}: element {} is {}, a finite number expected; the file is damaged", w.unchecked_floats, bad,
+                        Format::decode(codes, nullptr, bad))));
     }
   });
 }

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/error.h"
 #include "formats/formats.h"
 
 namespace nibble {
@@ -72,8 +73,13 @@ CanonicalWeight concat_rows(std::span<const CanonicalWeight> weights);
 // with `codes_name` (if empty: `name`), if a code is not. Floats are left to check_floats.
 void check_weight(const CanonicalWeight& weight, std::string_view name, std::string_view codes_name = {});
 
-// Throws InputError, with the name, the place and the value, if floats that nobody has checked are not finite. They count
-// as checked then.
+// Of a float that is NaN or infinite: names the tensor, the element and its value.
+class NotFinite : public InputError {
+ public:
+  using InputError::InputError;
+};
+
+// Throws NotFinite if floats that nobody has checked are not finite. They count as checked then.
 void check_floats(CanonicalWeight& weight);
 
 }  // namespace nibble

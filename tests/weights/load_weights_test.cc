@@ -98,7 +98,7 @@ TEST(LoadWeights, ASinkMayCheckFloatsItself) {
                         .vector = [](WeightId, std::span<const float>) {},
                         .checks_floats = true};
   EXPECT_EQ(input_error([&] { load_weights(table.weights, sink, {}); }),
-            "m2: model: tensor m2.weight: element 1 is nan, a finite number expected; the file is damaged");
+            "model: tensor m2.weight: element 1 is nan, a finite number expected; the file is damaged");
   EXPECT_EQ(matrices, 3);
 }
 
