@@ -1,7 +1,8 @@
 # The way from base to the backends of the CPU, with their tests, for a machine of which there are no libraries here: fmt's
-# headers do without one, GoogleTest is built from source, and what needs another library, or reads files, is left out.
-add_library(fmt::fmt INTERFACE IMPORTED)
-target_compile_definitions(fmt::fmt INTERFACE FMT_HEADER_ONLY)
+# is made from its headers, GoogleTest is built from source, and what needs another library, or reads files, is left out.
+add_library(nibble_fmt STATIC ${CMAKE_CURRENT_LIST_DIR}/fmt_without_library.cc)
+target_compile_options(nibble_fmt PRIVATE -O0)
+add_library(fmt::fmt ALIAS nibble_fmt)
 
 foreach(folder base formats weights ops backends/reference backends/cpu)
   add_subdirectory(src/${folder})

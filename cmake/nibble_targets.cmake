@@ -85,7 +85,7 @@ function(nibble_library name)
   if(NOT name MATCHES "^(simt|reference|cpu|metal)$")  # what computes takes no ways that an input's bytes choose
     nibble_fuzz_coverage(nibble_${name})
   endif()
-  set(light checkpoint models engine)
+  set(light checkpoint models engine metal)
   if(NIBBLE_SANITIZE MATCHES thread)
     list(APPEND light weights)  # its tests read few
   endif()
