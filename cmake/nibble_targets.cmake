@@ -101,7 +101,7 @@ endfunction()
 function(nibble_test_code target computes)
   target_link_libraries(${target} PRIVATE GTest::gtest_main nibble_flags)
   target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR}/tests)
-  if(computes)
+  if(computes AND NOT NIBBLE_SANITIZE MATCHES thread)  # what threads do is in the libraries
     target_compile_options(${target} PRIVATE -O1)
   else()
     target_compile_options(${target} PRIVATE -O0)
