@@ -66,7 +66,7 @@ class CanonicalRows {
 void decode_row(const CanonicalWeight& weight, int64_t e, int64_t n, float* out);
 
 // One weight with the rows of all `weights` below each other; all have the same format, whose rows have scales of their
-// own, and the same E and K. Each keeps its parts.
+// own, and the same E and K, and checked floats. Each keeps its parts.
 CanonicalWeight concat_rows(std::span<const CanonicalWeight> weights);
 
 // Throws InputError, with `name`, the place and the byte, if the sizes do not fit the shape or a scale is not valid; or
