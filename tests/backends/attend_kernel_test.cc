@@ -10,6 +10,7 @@
 #include "backends/cpu/float_kernels.h"
 #include "backends/cpu/kernels.h"
 #include "backends/kernels_under_test.h"
+#include "backends/random_floats.h"
 #include "base/memory.h"
 #include "formats/f16.h"
 
@@ -64,10 +65,9 @@ struct Rows {
         bytes(static_cast<size_t>(num_rows * row_bytes)),
         scales(static_cast<size_t>(num_rows * num_groups)) {
     std::mt19937 random(seed);
-    std::normal_distribution<float> normal;
     std::vector<float> row(static_cast<size_t>(width));
     for (int64_t r = 0; r < num_rows; r++) {
-      for (float& x : row) x = normal(random) * size;
+      for (float& x : row) x = random_float(random) * size;
       store(kernels, r, row);
     }
     for (int64_t r = 0; r < num_rows; r++)
@@ -119,8 +119,7 @@ struct Problem {
         values(kernels, type, KvLayout::values, c.values_are_keys ? 0 : num_rows, c.v_dim, size, 2),
         q(static_cast<size_t>(c.heads * stride)) {
     std::mt19937 random(3);
-    std::normal_distribution<float> normal;
-    for (float& x : q) x = normal(random);
+    for (float& x : q) x = random_float(random);
     scale = 1.0f / size / std::sqrt(static_cast<float>(c.head_dim));
   }
 

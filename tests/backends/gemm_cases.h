@@ -8,6 +8,7 @@
 #include <random>
 #include <vector>
 
+#include "backends/random_floats.h"
 #include "base/worker_pool.h"
 #include "formats/e2m1.h"
 #include "formats/f16.h"
@@ -35,13 +36,12 @@ struct GemmOperands {
   GemmOperands(const GemmShape& shape, int64_t num_tokens, uint32_t seed)
       : M(num_tokens), N(shape.N), K(shape.K), group_size(shape.group_size) {
     std::mt19937 random(seed);
-    std::normal_distribution<float> normal;
     A.resize(static_cast<size_t>(M * K));
     B.resize(static_cast<size_t>(K / 8 * N));
     scales.resize(static_cast<size_t>((K + group_size - 1) / group_size * N));
-    for (Half& value : A) value.bits = float_to_half(normal(random));
+    for (Half& value : A) value.bits = float_to_half(random_float(random));
     for (uint32_t& word : B) word = static_cast<uint32_t>(random());
-    for (Half& scale : scales) scale.bits = float_to_half(normal(random) / 16);
+    for (Half& scale : scales) scale.bits = float_to_half(random_float(random) / 16);
   }
   GemmFp4 gemm() const {
     return {.M = M, .N = N, .K = K, .group_size = group_size, .A = A.data(), .B = B.data(), .scales = scales.data()};

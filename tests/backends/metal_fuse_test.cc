@@ -152,8 +152,10 @@ TEST(MetalFuse, LatentsAndTheirQueries) {
               (Names{"embed", "embed", "rms_norm", "rope", "rope", "kv_append", "latent_attention"}));
     for (int64_t M : {1, 7})
       for (bool separate : {false, true})
-        for (KvCacheType type : {KvCacheType::f16, KvCacheType::f32})
-          expect_reference(program(M, separate, type), program(M, separate, type).one_run(), 2e-5f);
+        for (KvCacheType type : {KvCacheType::f16, KvCacheType::f32}) {
+          const float tolerance = type == KvCacheType::f16 ? 0x1p-11f : 2e-5f;  // a half may be rounded the other way
+          expect_reference(program(M, separate, type), program(M, separate, type).one_run(), tolerance);
+        }
   }
 }
 

@@ -6,6 +6,7 @@
 #include <random>
 #include <vector>
 
+#include "backends/random_floats.h"
 #include "formats/formats.h"
 #include "weights/weight.h"
 
@@ -59,15 +60,14 @@ inline CanonicalWeight random_weight(FormatId format, int64_t E, int64_t N, int6
   auto storage = std::make_shared<std::vector<uint8_t>>(num_codes + num_scales);
   uint8_t* codes = storage->data();
   uint8_t* scales = codes + num_codes;
-  std::normal_distribution<float> normal;
   for (size_t i = 0; i < num_codes; i++) codes[i] = static_cast<uint8_t>(random());
   const size_t count = num_codes / 2;
   for (size_t i = 0; i < count; i++) {  // floats must be finite
     if (format == FormatId::f32 && i % 2 == 0) {
-      const float value = normal(random);
+      const float value = random_float(random);
       std::memcpy(codes + 2 * i, &value, 4);
     } else if (format == FormatId::f16 || format == FormatId::bf16) {
-      const float value = normal(random);
+      const float value = random_float(random);
       const uint16_t bits = format == FormatId::f16 ? float_to_half(value) : float_to_bf16(value);
       std::memcpy(codes + 2 * i, &bits, 2);
     }
@@ -94,9 +94,8 @@ inline CanonicalWeight random_weight(FormatId format, int64_t E, int64_t N, int6
 
 inline std::vector<float> random_activations(int64_t count, uint32_t seed) {
   std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
   std::vector<float> x(static_cast<size_t>(count));
-  for (float& value : x) value = normal(random) * std::exp(normal(random));  // some stand out
+  for (float& value : x) value = random_float(random) * std::exp(random_float(random));  // some stand out
   return x;
 }
 
