@@ -17,13 +17,20 @@ if(NIBBLE_SANITIZE)
   target_link_options(nibble_flags INTERFACE -fsanitize=${NIBBLE_SANITIZE})
 endif()
 
-# nibble_fuzz_coverage(TARGET): libFuzzer learns which of its code an input reaches.
-function(nibble_fuzz_coverage target)
-  if(NIBBLE_FUZZ)
-    target_compile_options(${target} PRIVATE -fsanitize=fuzzer-no-link)
-    target_link_options(${target} PUBLIC -fsanitize=fuzzer-no-link)
-  endif()
-endfunction()
+if(NIBBLE_FUZZ)
+  # libFuzzer learns which code an input reaches, but not of what computes, where bytes choose no ways, nor of tests. All targets have
+  # these options, so that they share precompiled headers.
+  foreach(root ${PROJECT_SOURCE_DIR} ${PROJECT_BINARY_DIR})
+    foreach(files src/backends/* src/simt/* apps/* tests/*_test*)
+      string(APPEND without_coverage "src:${root}/${files}\n")
+    endforeach()
+  endforeach()
+  set(coverage_list ${PROJECT_BINARY_DIR}/without_coverage.txt)
+  file(CONFIGURE OUTPUT ${coverage_list} CONTENT "${without_coverage}" @ONLY)
+  target_compile_options(nibble_flags INTERFACE -fsanitize=fuzzer-no-link
+                                                -fsanitize-coverage-ignorelist=${coverage_list})
+  target_link_options(nibble_flags INTERFACE -fsanitize=fuzzer-no-link)
+endif()
 
 # What only parses options or prints is not worth the optimiser's time, and what only tests even less: a third of a
 # build's, and with sanitizers, where the same goes for what reads files, half of it.
@@ -82,9 +89,6 @@ function(nibble_library name)
                                                    $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
   list(TRANSFORM ARG_DEPENDS PREPEND nibble_)
   target_link_libraries(nibble_${name} PUBLIC ${ARG_DEPENDS} ${ARG_LIBRARIES} PRIVATE $<BUILD_INTERFACE:nibble_flags>)
-  if(NOT name MATCHES "^(simt|reference|cpu|metal)$")  # what computes takes no ways that an input's bytes choose
-    nibble_fuzz_coverage(nibble_${name})
-  endif()
   set(light checkpoint models engine metal)
   if(NIBBLE_SANITIZE MATCHES thread)
     list(APPEND light weights)  # its tests read few
@@ -111,12 +115,16 @@ function(nibble_test_code target computes)
   nibble_precompile(${target} <gtest/gtest.h>)
 endfunction()
 
-# nibble_test(NAME [COMPUTES] DEPENDS folder... SOURCES file...): one GoogleTest program, one CTest entry.
+# nibble_test(NAME [COMPUTES] [COST seconds] DEPENDS folder... SOURCES file...): one GoogleTest program, one CTest entry. COST: about
+# how long it takes, if it takes long; then it starts early, so that no processor is idle beside it at the end.
 function(nibble_test name)
-  cmake_parse_arguments(ARG "COMPUTES" "" "DEPENDS;LIBRARIES;SOURCES" ${ARGN})
+  cmake_parse_arguments(ARG "COMPUTES" "COST" "DEPENDS;LIBRARIES;SOURCES" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
   list(TRANSFORM ARG_DEPENDS PREPEND nibble_)
   target_link_libraries(${name} PRIVATE ${ARG_DEPENDS} ${ARG_LIBRARIES})
   nibble_test_code(${name} ${ARG_COMPUTES})
   add_test(NAME ${name} COMMAND ${name})
+  if(ARG_COST)
+    set_tests_properties(${name} PROPERTIES COST ${ARG_COST})
+  endif()
 endfunction()
