@@ -72,7 +72,7 @@ struct Panel {
     const uint8_t* scales_from = w.scales + block * w.block_scale_bytes;
     const bool is_far = asks_far(true);
     for (int64_t g = 0; g < count; g++, from += group_bytes) {
-      for (int64_t i = 0; i < group_bytes; i += kLineBytes) prefetch_codes(from + i, is_far);
+      prefetch_codes(from, group_bytes, is_far);
       const Avx512::Group group = Avx512::decode<Layout>(Lines{from, kLineBytes});
       for (int i = 0; i < kGroup / 4; i++)
         _mm512_store_si512(codes[g][i],

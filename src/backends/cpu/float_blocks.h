@@ -36,7 +36,7 @@ void float_block(const LinearTask& task, int64_t block, int64_t first_token, flo
   }
   int64_t k = 0;
   for (; k + 1 < w.K; k += 2) {
-    for (int64_t i = 0; i < 2 * k_bytes; i += kLineBytes) prefetch_codes(codes + i, is_far);
+    prefetch_codes(codes, 2 * k_bytes, is_far);
     const typename Isa::Floats even_weights = load_weights<Isa, Layout>(codes);
     const typename Isa::Floats odd_weights = load_weights<Isa, Layout>(codes + k_bytes);
     for (int t = 0; t < T; t++) y[t] = Isa::fma(even_weights, Isa::broadcast(x[t] + k), y[t]);
@@ -85,7 +85,7 @@ void transposed_block(const LinearTask& task, int64_t block, int64_t first_token
     // Through memory, from which a broadcast is part of the multiply-add; out of registers it takes two shuffles.
     asm("" : "+m"(x));
     for (int k = 0; k < kGroup; k += Layout::line_k, codes += kLineBytes) {
-      prefetch_codes(codes, is_far);
+      prefetch_codes(codes, kLineBytes, is_far);
       const auto line = Isa::nibbles(codes);
       const auto add = [&](auto nibble) {
         constexpr int i = decltype(nibble)::value, within = i / 2 + i % 2 * 4;

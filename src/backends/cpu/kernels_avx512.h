@@ -107,28 +107,35 @@ struct Avx512 {
   }
 
   // Each four of activations is broadcast once for all blocks, and each four k are multiplied for all tokens before the next:
-  // the fewer instructions that wait for each other stand in a row, the more of them a processor has at once.
+  // the fewer instructions that wait for each other stand in a row, the more of them a processor has at once. For the same
+  // reason 32 k of a single block and token are two chains.
   template <class Layout, int first, int num_planes, int blocks, int tokens>
   static void dot_side_by_side(const Group (&groups)[blocks], const ActivationGroup* x, Ints (&sums)[blocks][tokens]) {
-    __m512i high[blocks][tokens], low[blocks][tokens];
+    constexpr int chains = blocks * tokens == 1 && Layout::dot_k == kGroup ? 2 : 1;
+    __m512i high[chains][blocks][tokens] = {}, low[chains][blocks][tokens] = {};
     for (int t = 0; t < tokens; t++) {
       __m512i low_start = _mm512_set1_epi32(Layout::dot_k == kGroup ? x[t].offset : x[t].half_offset[first / 16]);
       if constexpr (Layout::code_offset == 8 * kOffset) low_start = _mm512_slli_epi32(low_start, 3);
-      for (int b = 0; b < blocks; b++) {
-        high[b][t] = _mm512_setzero_si512();
-        low[b][t] = low_start;
-      }
+      for (int b = 0; b < blocks; b++) low[0][b][t] = low_start;
     }
     for (int k = first; k < first + Layout::dot_k; k += 4)
       for (int t = 0; t < tokens; t++) {
         const __m512i x_high = broadcast4(x[t].high + k), x_low = broadcast4(x[t].low + k);
         for (int b = 0; b < blocks; b++) {
-          high[b][t] = _mm512_dpbusd_epi32(high[b][t], groups[b].codes[k / 4], x_high);
-          if constexpr (num_planes == 2) low[b][t] = _mm512_dpbusd_epi32(low[b][t], groups[b].codes[k / 4], x_low);
+          const __m512i codes = groups[b].codes[k / 4];
+          __m512i &high_sum = high[k / 4 % chains][b][t], &low_sum = low[k / 4 % chains][b][t];
+          high_sum = _mm512_dpbusd_epi32(high_sum, codes, x_high);
+          if constexpr (num_planes == 2) low_sum = _mm512_dpbusd_epi32(low_sum, codes, x_low);
         }
       }
     for (int b = 0; b < blocks; b++)
-      for (int t = 0; t < tokens; t++) sums[b][t] = _mm512_add_epi32(_mm512_slli_epi32(high[b][t], 7), low[b][t]);
+      for (int t = 0; t < tokens; t++) {
+        if constexpr (chains == 2) {
+          high[0][b][t] = _mm512_add_epi32(high[0][b][t], high[1][b][t]);
+          low[0][b][t] = _mm512_add_epi32(low[0][b][t], low[1][b][t]);
+        }
+        sums[b][t] = _mm512_add_epi32(_mm512_slli_epi32(high[0][b][t], 7), low[0][b][t]);
+      }
   }
 
   template <class Layout, int first, int num_planes>

@@ -247,8 +247,7 @@ void for_each_group(const PackedMatrix& w, int64_t block, int64_t groups_per_sca
     for (; g < last; g++) {
       for (int64_t b = 0; b < blocks; b++) {
         if (g % groups_per_scale_line == 0) ahead.ask_for_scales(scales + b * w.block_scale_bytes);
-        const uint8_t* lines = codes + b * w.block_code_bytes;
-        for (int64_t i = 0; i < group_bytes; i += kLineBytes) ahead.ask_for_line(lines + i, stretch);
+        ahead.ask_for_codes(codes + b * w.block_code_bytes, group_bytes, stretch);
       }
       each(g, codes, scales);
       codes += group_bytes;

@@ -21,10 +21,17 @@ bool asks_far(bool computes_much) {
   return run_bytes < 8 * 1280 ? run_bytes / 8 : 1280;
 }
 
+// Asks for what lies `near` behind some lines, and then for what lies `far` behind them: a far line that waits for memory keeps
+// waiting what is asked for after it, though that be in the second-level cache.
+void prefetch_lines(const uint8_t* lines, int64_t bytes, int64_t near, int64_t far, bool is_far) {
+  for (int64_t i = 0; i < bytes; i += kLineBytes) __builtin_prefetch(lines + near + i, 0, 3);
+  if (!is_far) return;
+  for (int64_t i = 0; i < bytes; i += kLineBytes) __builtin_prefetch(lines + far + i, 0, 2);
+}
+
 // For matrices that tasks do not look beyond.
-void prefetch_codes(const uint8_t* line, bool is_far) {
-  __builtin_prefetch(line + (is_far ? kNearOfTwo : kNear), 0, 3);
-  if (is_far) __builtin_prefetch(line + kFar, 0, 2);
+void prefetch_codes(const uint8_t* lines, int64_t bytes, bool is_far) {
+  prefetch_lines(lines, bytes, is_far ? kNearOfTwo : kNear, kFar, is_far);
 }
 
 // The same where lines are only read: the roof. Far ones give 1 to 2 % more on Zen 4 and 6 to 10 % on Sapphire Rapids.
@@ -59,9 +66,8 @@ class LinesAhead {
     if (left > near_) return {near_, kFar + to_codes_, left - near_};
     return {near_ + to_codes_, kFar + to_codes_, left};
   }
-  void ask_for_line(const uint8_t* line, const Stretch& stretch) const {
-    __builtin_prefetch(line + stretch.near, 0, 3);
-    if (is_far_) __builtin_prefetch(line + stretch.far, 0, 2);
+  void ask_for_codes(const uint8_t* lines, int64_t bytes, const Stretch& stretch) const {
+    prefetch_lines(lines, bytes, stretch.near, stretch.far, is_far_);
   }
   void ask_for_scales(const uint8_t* scales) const {
     const uint8_t* at = scales + kScalesNear;
