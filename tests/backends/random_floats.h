@@ -6,7 +6,7 @@
 namespace nibble {
 
 // A number about as a normal distribution of variance 1 gives it: the sum of four of 16 bits, at most 3.46 from 0.
-// std::normal_distribution takes logarithms of long doubles, which AArch64 has none of: under emulation they were nine tenths of a test.
+// std::normal_distribution takes logarithms of long doubles: AArch64 has no instructions for those, and emulated they take microseconds.
 inline float random_float(std::mt19937& random) {
   uint32_t sum = 0;
   for (int i = 0; i < 2; i++) {
