@@ -24,9 +24,10 @@ constexpr int kSetHeads = 8;
 constexpr int kMaxSets = 3;  // of a call's heads that share what is made of the values
 constexpr int64_t kKvGroup = Q8_0::group_size;
 constexpr int64_t kBlockLen = kKvInterleaved;  // positions whose weights lie together
-constexpr int64_t kGroupsAtOnce = 2;
-constexpr int kExpAsks = 4;       // of a head
-constexpr int64_t kPartLen = 16;  // positions whose keys lie together, and after which rows are asked for
+static_assert(kBlockLen == kExpLen);
+constexpr int64_t kTurnedGroups = 2;  // of columns, at a time
+constexpr int kExpAsks = 4;           // of a head
+constexpr int64_t kPartLen = 16;      // positions whose keys lie together, and after which rows are asked for
 constexpr int64_t kGroupKeyBytes = kPartLen * kKvGroup;
 constexpr float kLargestQuery = 127 * 256 + 127;
 
@@ -48,9 +49,9 @@ struct ValueColumns {
 
 // After the scores. Then come the queries, [kMaxSets, groups of a key].
 struct Int8Scratch {
-  ValueColumns values[kGroupsAtOnce][kKvGroup / 16];  // where they are keys
-  WeightBlock weights[kGroupsAtOnce][kMaxSets][kAttendChunk / kBlockLen];
-  float weight_scales[kGroupsAtOnce];
+  ValueColumns values[kTurnedGroups][kKvGroup / 16];        // where they are keys
+  WeightBlock weights[kMaxSets][kAttendChunk / kBlockLen];  // of one group of columns
+  float weight_scale;
   float query_scales[kMaxSets][kSetHeads];
 };
 
@@ -194,8 +195,8 @@ struct Int8Attention {
     return {codes_of(t.v, p) + 4 * group * kKvGroup, 4 * t.v.row_bytes, 64};
   }
 
-  // Makes the parts of a group's weights, from the scores once they are exponentials, with zeros up to a whole block.
-  void prepare_weights(int64_t group, int64_t slot) const {
+  // Makes the parts of a group's weights from the scores once they are exponentials, with zeros up to a whole block.
+  void prepare_weights(int64_t group) const {
     alignas(64) float scales[kAttendChunk];
     IntVec largest = {};
     for (int64_t p = 0; p < t.len; p += kBlockLen)
@@ -205,13 +206,13 @@ struct Int8Attention {
         std::memcpy(scales + i, &found, sizeof found);
       }
     const float limit = largest_of(largest);  // a softmax weight is at most 1
-    scratch.weight_scales[slot] = limit / kLargestWeight;
+    scratch.weight_scale = limit / kLargestWeight;
     const Vec inverse = inverse_of(limit, kLargestWeight) - Vec{};
     for (int64_t p = 0; p < t.len; p += kVec) {
       const Vec steps = load_vec(scales + p) * inverse;
       std::memcpy(scales + p, &steps, sizeof steps);
     }
-    for (int set = 0; set < num_sets(); set++) prepare_weights_of_set(slot, set, scales);
+    for (int set = 0; set < num_sets(); set++) prepare_weights_of_set(set, scales);
   }
   // Zeros for positions that no head sees.
   Vec seen(Vec x, int64_t p) const {
@@ -222,7 +223,7 @@ struct Int8Attention {
   }
 
   // `steps`: what a softmax weight of 1 becomes at each position.
-  [[gnu::noinline]] void prepare_weights_of_set(int64_t slot, int set, const float* steps) const {
+  [[gnu::noinline]] void prepare_weights_of_set(int set, const float* steps) const {
     // What is added before the fraction is cut off: 1/32, 3/32 … 31/32 (of kRoundings = 16), in the order of their reversed
     // bits.
     static constexpr auto kRounding = [] {
@@ -241,7 +242,7 @@ struct Int8Attention {
       constexpr int kVectors = kBlockLen / kVec;
       Vec step[kVectors];
       for (int i = 0; i < kVectors; i++) step[i] = load_vec(steps + p + i * kVec);
-      WeightBlock& block = scratch.weights[slot][set][p / kBlockLen];
+      WeightBlock& block = scratch.weights[set][p / kBlockLen];
       const float* softmax = scores(set, 0) + p;
       for (int h = 0; h < heads; h++, softmax += kAttendChunk) {
         IntVec x[kVectors];
@@ -254,9 +255,9 @@ struct Int8Attention {
   }
 
   // kVec columns of a head, from column 32 group + kVec vec on.
-  void put(int64_t group, int vec, int64_t slot, int set, int64_t h, const IntVec (&sums)[kPartSums]) const {
+  void put(int64_t group, int vec, int set, int64_t h, const IntVec (&sums)[kPartSums]) const {
     const float total = t.total[first_head + set * kSetHeads + h];
-    const float scale = scratch.weight_scales[slot] + 0.0f * total;  // a NaN among the scores is in none of the parts
+    const float scale = scratch.weight_scale + 0.0f * total;  // a NaN among the scores is in none of the parts
     const Vec values = float_sum(sums) * scale;
     const int64_t d = group * kKvGroup + vec * kVec, count = t.v_dim - d < kVec ? t.v_dim - d : kVec;
     if (count > 0) std::memcpy(out(set, h) + d, &values, static_cast<size_t>(count) * sizeof(float));
@@ -357,13 +358,12 @@ struct VectorProducts {
   static constexpr int kValueVectors = 2;  // whose sums are in registers together
   static constexpr int kValueParts = kKvGroup / kVec / kValueVectors;
 
-  // t.out of groups [group, group + count).
-  static void values(const Int8Attention& a, int64_t group, int64_t count) {
-    for (int64_t slot = 0; slot < count; slot++)
-      for (int set = 0; set < a.num_sets(); set++)
-        for_runs_of_heads<kMostValueHeads>(a.heads_of(set), [&]<int H>(int64_t h) {
-          for (int part = 0; part < kValueParts; part++) weigh<H>(a, group + slot, slot, set, h, part * kValueVectors);
-        });
+  // t.out of a group of columns, whose weights are prepared; `slot`: where its values lie if they were turned.
+  static void values(const Int8Attention& a, int64_t group, int64_t slot) {
+    for (int set = 0; set < a.num_sets(); set++)
+      for_runs_of_heads<kMostValueHeads>(a.heads_of(set), [&]<int H>(int64_t h) {
+        for (int part = 0; part < kValueParts; part++) weigh<H>(a, group, slot, set, h, part * kValueVectors);
+      });
   }
 
   // kValueVectors from first_vec on.
@@ -375,7 +375,7 @@ struct VectorProducts {
       const ValueLines lines = a.values_of(group, slot, block);
       const uint8_t* value = lines.vec(first_vec);
       const int64_t to_next = lines.vec(first_vec + 1) - value;
-      const uint8_t* of_first = a.scratch.weights[slot][set][block / kBlockLen].bytes[h].bytes;
+      const uint8_t* of_first = a.scratch.weights[set][block / kBlockLen].bytes[h].bytes;
       const int64_t len = a.t.len - block < kBlockLen ? a.t.len - block : kBlockLen;
       for (int64_t begin = 0; begin < len; begin += kPartLen) {
         ahead.ask();
@@ -401,7 +401,7 @@ struct VectorProducts {
       keep_order(sums);
     }
     for (int i = 0; i < H; i++)
-      for (int v = 0; v < kValueVectors; v++) a.put(group, first_vec + v, slot, set, h + i, sums[i][v]);
+      for (int v = 0; v < kValueVectors; v++) a.put(group, first_vec + v, set, h + i, sums[i][v]);
     a.rows_ahead = ahead;
   }
 };
@@ -425,24 +425,25 @@ void attend_chunk_int8(const AttendTask& t) {
   ask_for_scales(t.next_k, groups, t.next_len);
   const int64_t sets = (t.num_heads + kSetHeads - 1) / kSetHeads, blocks = (t.len + kBlockLen - 1) / kBlockLen;
   const int64_t turn_asks =
-      values_are_keys ? (t.len + kPartLen - 1) / kPartLen * ((v_groups + kGroupsAtOnce - 1) / kGroupsAtOnce) : 0;
-  RowsAhead keys(t.next_k, t.next_len,
-                 t.num_heads * kExpAsks + calls * turn_asks +
-                     v_groups * (sets * blocks + Products::value_asks(t.num_heads, t.len)));
+      values_are_keys ? (t.len + kPartLen - 1) / kPartLen * ((v_groups + kTurnedGroups - 1) / kTurnedGroups) : 0;
+  RowsAhead keys(
+      t.next_k, t.next_len,
+      t.num_heads * blocks + calls * turn_asks + v_groups * (sets * blocks + Products::value_asks(t.num_heads, t.len)));
   for (int h = 0; h < t.num_heads; h++) {
     float* scores = t.scores + h * kAttendChunk;
     std::fill(scores, scores + t.skip, -INFINITY);
-    exponentiate(scores, t.len, t.largest[h], t.total[h]);
+    RowsAhead ahead = keys;
+    exponentiate(scores, t.len, t.largest[h], t.total[h], [&] { ahead.ask(); });
+    keys = ahead;
     std::fill(scores + t.len, scores + blocks * kBlockLen, 0.0f);
-    for (int i = 0; i < kExpAsks; i++) keys.ask();
   }
   Products::begin_values();
   for_heads(keys, [&](const Int8Attention& a) {
-    for (int64_t g = 0; g < v_groups; g += kGroupsAtOnce) {
-      const int64_t count = v_groups - g < kGroupsAtOnce ? v_groups - g : kGroupsAtOnce;
-      if (values_are_keys) count == 1 ? a.template turn_values<1>(g) : a.template turn_values<2>(g);
-      for (int64_t slot = 0; slot < count; slot++) a.prepare_weights(g + slot, slot);
-      Products::values(a, g, count);
+    for (int64_t g = 0; g < v_groups; g++) {
+      const int64_t slot = g % kTurnedGroups;
+      if (values_are_keys && slot == 0) g + 1 < v_groups ? a.template turn_values<2>(g) : a.template turn_values<1>(g);
+      a.prepare_weights(g);
+      Products::values(a, g, slot);
     }
   });
   Products::end();

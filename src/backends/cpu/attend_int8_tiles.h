@@ -3,8 +3,8 @@
 // Scores  [bytes of a set, positions] = queries · keys: a tile of keys is a group of columns by 16 positions, as they lie in
 //         the cache. Its sums leave the tile for each group, whose scales they are multiplied by.
 // Values  [bytes of a set, columns] = weights · values, over 64 positions by 16 columns at a time, as they lie in the cache.
-// Tiles   scores: LoadedQueries, or KeptQueries: 0 and 1 sums, 2 and 3 keys, 4 … 7 queries. Values: 0 … 5 sums, 6 weights,
-//         7 values.
+// Tiles   those that are used no more are zeroed at once (AmxInstructions::zero). Scores: 0 sums, 1 keys, 2 queries, or 2 … 5
+//         where they stay. Values: 0 … 2 sums, 3 weights, 4 values.
 #pragma once
 
 #include "backends/cpu/amx_tiles.h"
@@ -38,33 +38,26 @@ struct TileProducts {
     a.num_sets() == 2 ? scores_of<LoadedQueries<2>>(a) : scores_of<LoadedQueries<3>>(a);
   }
 
-  // Scores where queries come and go: two products of each set at a time.
+  // Scores where queries come and go.
   template <int num_sets>
   struct LoadedQueries {
     static constexpr int kSets = num_sets;
-    static constexpr int sums(int slot, int set) { return slot * num_sets + set; }
-    static constexpr int keys(int slot) { return kNumTiles - 1 - (num_sets <= 2 ? slot : 0); }
-    static constexpr int queries(int slot) { return 2 * num_sets + (num_sets <= 2 ? slot : 0); }
 
     explicit LoadedQueries(const Int8Attention& a) : all(a.queries), groups(num_groups(a.t.head_dim)) {
-      TileConfig config;
-      for (int slot : {0, 1}) {
-        for (int set = 0; set < num_sets; set++) config.set(sums(slot, set), kTileRows, kTileRowBytes);
-        config.set(keys(slot), kKvGroup / 4, kTileRowBytes);
-        config.set(queries(slot), kTileRows, kKvGroup);
-      }
-      Instructions::configure(config);
+      configure_scores(1);
     }
 
     template <int slot>
     void multiply(int64_t g, const uint8_t* codes, IntTile (&to)[num_sets]) const {
-      Instructions::template load<keys(slot)>(codes, kTileRowBytes);
-      for_each_constant<num_sets>([&]<int set>(std::integral_constant<int, set>) {
-        Instructions::template load<queries(slot)>(all[set * groups + g].bytes, kKvGroup);
-        Instructions::template zero<sums(slot, set)>();
-        Instructions::template dot_int8<sums(slot, set), queries(slot), keys(slot)>();
-        Instructions::template store<sums(slot, set)>(&to[set], kTileRowBytes);
-      });
+      Instructions::template load<1>(codes, kTileRowBytes);
+      for (int set = 0; set < num_sets; set++) {
+        Instructions::template load<2>(all[set * groups + g].bytes, kKvGroup);
+        Instructions::template dot_int8<0, 2, 1>();
+        Instructions::template zero<2>();
+        if (set == num_sets - 1) Instructions::template zero<1>();
+        Instructions::template store<0>(&to[set], kTileRowBytes);
+        Instructions::template zero<0>();
+      }
     }
 
     const QueryGroup* all;
@@ -77,28 +70,30 @@ struct TileProducts {
     static constexpr int kSets = 1;
 
     explicit KeptQueries(const Int8Attention& a) {
-      TileConfig config;
-      for (int slot : {0, 1}) {
-        config.set(slot, kTileRows, kTileRowBytes);
-        config.set(2 + slot, kKvGroup / 4, kTileRowBytes);
-      }
-      for (int g = 0; g < kMostKeptGroups; g++) config.set(4 + g, kTileRows, kKvGroup);
-      Instructions::configure(config);
+      configure_scores(kMostKeptGroups);
       for_each_constant<kMostKeptGroups>([&]<int g>(std::integral_constant<int, g>) {
-        if (g < num_groups(a.t.head_dim)) Instructions::template load<4 + g>(a.queries[g].bytes, kKvGroup);
+        if (g < num_groups(a.t.head_dim)) Instructions::template load<2 + g>(a.queries[g].bytes, kKvGroup);
       });
     }
 
     // Even groups in slot 0, odd ones in slot 1.
     template <int slot>
     void multiply(int64_t g, const uint8_t* codes, IntTile (&to)[1]) const {
-      Instructions::template load<2 + slot>(codes, kTileRowBytes);
-      Instructions::template zero<slot>();
-      g < 2 ? Instructions::template dot_int8<slot, 4 + slot, 2 + slot>()
-            : Instructions::template dot_int8<slot, 6 + slot, 2 + slot>();
-      Instructions::template store<slot>(&to[0], kTileRowBytes);
+      Instructions::template load<1>(codes, kTileRowBytes);
+      g < 2 ? Instructions::template dot_int8<0, 2 + slot, 1>() : Instructions::template dot_int8<0, 4 + slot, 1>();
+      Instructions::template zero<1>();
+      Instructions::template store<0>(&to[0], kTileRowBytes);
+      Instructions::template zero<0>();
     }
   };
+
+  static void configure_scores(int query_tiles) {
+    TileConfig config;
+    config.set(0, kTileRows, kTileRowBytes);
+    config.set(1, kKvGroup / 4, kTileRowBytes);
+    for (int tile = 0; tile < query_tiles; tile++) config.set(2 + tile, kTileRows, kKvGroup);
+    Instructions::configure(config);
+  }
 
   // t.scores of whole runs of 16 positions.
   template <class Queries>
@@ -112,13 +107,13 @@ struct TileProducts {
     Vec scales[2];
     for (int64_t p = 0; p < len; p += kPartLen) {
       const uint8_t* codes = codes_of(k, p);
-      if (a.first_head == 0)  // the positions that follow
-        for (int64_t b = 0; b < kPartLen * k.row_bytes; b += 64)
-          __builtin_prefetch(codes + kPartLen * k.row_bytes + b, 0, 3);
       Vec scores[num_sets][kSetHeads] = {};
       const auto multiply = [&]<int slot>(std::integral_constant<int, slot>, int64_t g) {
+        const uint8_t* group = codes + g * kGroupKeyBytes;
+        if (a.first_head == 0)  // the positions that follow, before what is far
+          for (int64_t b = 0; b < kGroupKeyBytes; b += 64) __builtin_prefetch(group + kPartLen * k.row_bytes + b, 0, 3);
         for (int set = 0; set < num_sets; set++) ahead.ask();
-        queries.template multiply<slot>(g, codes + g * kGroupKeyBytes, sums[slot]);
+        queries.template multiply<slot>(g, group, sums[slot]);
         scales[slot] = scales_of(k, g, p);
       };
       const auto add = [&](int slot) {
@@ -150,45 +145,42 @@ struct TileProducts {
 
   static void begin_values() { Instructions::configure(TileConfig::of_whole_tiles()); }
 
-  // t.out of groups [group, group + count).
-  static void values(const Int8Attention& a, int64_t group, int64_t count) {
-    const int sets = a.num_sets();
-    if (sets == 1 && count == 2) return weigh<1, 2>(a, group, 0);
-    for (int64_t slot = 0; slot < count; slot++) {
-      if (sets == 1) weigh<1, 1>(a, group, slot);
-      if (sets == 2) weigh<2, 1>(a, group, slot);
-      if (sets == 3) weigh<3, 1>(a, group, slot);
-    }
+  // As VectorProducts. Few sums at a time: both halves of a group of columns for one set, else one for all sets.
+  static void values(const Int8Attention& a, int64_t group, int64_t slot) {
+    if (a.num_sets() == 1) return weigh<1, 2>(a, group, slot, 0);
+    for (int half = 0; half < 2; half++)
+      a.num_sets() == 2 ? weigh<2, 1>(a, group, slot, half) : weigh<3, 1>(a, group, slot, half);
   }
 
-  // Groups of columns from `first_slot` on.
-  template <int num_sets, int num_slots>
-  static void weigh(const Int8Attention& a, int64_t group, int64_t first_slot) {
-    const auto for_each_sum = [](const auto& call) {  // of a set, a slot and a half of its group
-      for_each_constant<2 * num_sets * num_slots>([&]<int tile>(std::integral_constant<int, tile>) {
-        call.template operator()<tile>(tile / 2 % num_sets, tile / 2 / num_sets, tile % 2);
+  // Halves from `first_half` on.
+  template <int num_sets, int num_halves>
+  static void weigh(const Int8Attention& a, int64_t group, int64_t slot, int first_half) {
+    const auto for_each_sum = [](const auto& call) {
+      for_each_constant<num_sets * num_halves>([&]<int tile>(std::integral_constant<int, tile>) {
+        call.template operator()<tile, tile / num_halves, tile % num_halves>();
       });
     };
     RowsAhead ahead = a.rows_ahead;
-    for_each_sum([]<int tile>(int, int, int) { Instructions::template zero<tile>(); });
     for (int64_t block = 0; block * kBlockLen < a.t.len; block++) {
-      ValueLines values[num_slots];
-      for (int64_t slot = 0; slot < num_slots; slot++)
-        values[slot] = a.values_of(group + first_slot + slot, first_slot + slot, block * kBlockLen);
-      for_each_sum([&]<int tile>(int set, int slot, int half) {
+      const ValueLines values = a.values_of(group, slot, block * kBlockLen);
+      for_each_sum([&]<int tile, int set, int half>() {
         ahead.ask();
-        if (half == 0) Instructions::template load<6>(&a.scratch.weights[first_slot + slot][set][block], kTileRowBytes);
-        Instructions::template load<7>(values[slot].half(half), values[slot].stride);
-        Instructions::template dot_uint8_int8<tile, 6, 7>();
+        if (half == 0) Instructions::template load<3>(&a.scratch.weights[set][block], kTileRowBytes);
+        if (num_halves > 1 || set == 0) Instructions::template load<4>(values.half(first_half + half), values.stride);
+        Instructions::template dot_uint8_int8<tile, 3, 4>();
+        if (num_halves > 1 || set == num_sets - 1) Instructions::template zero<4>();
+        if (half == num_halves - 1) Instructions::template zero<3>();
       });
     }
     a.rows_ahead = ahead;
-    IntTile sums[2 * num_sets * num_slots];
-    for_each_sum([&]<int tile>(int, int, int) { Instructions::template store<tile>(&sums[tile], kTileRowBytes); });
-    for_each_sum([&]<int tile>(int set, int slot, int half) {
+    IntTile sums[num_sets * num_halves];
+    for_each_sum([&]<int tile, int set, int half>() {
+      Instructions::template store<tile>(&sums[tile], kTileRowBytes);
+      Instructions::template zero<tile>();
+    });
+    for_each_sum([&]<int tile, int set, int half>() {
       for (int h = 0; h < a.heads_of(set); h++)
-        a.put(group + first_slot + slot, half, first_slot + slot, set, h,
-              {sums[tile].row(h), sums[tile].row(kSetHeads + h)});
+        a.put(group, first_half + half, set, h, {sums[tile].row(h), sums[tile].row(kSetHeads + h)});
     });
   }
 };

@@ -246,22 +246,33 @@ void score_heads(const AttendTask& t, int h, RowsAhead& rows_ahead) {
   rows_ahead = ahead;
 }
 
-// e^x for x <= 0, within 2.2 units in the last place, 1 for 0; of less than -86 as of -86, which is no denormal yet. The
+// x = e^x for x <= 0, within 2.2 units in the last place, 1 for 0; of less than -86 as of -86, which is no denormal yet. The
 // polynomial is the one of degree 5, beginning with 1 + r, whose largest relative error for |r| <= ln 2 / 2 is least: 1.06e-7.
-inline Vec exp_vec(Vec x) {
+//
+// Each step is done for all vectors before the next: the steps of one wait for each other, and in a row they would be all that
+// a processor can look at.
+template <size_t count>
+void exp_vecs(Vec (&x)[count]) {
   const auto all = [](float value) { return value - Vec{}; };
-  const Vec clamped = x < all(-86.0f) ? all(-86.0f) : x;  // NaN stays NaN
-  constexpr float kToInteger = 0x1.8p23f;                 // a float of that size has no more bits than the integer's
-  const Vec shifted = fma(clamped, all(1.44269504f), all(kToInteger));
-  const Vec n = shifted - kToInteger;
-  const Vec r = fma(n, all(2.12194440e-4f), fma(n, all(-0.693359375f), clamped));
-  Vec p = fma(r, all(0x1.10625p-7f), all(0x1.572a64p-5f));
-  for (float coefficient : {0x1.5557bp-3f, 0x1.fffdfcp-2f, 1.0f, 1.0f}) p = fma(p, r, all(coefficient));
+  const auto each = [](const auto& step) {
+    for (size_t i = 0; i < count; i++) step(i);
+  };
+  constexpr float kToInteger = 0x1.8p23f;  // a float of that size has no more bits than the integer's
+  Vec shifted[count], n[count], p[count];
+  each([&](size_t i) { x[i] = x[i] < all(-86.0f) ? all(-86.0f) : x[i]; });  // NaN stays NaN
+  each([&](size_t i) { shifted[i] = fma(x[i], all(1.44269504f), all(kToInteger)); });
+  each([&](size_t i) { n[i] = shifted[i] - kToInteger; });
+  each([&](size_t i) { x[i] = fma(n[i], all(-0.693359375f), x[i]); });
+  each([&](size_t i) { x[i] = fma(n[i], all(2.12194440e-4f), x[i]); });
+  each([&](size_t i) { p[i] = fma(x[i], all(0x1.10625p-7f), all(0x1.572a64p-5f)); });
+  for (float coefficient : {0x1.5557bp-3f, 0x1.fffdfcp-2f, 1.0f, 1.0f})
+    each([&](size_t i) { p[i] = fma(p[i], x[i], all(coefficient)); });
 #if defined(__AVX512VBMI__)
-  return _mm512_scalef_ps(p, n);
+  each([&](size_t i) { x[i] = _mm512_scalef_ps(p[i], n[i]); });
 #else
   using Bits = uint32_t __attribute__((vector_size(sizeof(Vec))));
-  return p * std::bit_cast<Vec>((std::bit_cast<Bits>(shifted) << 23) + std::bit_cast<Bits>(all(1.0f)));
+  const Bits one = std::bit_cast<Bits>(all(1.0f));
+  each([&](size_t i) { x[i] = p[i] * std::bit_cast<Vec>((std::bit_cast<Bits>(shifted[i]) << 23) + one); });
 #endif
 }
 
@@ -276,27 +287,33 @@ inline float largest_lane(Vec x) {
 #endif
 }
 
-// scores[p] = e^(scores[p] - the largest); returns that and their sum. Up to a multiple of kLanes they count as minus infinity,
-// and become numbers too small for the sum.
-inline void exponentiate(float* scores, int64_t len, float& largest, float& total) {
-  constexpr int kChains = kLanes / kVec;
-  for (int64_t p = len; p % kLanes != 0; p++) scores[p] = -INFINITY;
-  Vec top[kChains];
+constexpr int64_t kExpLen = 64;
+
+// scores[p] = e^(scores[p] - the largest); returns that and their sum. Up to a multiple of kExpLen they count as minus infinity,
+// and become numbers too small for the sum. Before each kExpLen of them it calls between().
+void exponentiate(float* scores, int64_t len, float& largest, float& total, const auto& between) {
+  constexpr int kChains = kLanes / kVec, kTogether = kChains > kSums / 4 ? kChains : kSums / 4;
+  static_assert(kAttendChunk % kExpLen == 0 && kExpLen % (kTogether * kVec) == 0);
+  for (; len % kExpLen != 0; len++) scores[len] = -INFINITY;
+  Vec top[kTogether];
   for (Vec& x : top) x = -INFINITY - Vec{};
-  for (int64_t p = 0; p < len; p += kLanes)
-    for (int i = 0; i < kChains; i++) {
+  for (int64_t p = 0; p < len; p += kTogether * kVec)
+    for (int i = 0; i < kTogether; i++) {
       const Vec x = load_vec(scores + p + i * kVec);
       top[i] = x > top[i] ? x : top[i];
     }
-  for (int i = 1; i < kChains; i++) top[0] = top[i] > top[0] ? top[i] : top[0];
+  for (int i = 1; i < kTogether; i++) top[0] = top[i] > top[0] ? top[i] : top[0];
   largest = largest_lane(top[0]);
+  const Vec most = largest - Vec{};
   Vec totals[kChains] = {};
-  for (int64_t p = 0; p < len; p += kLanes)
-    for (int i = 0; i < kChains; i++) {
-      const Vec x = exp_vec(load_vec(scores + p + i * kVec) - largest);
-      std::memcpy(scores + p + i * kVec, &x, sizeof x);
-      totals[i] += x;
-    }
+  for (int64_t p = 0; p < len; p += kTogether * kVec) {
+    if (p % kExpLen == 0) between();
+    Vec x[kTogether];
+    for (int i = 0; i < kTogether; i++) x[i] = load_vec(scores + p + i * kVec) - most;
+    exp_vecs(x);
+    std::memcpy(scores + p, x, sizeof x);
+    for (int i = 0; i < kTogether; i++) totals[i % kChains] += x[i];
+  }
   float lanes[kLanes];
   std::memcpy(lanes, totals, sizeof lanes);
   total = sum_of(lanes);
@@ -351,7 +368,7 @@ void attend_chunk_of(const AttendTask& t) {
   for (; h + 4 <= t.num_heads; h += 4) score_heads<4, T>(t, h, values);
   for (; h + 2 <= t.num_heads; h += 2) score_heads<2, T>(t, h, values);
   for (; h < t.num_heads; h++) score_heads<1, T>(t, h, values);
-  for (h = 0; h < t.num_heads; h++) exponentiate(t.scores + h * kAttendChunk, t.len, t.largest[h], t.total[h]);
+  for (h = 0; h < t.num_heads; h++) exponentiate(t.scores + h * kAttendChunk, t.len, t.largest[h], t.total[h], [] {});
   h = 0;
   constexpr int64_t columns = kRuns<V> * kVec;
   RowsAhead keys(t.next_k, t.next_len, (t.num_heads + V - 1) / V * ((t.v_dim + columns - 1) / columns) * t.len);

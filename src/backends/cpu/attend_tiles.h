@@ -9,7 +9,8 @@
 // Values  [heads, columns] = weights · values: of values, two positions are interleaved, as tiles want them.
 // Order   the tiles multiply what was split some steps before, while the next is split. A head's sums depend neither on
 //         the others nor on its place in a tile.
-// Tiles   scores: 0 … 2 sums, 3 and 4 keys, 5 … 7 queries. Values: 0 … 5 sums, 6 weights, 7 values.
+// Tiles   scores: 0 … 2 sums, 3 and 4 keys, 5 queries. Values: 0 … 5 sums, 6 weights, 7 values. Those that are used no more are
+//         zeroed at once (AmxInstructions::zero).
 #pragma once
 
 #include <algorithm>
@@ -212,14 +213,17 @@ struct TileGroup {
       Instructions::template load<3>(&keys[multiply.slot()][0], kTileRowBytes);
       Instructions::template load<4>(&keys[multiply.slot()][1], kTileRowBytes);
       for_each_constant<num_tiles>([&]<int tile>(std::integral_constant<int, tile>) {
-        if (multiply.inner == 0) Instructions::template zero<tile>();
-        Instructions::template load<5 + tile>(queries + tile * steps + multiply.inner, kTileRowBytes);
-        Instructions::template dot_bf16<tile, 3, 5 + tile>();
-        Instructions::template dot_bf16<tile, 4, 5 + tile>();
+        Instructions::template load<5>(queries + tile * steps + multiply.inner, kTileRowBytes);
+        Instructions::template dot_bf16<tile, 3, 5>();
+        Instructions::template dot_bf16<tile, 4, 5>();
+        Instructions::template zero<5>();
         if (multiply.inner < steps - 1) return;
         Instructions::template store<tile>(&sums[tile], kTileRowBytes);
+        Instructions::template zero<tile>();
         finished = multiply.outer;
       });
+      Instructions::template zero<3>();
+      Instructions::template zero<4>();
       multiply.next();
     }
     finish();
@@ -287,17 +291,21 @@ struct TileGroup {
       const Tile(&pair)[2][2] = pairs[multiply.slot()];
       const auto step = [&]<int tile>(std::integral_constant<int, tile>) {
         constexpr int even = 2 * tile, odd = 2 * tile + 1;
-        if (multiply.inner == 0) Instructions::template zero<even>(), Instructions::template zero<odd>();
         Instructions::template load<6>(weights + tile * kTileBlocks + multiply.inner, kTileRowBytes);
         for (int part = 0; part < 2; part++) {
           Instructions::template load<7>(&pair[0][part], kTileRowBytes);
           Instructions::template dot_bf16<even, 6, 7>();
+          Instructions::template zero<7>();
           Instructions::template load<7>(&pair[1][part], kTileRowBytes);
           Instructions::template dot_bf16<odd, 6, 7>();
+          Instructions::template zero<7>();
         }
+        Instructions::template zero<6>();
         if (multiply.inner < blocks - 1) return;
         Instructions::template store<even>(&sums[even], kTileRowBytes);
+        Instructions::template zero<even>();
         Instructions::template store<odd>(&sums[odd], kTileRowBytes);
+        Instructions::template zero<odd>();
         finished = multiply.outer;
       };
       for_each_constant<num_tiles>(step);
@@ -339,7 +347,8 @@ void tiles_attend_of(const AttendTask& t) {
     group.prepare_queries();
     group.template scores<Instructions>(values);
   });
-  for (int h = 0; h < t.num_heads; h++) exponentiate(t.scores + h * kAttendChunk, t.len, t.largest[h], t.total[h]);
+  for (int h = 0; h < t.num_heads; h++)
+    exponentiate(t.scores + h * kAttendChunk, t.len, t.largest[h], t.total[h], [] {});
   RowsAhead keys(t.next_k, t.next_len, num_groups * times(t.len, kTileK) * times(t.v_dim, kTileK));
   for_each_group([&](auto group) {
     group.prepare_weights();
