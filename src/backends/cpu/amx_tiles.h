@@ -36,10 +36,10 @@ struct AmxInstructions {
   static void configure(const TileConfig& config) { asm volatile("ldtilecfg %0" ::"m"(config)); }
   static void release() { asm volatile("tilerelease"); }
 
-  // A tile of zeros takes none of the registers that tiles are renamed to. Measured on Sapphire Rapids, at the times when its
-  // other hyperthread seems to leave a core half of them: a load and a product take 70 to 85 cycles when all eight tiles hold
-  // something, 44 with six, 30 with four; at other times 16. So a tile is zeroed as soon as it has been used: a product that is
-  // stored at once takes 40 cycles with that, and 65 without.
+  // A tile of zeros takes none of the registers that tiles are renamed to. Measured on Sapphire Rapids, at times when the core's
+  // other hyperthread seems to have half of them: a load and a product take 80 cycles when all eight tiles hold something, 43
+  // with six, 30 with four; at other times 16. So a tile is zeroed as soon as it has been used: a product that is stored at
+  // once takes 40 cycles with that, and 63 without.
   template <int tile>
   static void zero() {
     asm volatile("tilezero %%tmm%c0" ::"i"(tile));

@@ -2,15 +2,12 @@
 
 #include <algorithm>
 
-#include "backends/cpu/packed_layout.h"
-
 namespace nibble {
 
 namespace {
 
-// Beyond so many tokens the results of their chunks would fill memory: 10 MB a token for GLM-4.7-Flash at 131,072
-// positions.
-constexpr int64_t kMostSplitTokens = 8;
+// 10 MB of chunks' results a token for GLM-4.7-Flash at 131,072 positions.
+constexpr int64_t kMostSharedTokens = 8;
 
 int64_t num_slots(const AttentionShape& s) {
   const int64_t last_chunk = (s.max_len + kAttendChunk - 1) / kAttendChunk;
@@ -24,7 +21,7 @@ int64_t own_bytes(const AttentionShape& s) {
 }
 
 int64_t partials_bytes(const AttentionShape& s, int num_workers) {
-  if (!splits_positions(s, num_workers)) return 0;
+  if (!shares_chunks(s, num_workers)) return 0;
   return s.M * num_slots(s) * s.num_heads * (2 + s.v_dim) * int64_t{sizeof(float)};
 }
 
@@ -59,18 +56,19 @@ int64_t attention_bytes(const AttentionShape& shape, int num_workers) {
   return num_workers * own_bytes(shape) + partials_bytes(shape, num_workers);
 }
 
-bool splits_positions(const AttentionShape& shape, int num_workers) {
-  const int64_t items = shape.M * shape.num_kv_heads;
-  return shape.M <= kMostSplitTokens && items % num_workers != 0 && items < 4 * num_workers;
+bool shares_chunks(const AttentionShape& shape, int num_workers) {
+  return num_workers > 1 && shape.M <= kMostSharedTokens;
 }
 
 CpuAttention::CpuAttention(const AttentionShape& s, int num_workers)
     : shape(s),
-      split(splits_positions(s, num_workers)),
+      shared(shares_chunks(s, num_workers)),
       num_workers_(num_workers),
       num_slots_(num_slots(s)),
       kernel_scratch_(kernel_scratch(s)),
-      partials_(static_cast<size_t>(partials_bytes(s, num_workers))) {
+      partials_(static_cast<size_t>(partials_bytes(s, num_workers))),
+      num_merged_(shared ? static_cast<size_t>(s.M * s.num_heads) : 0),
+      runs_(shared ? static_cast<size_t>(num_workers) : 0) {
   for (int worker = 0; worker < num_workers; worker++) own_.emplace_back(static_cast<size_t>(own_bytes(s)));
 }
 
@@ -89,6 +87,17 @@ Range CpuAttention::chunks(int64_t pos) const {
 Attended CpuAttention::partial(int64_t m, int64_t slot, int64_t head) const {
   float* at = partials_.as<float>() + (m * num_slots_ + slot) * shape.num_heads * (2 + shape.v_dim);
   return {at + head, at + shape.num_heads + head, at + 2 * shape.num_heads + head * shape.v_dim};
+}
+
+Attended CpuAttention::of_list(int worker, int list, int64_t h) const {
+  const int64_t heads = shape.heads_per_kv();
+  float* at = own(worker) + kernel_scratch_ + heads * (shape.head_dim + list * (2 + shape.v_dim));
+  return {at + h, at + heads + h, at + 2 * heads + h * shape.v_dim};
+}
+
+void CpuAttention::finish(const AttentionQuery& query, const Attended& attended, int64_t head) const {
+  kernels_.finish_attended(attended, query.sinks != nullptr ? query.sinks + head : nullptr, shape.v_dim,
+                           query.out + head * shape.v_dim);
 }
 
 // Those of a chunk.
@@ -150,65 +159,96 @@ void CpuAttention::attend_chunk(const CpuKvCache& cache, const AttentionQuery& q
 
 void CpuAttention::attend(const CpuKvCache& cache, const AttentionQuery& query, Range kv_heads, int worker) const {
   const int64_t heads = shape.heads_per_kv();
-  float* all = own(worker) + kernel_scratch_ + heads * shape.head_dim;
-  float* more = all + heads * (2 + shape.v_dim);
-  const auto of_head = [&](float* list, int64_t h) {
-    return Attended{list + h, list + heads + h, list + 2 * heads + h * shape.v_dim};
-  };
   const auto [first, last] = chunks(query.pos);
   for (int64_t kv_head = kv_heads.first; kv_head < kv_heads.last; kv_head++) {
     const Range own_heads{kv_head * heads, (kv_head + 1) * heads};
     for (int64_t chunk = first; chunk < last; chunk++) {
-      float* list = chunk == first ? all : more;
       const ChunkOfHead at{chunk, kv_head};
       const ChunkOfHead next = chunk + 1 < last              ? ChunkOfHead{chunk + 1, kv_head}
                                : kv_head + 1 < kv_heads.last ? ChunkOfHead{first, kv_head + 1}
                                                              : at;
-      attend_chunk(cache, query, at, next, own_heads, chunk > first, worker, of_head(list, 0));
+      attend_chunk(cache, query, at, next, own_heads, chunk > first, worker,
+                   chunk == first ? merged(worker, 0) : single(worker, 0));
       if (chunk == first) continue;
-      for (int64_t h = 0; h < heads; h++) kernels_.merge_attended(of_head(all, h), of_head(more, h), shape.v_dim);
+      for (int64_t h = 0; h < heads; h++) kernels_.merge_attended(merged(worker, h), single(worker, h), shape.v_dim);
     }
-    for (int64_t h = 0; h < heads; h++) {
-      const int64_t head = own_heads.first + h;
-      kernels_.finish_attended(of_head(all, h), query.sinks != nullptr ? query.sinks + head : nullptr, shape.v_dim,
-                               query.out + head * shape.v_dim);
-    }
+    for (int64_t h = 0; h < heads; h++) finish(query, merged(worker, h), own_heads.first + h);
   }
 }
 
 CpuAttention::Pieces CpuAttention::pieces(int64_t pos, KvCacheType type) const {
   const Range seen = chunks(pos);
+  if (shape.num_kv_heads % num_workers_ == 0) return {.chunks = seen, .heads = shape.heads_per_kv(), .of_chunk = 1};
   const bool enough = (seen.last - seen.first) * shape.num_kv_heads >= 2 * num_workers_;
   const HeadsOfCall of_call = kernels_.heads_of_call(type);
   const int64_t heads = enough ? of_call.many : of_call.few;
-  return {.chunks = seen, .heads = heads, .of_kv = (shape.heads_per_kv() + heads - 1) / heads};
+  return {.chunks = seen, .heads = heads, .of_chunk = (shape.heads_per_kv() + heads - 1) / heads};
 }
 
-int64_t CpuAttention::num_pieces(const AttentionQuery& query, KvCacheType type) const {
-  const Pieces p = pieces(query.pos, type);
-  return (p.chunks.last - p.chunks.first) * shape.num_kv_heads * p.of_kv;
+int64_t CpuAttention::num_pieces(std::span<const int32_t> pos, KvCacheType type) const {
+  int64_t of_head = 0;
+  for (const int32_t p : pos) of_head += pieces(p, type).count();
+  return shape.num_kv_heads * of_head;
 }
 
-void CpuAttention::attend_piece(const CpuKvCache& cache, const AttentionQuery& query, int64_t m, int64_t piece,
-                                bool again, int worker) const {
-  const int64_t heads = shape.heads_per_kv();
-  const Pieces p = pieces(query.pos, cache.shape.type);
-  const int64_t of_chunk = shape.num_kv_heads * p.of_kv, count = (p.chunks.last - p.chunks.first) * of_chunk;
-  const auto of_piece = [&](int64_t i) { return ChunkOfHead{p.chunks.first + i / of_chunk, i % of_chunk / p.of_kv}; };
-  const ChunkOfHead at = of_piece(piece);
-  const int64_t first_head = at.kv_head * heads + piece % p.of_kv * p.heads;
-  const Range own_heads{first_head, std::min(first_head + p.heads, (at.kv_head + 1) * heads)};
-  attend_chunk(cache, query, at, of_piece(std::min(piece + 1, count - 1)), own_heads, again && of_chunk == 1, worker,
-               partial(m, at.chunk - p.chunks.first, first_head));
-  if (is_merged(query.pos)) return;
-  for (int64_t h = own_heads.first; h < own_heads.last; h++)
-    kernels_.finish_attended(partial(m, 0, h), query.sinks != nullptr ? query.sinks + h : nullptr, shape.v_dim,
-                             query.out + h * shape.v_dim);
+AttentionPiece CpuAttention::piece(std::span<const int32_t> pos, KvCacheType type, int64_t i) const {
+  const int64_t of_head = num_pieces(pos, type) / shape.num_kv_heads, kv_head = i / of_head;
+  int64_t m = 0, left = i % of_head;
+  for (int64_t count; left >= (count = pieces(pos[static_cast<size_t>(m)], type).count()); m++) left -= count;
+  const Pieces p = pieces(pos[static_cast<size_t>(m)], type);
+  const int64_t end = (kv_head + 1) * shape.heads_per_kv();
+  const int64_t first = kv_head * shape.heads_per_kv() + left % p.of_chunk * p.heads;
+  return {.m = m,
+          .kv_head = kv_head,
+          .chunk = p.chunks.first + left / p.of_chunk,
+          .heads = {first, std::min(first + p.heads, end)}};
 }
 
-bool CpuAttention::is_merged(int64_t pos) const {
-  const Range seen = chunks(pos);
-  return seen.last - seen.first > 1;
+void CpuAttention::attend_piece(const CpuKvCache& cache, const AttentionQuery& query, const AttentionPiece& piece,
+                                const AttentionPiece& next, int worker) {
+  Run& run = runs_[static_cast<size_t>(worker)];
+  const Range seen = chunks(query.pos);
+  const int64_t slot = piece.chunk - seen.first, first_head = piece.heads.first;
+  const int64_t num_heads = piece.heads.last - first_head;
+  const bool same_queries = run.m == piece.m && run.heads.first == first_head;
+  const bool continues = same_queries && slot > 0 && slot == run.num_chunks;
+  if (!continues) leave(worker);
+  const ChunkOfHead at{piece.chunk, piece.kv_head};
+  const Attended to = slot == 0   ? merged(worker, 0)
+                      : continues ? single(worker, 0)
+                                  : partial(piece.m, slot, first_head);
+  attend_chunk(cache, query, at, next.m == piece.m ? ChunkOfHead{next.chunk, next.kv_head} : at, piece.heads,
+               same_queries, worker, to);
+  run = {.m = piece.m, .heads = piece.heads, .num_chunks = slot == 0 || continues ? slot + 1 : 0};
+  for (int64_t h = 0; continues && h < num_heads; h++)
+    kernels_.merge_attended(merged(worker, h), single(worker, h), shape.v_dim);
+  if (run.num_chunks < seen.last - seen.first) return;
+  for (int64_t h = 0; h < num_heads; h++) {
+    finish(query, merged(worker, h), first_head + h);
+    num_merged_[index_of(piece.m, first_head + h)] = static_cast<int32_t>(run.num_chunks);
+  }
+  run.num_chunks = 0;
+}
+
+void CpuAttention::leave(int worker) {
+  Run& run = runs_[static_cast<size_t>(worker)];
+  for (int64_t h = run.heads.first; run.num_chunks > 0 && h < run.heads.last; h++) {
+    const Attended from = merged(worker, h - run.heads.first), to = partial(run.m, 0, h);
+    *to.largest = *from.largest;
+    *to.total = *from.total;
+    std::copy_n(from.out, shape.v_dim, to.out);
+    num_merged_[index_of(run.m, h)] = static_cast<int32_t>(run.num_chunks);
+  }
+  run = {};
+}
+
+bool CpuAttention::is_merged(std::span<const int32_t> pos) const {
+  for (int64_t m = 0; m < shape.M; m++) {
+    const Range seen = chunks(pos[static_cast<size_t>(m)]);
+    for (int64_t h = 0; h < shape.num_heads; h++)
+      if (num_merged_[index_of(m, h)] < seen.last - seen.first) return true;
+  }
+  return false;
 }
 
 int64_t CpuAttention::num_merges() const {
@@ -225,12 +265,13 @@ void CpuAttention::merge(const AttentionQuery& query, int64_t m, int64_t unit) c
     attended.out += first_column;
     return attended;
   };
+  const Range seen = chunks(query.pos);
+  const int64_t num_slots = seen.last - seen.first, num_merged = num_merged_[index_of(m, h)];
+  if (num_merged == num_slots) return;
   const Attended first = of_slot(0);
   float largest = *first.largest, total = *first.total;  // not where other workers write those of their heads
   const Attended all{&largest, &total, first.out};
-  const Range seen = chunks(query.pos);
-  const int64_t num_slots = seen.last - seen.first;
-  for (int64_t slot = 1; slot < num_slots; slot++) {
+  for (int64_t slot = num_merged; slot < num_slots; slot++) {
     const Attended ahead = of_slot(std::min(slot + kMergedAhead, num_slots - 1));
     __builtin_prefetch(ahead.largest);
     __builtin_prefetch(ahead.total);

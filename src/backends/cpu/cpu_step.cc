@@ -215,73 +215,59 @@ class CpuStep final : public CompiledStep {
   }
 
   // Attentions of one shape take turns with the same scratch.
-  const CpuAttention& attention(const AttentionShape& shape) {
+  CpuAttention& attention(const AttentionShape& shape) {
     for (const auto& a : attentions_)
       if (a->shape == shape) return *a;
     return *attentions_.emplace_back(std::make_unique<CpuAttention>(shape, num_workers_));
   }
-  // Attention over what is in the cache: each worker some of the tokens' key and value heads, or some of the positions.
+  // A phase of attention over what is in the cache, begun by prepare(worker). Its pieces are shared where tokens are few: then
+  // each worker begins with those of its worker_range, be they heads. Else each has its own heads of all tokens.
   template <class Op>
-  void add_attention(const Op& op, const std::string& name) {
-    const CpuAttention& a = attention(attention_shape(op, step_.M, max_len_));
-    if (!a.split) {
-      CompiledPhase& phase = phases_.add_phase(name, [this, op, &a](int worker) {
-        const int64_t kv_heads = a.shape.num_kv_heads;
-        const auto [first, last] = worker_range(step_.M * kv_heads, 1, worker, num_workers_);
-        for (int64_t i = first; i < last; i++)
-          a.attend(*memory_.cache, query(op, i / kv_heads), {i % kv_heads, i % kv_heads + 1}, worker);
-      });
-      phase.cache_bytes = [this, layer = op.layer] { return cache_bytes(layer); };
-      return;
-    }
+  void add_attention(const Op& op, const std::string& name, const std::function<void(int)>& prepare) {
+    CpuAttention& a = attention(attention_shape(op, step_.M, max_len_));
     PieceQueues& queue = phases_.next_queue();
-    CompiledPhase& phase = phases_.add_phase(name, [this, op, &a, &queue](int worker) {
-      const KvCacheType type = memory_.cache->shape.type;
-      int64_t count = 0;
-      for (int64_t m = 0; m < step_.M; m++) count += a.num_pieces(query(op, m), type);
-      queue.fill(worker, worker_range(count, 1, worker, num_workers_));
-      int64_t token_before = -1;
-      for (int64_t piece; (piece = queue.take(worker)) >= 0;) {
-        int64_t m = 0, first = 0;  // the piece's token, and that token's first piece
-        for (int64_t n; first + (n = a.num_pieces(query(op, m), type)) <= piece; m++) first += n;
-        a.attend_piece(*memory_.cache, query(op, m), m, piece - first, m == token_before, worker);
-        token_before = m;
-      }
+    CompiledPhase& phase = phases_.add_phase(name, [this, op, prepare, &a, &queue](int worker) {
+      if (prepare) prepare(worker);
+      if (a.shared) return attend_pieces(op, a, queue, worker);
+      const int64_t kv_heads = a.shape.num_kv_heads, M = step_.M;
+      const auto [first, last] = worker_range(M * kv_heads, 1, worker, num_workers_);
+      for (int64_t i = first; i < last; i++) a.attend(*memory_.cache, query(op, i % M), {i / M, i / M + 1}, worker);
     });
     phase.cache_bytes = [this, layer = op.layer] { return cache_bytes(layer); };
+    if (!a.shared) return;
     CompiledPhase& merge = phases_.add_phase("merge", [this, op, &a](int worker) {
       const int64_t count = a.num_merges();
       const Range units = worker_range(step_.M * count, 1, worker, num_workers_);
-      for (int64_t i = units.first; i < units.last; i++)
-        if (a.is_merged(memory_.inputs.pos[static_cast<size_t>(i / count)]))
-          a.merge(query(op, i / count), i / count, i % count);
+      for (int64_t i = units.first; i < units.last; i++) a.merge(query(op, i / count), i / count, i % count);
     });
-    merge.is_wanted = [this, &a] {
-      return std::ranges::any_of(memory_.inputs.pos, [&](int32_t pos) { return a.is_merged(pos); });
-    };
+    merge.is_wanted = [this, &a] { return a.is_merged(memory_.inputs.pos); };
+  }
+  template <class Op>
+  void attend_pieces(const Op& op, CpuAttention& a, PieceQueues& queue, int worker) {
+    const auto piece = [&](int64_t i) { return a.piece(memory_.inputs.pos, memory_.cache->shape.type, i); };
+    const int64_t count = a.num_pieces(memory_.inputs.pos, memory_.cache->shape.type);
+    queue.fill(worker, worker_range(count, 1, worker, num_workers_));
+    for (int64_t i; (i = queue.take(worker)) >= 0;) {
+      const AttentionPiece taken = piece(i);
+      const int64_t next = queue.peek(worker);
+      a.attend_piece(*memory_.cache, query(op, taken.m), taken, next < 0 ? taken : piece(next), worker);
+    }
+    a.leave(worker);
   }
 
   void compile(const AttentionGroup& group, const std::string& name) {
-    const CpuAttention& a = attention(attention_shape(group.attention, step_.M, max_len_));
     const auto prepare = [this, group](int worker) {
       const Range heads = worker_range(group.attention.num_kv_heads, 1, worker, num_workers_);
       for (const RowOp& op : group.prepare) rows_.prepare_heads(op, group.attention, heads);
     };
-    // Where all workers have the same number of key and value heads, each attends to those that it prepared.
-    if (group.attention.num_kv_heads % num_workers_ == 0) {
-      CompiledPhase& phase = phases_.add_phase(name, [this, prepare, &a, op = group.attention](int worker) {
-        prepare(worker);
-        const Range heads = worker_range(op.num_kv_heads, 1, worker, num_workers_);
-        for (int64_t m = 0; m < step_.M; m++) a.attend(*memory_.cache, query(op, m), heads, worker);
-      });
-      phase.cache_bytes = [this, layer = group.attention.layer] { return cache_bytes(layer); };
-    } else {
-      if (!group.prepare.empty()) phases_.add_phase("heads", prepare);
-      add_attention(group.attention, "attention");
-    }
+    // Where all workers have the same number of key and value heads, each begins with those that it prepared: others take over
+    // none of them before.
+    if (group.attention.num_kv_heads % num_workers_ == 0) return add_attention(group.attention, name, prepare);
+    if (!group.prepare.empty()) phases_.add_phase("heads", prepare);
+    add_attention(group.attention, "attention", {});
   }
 
-  void compile(const LatentAttentionOp& op, const std::string& name) { add_attention(op, name); }
+  void compile(const LatentAttentionOp& op, const std::string& name) { add_attention(op, name, {}); }
 
   // Each worker rows of some heads, of which it rounds the activations itself.
   void compile(const HeadLinearOp& op, const std::string& name) {
