@@ -156,7 +156,7 @@ struct SharedAttention {
     }
     EXPECT_EQ(num_taken, attention.num_pieces(pos, type));
     for (int worker = 0; worker < num_workers; worker++) attention.leave(worker);
-    if (attention.is_merged(pos))
+    if (attention.needs_merge(pos))
       for (int64_t m = 0; m < kTokens; m++)
         for (int64_t unit = 0; unit < attention.num_merges(); unit++) attention.merge(query(m, out), m, unit);
     return out;

@@ -242,7 +242,7 @@ void CpuAttention::leave(int worker) {
   run = {};
 }
 
-bool CpuAttention::is_merged(std::span<const int32_t> pos) const {
+bool CpuAttention::needs_merge(std::span<const int32_t> pos) const {
   for (int64_t m = 0; m < shape.M; m++) {
     const Range seen = chunks(pos[static_cast<size_t>(m)]);
     for (int64_t h = 0; h < shape.num_heads; h++)

@@ -76,7 +76,7 @@ class CpuAttention {
   void leave(int worker);
   // After a barrier, where anything is not finished: it is merged for a head, or for a part of its columns, in so many units of
   // a token.
-  bool is_merged(std::span<const int32_t> pos) const;
+  bool needs_merge(std::span<const int32_t> pos) const;
   int64_t num_merges() const;
   void merge(const AttentionQuery& query, int64_t m, int64_t unit) const;
 

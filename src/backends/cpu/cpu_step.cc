@@ -240,7 +240,7 @@ class CpuStep final : public CompiledStep {
       const Range units = worker_range(step_.M * count, 1, worker, num_workers_);
       for (int64_t i = units.first; i < units.last; i++) a.merge(query(op, i / count), i / count, i % count);
     });
-    merge.is_wanted = [this, &a] { return a.is_merged(memory_.inputs.pos); };
+    merge.is_wanted = [this, &a] { return a.needs_merge(memory_.inputs.pos); };
   }
   template <class Op>
   void attend_pieces(const Op& op, CpuAttention& a, PieceQueues& queue, int worker) {
