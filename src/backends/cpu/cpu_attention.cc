@@ -179,7 +179,7 @@ void CpuAttention::attend(const CpuKvCache& cache, const AttentionQuery& query, 
 CpuAttention::Pieces CpuAttention::pieces(int64_t pos, KvCacheType type) const {
   const Range seen = chunks(pos);
   if (shape.num_kv_heads % num_workers_ == 0) return {.chunks = seen, .heads = shape.heads_per_kv(), .of_chunk = 1};
-  const bool enough = (seen.last - seen.first) * shape.num_kv_heads >= 2 * num_workers_;
+  const bool enough = shape.M * (seen.last - seen.first) * shape.num_kv_heads >= 2 * num_workers_;
   const HeadsOfCall of_call = kernels_.heads_of_call(type);
   const int64_t heads = enough ? of_call.many : of_call.few;
   return {.chunks = seen, .heads = heads, .of_chunk = (shape.heads_per_kv() + heads - 1) / heads};
