@@ -79,8 +79,7 @@ void walk_columns(const GemmRows& rows, int64_t num_blocks, const ActivationGrou
         GroupScales<Isa, GemmLayout>::load(rows.scales + b * kLineBytes / 2)};
     float* to = sums + b * num_tokens * kBlockRows;
     if constexpr (is_single) {
-      const decltype(Isa::template decode_once<GemmLayout>(lines)) groups[1] = {
-          Isa::template decode_once<GemmLayout>(lines)};
+      const Lines groups[1] = {lines};
       typename Isa::Floats y[1][1] = {{Isa::load(to)}};
       add_groups<Isa, GemmLayout, 2>(groups, scales, x, y);
       Isa::store(to, y[0][0]);

@@ -187,7 +187,7 @@ struct Avx2 {
     if constexpr (Layout::is_nibble) {
       Group group;
       for (int i = 0; i < kGroup / 8; i++) {
-        const Codes codes = load_line(lines.first + i * lines.stride);
+        const Codes codes = load_line(lines.line(i));
         const __m256i t = table(Layout::table);
         group.codes[2 * i][0] = decode_low(codes.rows0, t);
         group.codes[2 * i][1] = decode_low(codes.rows8, t);
@@ -197,15 +197,11 @@ struct Avx2 {
       return group;
     } else if constexpr (multiplies_pairs) {
       WordGroup group;
-      for (int i = 0; i < kGroup / 4; i++) group.of[i] = words_of(load_line(lines.first + i * lines.stride));
+      for (int i = 0; i < kGroup / 4; i++) group.of[i] = words_of(load_line(lines.line(i)));
       return group;
     } else {
       return lines;
     }
-  }
-  template <class Layout>
-  static Lines decode_once(Lines lines) {  // each line is decoded where dot needs it
-    return lines;
   }
 
   // Calls each(k, codes) for the k = first, first + 4 … of a dot.
@@ -213,10 +209,10 @@ struct Avx2 {
   static void for_codes(const Group& group, const Each& each) {
     for (int k = first; k < first + Layout::dot_k; k += 4) each(k, Codes{group.codes[k / 4][0], group.codes[k / 4][1]});
   }
-  template <class Layout, int first, class Each>
-  static void for_codes(Lines lines, const Each& each) {
+  template <class Layout, int first, class LinesOf, class Each>
+  static void for_codes(const LinesOf& lines, const Each& each) {
     for (int k = first; k < first + Layout::dot_k; k += Layout::line_k) {
-      const Codes codes = load_line(lines.first + k / Layout::line_k * lines.stride);
+      const Codes codes = load_line(lines.line(k / Layout::line_k));
       if constexpr (Layout::is_nibble) {
         const __m256i t = table(Layout::table);
         each(k, Codes{decode_low(codes.rows0, t), decode_low(codes.rows8, t)});
@@ -232,9 +228,9 @@ struct Avx2 {
   static void for_words(const WordGroup& group, const Each& each) {
     for (int k = first; k < first + dot_k; k += 4) each(k, group.of[k / 4]);
   }
-  template <int first, int dot_k, class Each>
-  static void for_words(Lines lines, const Each& each) {
-    for (int k = first; k < first + dot_k; k += 4) each(k, words_of(load_line(lines.first + k / 4 * lines.stride)));
+  template <int first, int dot_k, class LinesOf, class Each>
+  static void for_words(const LinesOf& lines, const Each& each) {
+    for (int k = first; k < first + dot_k; k += 4) each(k, words_of(load_line(lines.line(k / 4))));
   }
 
   // What takes the codes' offset out of sums, from what takes out kOffset.

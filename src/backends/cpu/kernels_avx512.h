@@ -87,55 +87,54 @@ struct Avx512 {
     __m512i codes[kGroup / 4];
   };
 
+  // Of one line.
+  template <class Layout>
+  static void decode_line(const uint8_t* line, __m512i (&codes)[Layout::line_k / 4]) {
+    codes[0] = _mm512_loadu_si512(line);
+    if constexpr (Layout::is_nibble) {
+      codes[1] = decode_high(codes[0], table(Layout::table));
+      codes[0] = decode_low(codes[0], table(Layout::table));
+    }
+  }
+
   template <class Layout>
   static Group decode(Lines lines) {
+    constexpr int fours = Layout::line_k / 4;
     Group group;
     for (int i = 0; i < kGroup / Layout::line_k; i++) {
-      const __m512i codes = _mm512_loadu_si512(lines.first + i * lines.stride);
-      if constexpr (Layout::is_nibble) {
-        group.codes[2 * i] = decode_low(codes, table(Layout::table));
-        group.codes[2 * i + 1] = decode_high(codes, table(Layout::table));
-      } else {
-        group.codes[i] = codes;
-      }
+      __m512i codes[fours];
+      decode_line<Layout>(lines.line(i), codes);
+      for (int j = 0; j < fours; j++) group.codes[fours * i + j] = codes[j];
     }
     return group;
   }
-  template <class Layout>
-  static Group decode_once(Lines lines) {
-    return decode<Layout>(lines);
+
+  // Of the low plane, what takes the codes' offset out.
+  template <class Layout, int first>
+  static __m512i low_start(const ActivationGroup& x) {
+    const __m512i start = _mm512_set1_epi32(Layout::dot_k == kGroup ? x.offset : x.half_offset[first / 16]);
+    return Layout::code_offset == 8 * kOffset ? _mm512_slli_epi32(start, 3) : start;
   }
+  static Ints join_planes(__m512i high, __m512i low) { return _mm512_add_epi32(_mm512_slli_epi32(high, 7), low); }
 
   // Each four of activations is broadcast once for all blocks, and each four k are multiplied for all tokens before the next:
-  // the fewer instructions that wait for each other stand in a row, the more of them a processor has at once. For the same
-  // reason 32 k of a single block and token are two chains.
+  // the fewer instructions that wait for each other stand in a row, the more of them a processor has at once.
   template <class Layout, int first, int num_planes, int blocks, int tokens>
   static void dot_side_by_side(const Group (&groups)[blocks], const ActivationGroup* x, Ints (&sums)[blocks][tokens]) {
-    constexpr int chains = blocks * tokens == 1 && Layout::dot_k == kGroup ? 2 : 1;
-    __m512i high[chains][blocks][tokens] = {}, low[chains][blocks][tokens] = {};
-    for (int t = 0; t < tokens; t++) {
-      __m512i low_start = _mm512_set1_epi32(Layout::dot_k == kGroup ? x[t].offset : x[t].half_offset[first / 16]);
-      if constexpr (Layout::code_offset == 8 * kOffset) low_start = _mm512_slli_epi32(low_start, 3);
-      for (int b = 0; b < blocks; b++) low[0][b][t] = low_start;
-    }
+    __m512i high[blocks][tokens] = {}, low[blocks][tokens];
+    for (int b = 0; b < blocks; b++)
+      for (int t = 0; t < tokens; t++) low[b][t] = low_start<Layout, first>(x[t]);
     for (int k = first; k < first + Layout::dot_k; k += 4)
       for (int t = 0; t < tokens; t++) {
         const __m512i x_high = broadcast4(x[t].high + k), x_low = broadcast4(x[t].low + k);
         for (int b = 0; b < blocks; b++) {
           const __m512i codes = groups[b].codes[k / 4];
-          __m512i &high_sum = high[k / 4 % chains][b][t], &low_sum = low[k / 4 % chains][b][t];
-          high_sum = _mm512_dpbusd_epi32(high_sum, codes, x_high);
-          if constexpr (num_planes == 2) low_sum = _mm512_dpbusd_epi32(low_sum, codes, x_low);
+          high[b][t] = _mm512_dpbusd_epi32(high[b][t], codes, x_high);
+          if constexpr (num_planes == 2) low[b][t] = _mm512_dpbusd_epi32(low[b][t], codes, x_low);
         }
       }
     for (int b = 0; b < blocks; b++)
-      for (int t = 0; t < tokens; t++) {
-        if constexpr (chains == 2) {
-          high[0][b][t] = _mm512_add_epi32(high[0][b][t], high[1][b][t]);
-          low[0][b][t] = _mm512_add_epi32(low[0][b][t], low[1][b][t]);
-        }
-        sums[b][t] = _mm512_add_epi32(_mm512_slli_epi32(high[0][b][t], 7), low[0][b][t]);
-      }
+      for (int t = 0; t < tokens; t++) sums[b][t] = join_planes(high[b][t], low[b][t]);
   }
 
   template <class Layout, int first, int num_planes>
@@ -143,6 +142,28 @@ struct Avx512 {
     Ints sums[1][1];
     dot_side_by_side<Layout, first, num_planes>({group}, &x, sums);
     return sums[0][0];
+  }
+
+  // 32 k are two chains of products in each plane, so that fewer of them wait for each other.
+  template <class Layout, int first, int num_planes, class LinesOf>
+  static Ints dot(const LinesOf& lines, const ActivationGroup& x) {
+    constexpr int chains = Layout::dot_k / 16;
+    __m512i high[chains] = {}, low[chains] = {low_start<Layout, first>(x)};
+    for (int k = first; k < first + Layout::dot_k; k += Layout::line_k) {
+      __m512i codes[Layout::line_k / 4];
+      decode_line<Layout>(lines.line(k / Layout::line_k), codes);
+      for (int i = 0; i < Layout::line_k; i += 4) {
+        const int chain = (k + i) / 4 % chains;
+        high[chain] = _mm512_dpbusd_epi32(high[chain], codes[i / 4], broadcast4(x.high + k + i));
+        if constexpr (num_planes == 2)
+          low[chain] = _mm512_dpbusd_epi32(low[chain], codes[i / 4], broadcast4(x.low + k + i));
+      }
+    }
+    for (int i = 1; i < chains; i++) {
+      high[0] = _mm512_add_epi32(high[0], high[i]);
+      low[0] = _mm512_add_epi32(low[0], low[i]);
+    }
+    return join_planes(high[0], low[0]);
   }
 };
 

@@ -103,8 +103,15 @@ struct Generic {
   template <class Layout>
   static Group decode(Lines lines) {
     Group group;
-    for (int k = 0; k < kGroup; k++) {
-      const uint8_t* bytes = lines.first + k / Layout::line_k * lines.stride + k % 4;
+    decode<Layout, 0, kGroup>(lines, group);
+    return group;
+  }
+  template <class Layout, int first, int last>
+  static void decode(const auto& lines, Group& group) {
+    const uint8_t* line = nullptr;
+    for (int k = first; k < last; k++) {
+      if (k % Layout::line_k == 0) line = lines.line(k / Layout::line_k);
+      const uint8_t* bytes = line + k % 4;
       const int shift = k % Layout::line_k / 4 * 4;
       for (int r = 0; r < kBlockRows; r++) {
         const int byte = bytes[4 * r];
@@ -112,13 +119,14 @@ struct Generic {
                                                               : byte - Layout::code_offset);
       }
     }
-    return group;
-  }
-  template <class Layout>
-  static Group decode_once(Lines lines) {
-    return decode<Layout>(lines);
   }
 
+  template <class Layout, int first, int num_planes>
+  static Ints dot(const auto& lines, const ActivationGroup& x) {
+    Group group;
+    decode<Layout, first, first + Layout::dot_k>(lines, group);
+    return dot<Layout, first, num_planes>(group, x);
+  }
   template <class Layout, int first, int>
   static Ints dot(const Group& group, const ActivationGroup& x) {
     Ints sums{};

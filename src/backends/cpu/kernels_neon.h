@@ -171,11 +171,10 @@ struct Neon {
   }
 
   // Decodes 16 k of a group, k = first …, to 4 k each. 8-bit codes keep their offset if they are to be dotted so.
-  template <class Layout, bool keeps_offset = false>
-  static void decode_sixteen(Lines lines, int first, Codes* fours) {
-    const uint8_t* from = lines.first + first / Layout::line_k * lines.stride;
+  template <class Layout, bool keeps_offset = false, class LinesOf>
+  static void decode_sixteen(const LinesOf& lines, int first, Codes* fours) {
     for (int i = 0; i < 16 / Layout::line_k; i++) {
-      const Codes line = load_line(from + i * lines.stride);
+      const Codes line = load_line(lines.line(first / Layout::line_k + i));
       if constexpr (Layout::is_nibble) {
         fours[2 * i] = each_codes([&](int j) { return decode_low(line.rows[j], table<Layout>()); });
         fours[2 * i + 1] = each_codes([&](int j) { return decode_high(line.rows[j], table<Layout>()); });
@@ -208,7 +207,7 @@ struct Neon {
   template <class Layout>
   static void decode_group(Lines lines, Pairs& group) {
     for (int k = 0; k < kGroup; k += 16) {
-      const auto line = [&](int i) { return load_line(lines.first + (k / Layout::line_k + i) * lines.stride); };
+      const auto line = [&](int i) { return load_line(lines.line(k / Layout::line_k + i)); };
       auto *even = group.codes[k / 8], *odd = group.codes[k / 8 + 1];
       for (int i = 0; i < 2 * kVectors; i++) {
         if constexpr (Layout::is_nibble) {
@@ -228,10 +227,6 @@ struct Neon {
     Group group;
     decode_group<Layout>(lines, group);
     return group;
-  }
-  template <class Layout>
-  static Lines decode_once(Lines lines) {  // decoded where dot needs it
-    return lines;
   }
 
   // Of both planes: 16 activations, or sums.
@@ -280,8 +275,8 @@ struct Neon {
     return join_planes(sums);
   }
 
-  template <class Layout, int first, int num_planes>
-  static Ints dot(Lines lines, const ActivationGroup& x) {
+  template <class Layout, int first, int num_planes, class LinesOf>
+  static Ints dot(const LinesOf& lines, const ActivationGroup& x) {
     constexpr bool is_unsigned = kHasMatrices && !Layout::is_nibble;  // saves 32 instructions of 200
     PlaneSums sums = {};
     if constexpr (is_unsigned) {

@@ -21,10 +21,10 @@
 //                                          E2M1 doubled
 //   largest(x, mask): of the bits of 32 floats, masked; sum(ints) of 16
 //   load_half, load_bf16, load_e8m0, load_e4m3 (as halves: 2^8 too small), store_half
-//   decode<Layout>(lines), decode_once<Layout>(lines): the group of 32 k in these lines, in whatever form dot takes, for
-//                                          many tokens or for one
+//   decode<Layout>(lines)                  the group of 32 k in these lines, for several tokens, in whatever form dot takes
 //   dot<Layout, first, num_planes>(group, x): sums of q * code over k = first … first + dot_k - 1; with one plane, all of
 //                                          low is zero
+//   dot<Layout, first, num_planes>(lines, x): the same for a single token: reads each line once, where it is needed
 //   dot_side_by_side<Layout, first, num_planes>(groups, x, sums): the same of several blocks or tokens, block b and token t to
 //                                          sums[b][t]
 //   side_tokens(blocks)                    whose sums wait in memory and that it takes at a time: 1 or 2
@@ -48,6 +48,20 @@ constexpr int64_t kFewestPairTokens = 32;
 struct Lines {
   const uint8_t* first;
   int64_t stride;
+
+  const uint8_t* line(int64_t i) const { return first + i * stride; }
+};
+
+// The same where whoever reads a line asks for others, so that asking is spread over the time that the products take.
+template <bool is_far>
+struct AskingLines {
+  const uint8_t *first, *near, *far;
+
+  const uint8_t* line(int64_t i) const {
+    asm volatile("" ::: "memory");  // or the compiler gathers what is asked for
+    prefetch_lines(near + i * kLineBytes, far + i * kLineBytes, kLineBytes, is_far);
+    return first + i * kLineBytes;
+  }
 };
 
 // The groups of consecutive tokens of one tile: group g of token t at first + g * group_stride + t.
@@ -229,12 +243,14 @@ void add_groups_to_all(const Group (&groups)[blocks], const GroupScales<Isa, Lay
                                                            block_stride);
 }
 
-// Calls each(g, codes, scales) for the groups of a block, with pointers to what it has of them, and prefetches. If
-// there are two blocks, the other's lie block_code_bytes and block_scale_bytes further.
+template <class Layout>
+constexpr int64_t kGroupBytes = kGroup / Layout::line_k * kLineBytes;
+
+// Calls each(g, codes, scales, stretch) for the groups of a block, with pointers to what it has of them, and where the codes lie
+// that are to be asked for. If there are two blocks, the other's lie block_code_bytes and block_scale_bytes further.
 template <class Layout, int blocks, class Each>
 void for_each_group(const PackedMatrix& w, int64_t block, int64_t groups_per_scale, const LinesAhead& ahead,
                     const Each& each) {
-  constexpr int64_t group_bytes = kGroup / Layout::line_k * kLineBytes;
   constexpr int64_t scale_bytes = kGroup / Layout::dot_k * Layout::scale_line_bytes;
   constexpr int64_t groups_per_scale_line = kLineBytes / scale_bytes;
   const uint8_t* codes = w.codes + block * w.block_code_bytes;
@@ -243,14 +259,12 @@ void for_each_group(const PackedMatrix& w, int64_t block, int64_t groups_per_sca
   int64_t left = groups_per_scale;
   for (int64_t g = 0; g < num_groups;) {
     const LinesAhead::Stretch stretch = ahead.stretch(codes);
-    const int64_t until = g + stretch.bytes / group_bytes, last = until < num_groups ? until : num_groups;
+    const int64_t until = g + stretch.bytes / kGroupBytes<Layout>, last = until < num_groups ? until : num_groups;
     for (; g < last; g++) {
-      for (int64_t b = 0; b < blocks; b++) {
-        if (g % groups_per_scale_line == 0) ahead.ask_for_scales(scales + b * w.block_scale_bytes);
-        ahead.ask_for_codes(codes + b * w.block_code_bytes, group_bytes, stretch);
-      }
-      each(g, codes, scales);
-      codes += group_bytes;
+      if (g % groups_per_scale_line == 0)
+        for (int64_t b = 0; b < blocks; b++) ahead.ask_for_scales(scales + b * w.block_scale_bytes);
+      each(g, codes, scales, stretch);
+      codes += kGroupBytes<Layout>;
       if (--left == 0) {
         scales += scale_bytes;
         left = groups_per_scale;
@@ -260,24 +274,28 @@ void for_each_group(const PackedMatrix& w, int64_t block, int64_t groups_per_sca
 }
 
 // y[t] = 16 rows times token t, before the row factors. The sums stay in registers.
-template <class Isa, class Layout, int num_planes, int tokens>
+template <class Isa, class Layout, int num_planes, int tokens, bool is_far>
 void integer_block(const PackedMatrix& w, int64_t block, int64_t groups_per_scale, const LinesAhead& ahead,
-                   const TokenGroups& x, typename Isa::Floats (&y)[tokens]) {
+                   TokenGroups x, typename Isa::Floats (&y)[tokens]) {
   typename Isa::Floats sums[1][tokens];
   for (int t = 0; t < tokens; t++) sums[0][t] = Isa::zero();
-  const auto decode = [](Lines lines) {
-    if constexpr (tokens == 1)
-      return Isa::template decode_once<Layout>(lines);
-    else
-      return Isa::template decode<Layout>(lines);
+  const auto lines_or_group = [](const uint8_t* codes, const LinesAhead::Stretch& stretch) {
+    if constexpr (tokens == 1) {
+      return AskingLines<is_far>{codes, codes + stretch.near, codes + stretch.far};
+    } else {
+      prefetch_lines(codes + stretch.near, codes + stretch.far, kGroupBytes<Layout>, is_far);
+      return Isa::template decode<Layout>(Lines{codes, kLineBytes});
+    }
   };
-  for_each_group<Layout, 1>(w, block, groups_per_scale, ahead,
-                            [&](int64_t g, const uint8_t* codes, const uint8_t* scales_at) {
-                              const auto group = decode(Lines{codes, kLineBytes});
-                              const GroupScales<Isa, Layout> scales[1] = {GroupScales<Isa, Layout>::load(scales_at)};
-                              const std::remove_const_t<decltype(group)> groups[1] = {group};
-                              add_groups<Isa, Layout, num_planes>(groups, scales, x.first + g * x.group_stride, sums);
-                            });
+  for_each_group<Layout, 1>(
+      w, block, groups_per_scale, ahead,
+      [&](int64_t, const uint8_t* codes, const uint8_t* scales_at, const LinesAhead::Stretch& stretch) {
+        const auto group = lines_or_group(codes, stretch);
+        const GroupScales<Isa, Layout> scales[1] = {GroupScales<Isa, Layout>::load(scales_at)};
+        const std::remove_const_t<decltype(group)> groups[1] = {group};
+        add_groups<Isa, Layout, num_planes>(groups, scales, x.first, sums);
+        x.first += x.group_stride;
+      });
   for (int t = 0; t < tokens; t++) y[t] = Isa::mul(sums[0][t], Isa::broadcast(&Layout::factor));
 }
 
@@ -288,7 +306,12 @@ void integer_blocks(const PackedMatrix& w, int64_t block, int64_t groups_per_sca
   for (int b = 0; b < blocks; b++)
     for (int64_t t = 0; t < count; t++) Isa::store(y[b] + t * kBlockRows, Isa::zero());
   for_each_group<Layout, blocks>(
-      w, block, groups_per_scale, ahead, [&](int64_t g, const uint8_t* codes, const uint8_t* scales_at) {
+      w, block, groups_per_scale, ahead,
+      [&](int64_t g, const uint8_t* codes, const uint8_t* scales_at, const LinesAhead::Stretch& stretch) {
+        for (int b = 0; b < blocks; b++) {
+          const uint8_t* lines = codes + b * w.block_code_bytes;
+          prefetch_lines(lines + stretch.near, lines + stretch.far, kGroupBytes<Layout>, ahead.is_far());
+        }
         decltype(Isa::template decode<Layout>(Lines{})) groups[blocks];
         GroupScales<Isa, Layout> scales[blocks];
         for (int b = 0; b < blocks; b++) {
@@ -338,8 +361,10 @@ void linear_of_few(const LinearTask& task, int64_t groups_per_scale, const Lines
                    int64_t i) {
   const int64_t block = task.e * task.w->num_blocks + first_row / kBlockRows;
   typename Isa::Floats y[tokens];
-  integer_block<Isa, Layout, num_planes>(*task.w, block, groups_per_scale, ahead,
-                                         token_groups(*task.x, task.first_token + i), y);
+  (ahead.is_far() ? integer_block<Isa, Layout, num_planes, tokens, true>
+                  : integer_block<Isa, Layout, num_planes, tokens, false>)(*task.w, block, groups_per_scale, ahead,
+                                                                           token_groups(*task.x, task.first_token + i),
+                                                                           y);
   for (int t = 0; t < tokens; t++) finish_token<Isa>(task, first_row, i + t, y[t]);
 }
 
