@@ -217,13 +217,13 @@ TEST(CpuLinear, GivesTheSameBitsHoweverItIsSplit) {
   }
 }
 
-// Tiles give what AVX-512 gives: panels that are not full, tokens that do not fill a tile, experts.
-TEST(CpuLinear, AmxGivesTheBitsOfAvx512) {
+// Tiles, and halves of vectors, give what AVX-512 gives: panels that are not full, tokens that do not fill a tile, experts.
+TEST(CpuLinear, AmxAndHalvesGiveTheBitsOfAvx512) {
   const CpuKernels* avx512 = find_kernels("avx512");
   if (avx512 == nullptr) GTEST_SKIP() << "this machine has no AVX-512";
   const int64_t E = 2, N = 35;
   for (const CpuKernels* kernels : kernels_under_test()) {
-    if (!kernels->name.starts_with("amx")) continue;
+    if (!kernels->name.starts_with("amx") && !kernels->name.starts_with("avx512 of")) continue;
     for (FormatId format : kKernelFormats) {
       for (int64_t K : {32, 96, 2080, 4320}) {
         const PackedMatrix packed(random_weight(format, E, N, K, 1, 7));

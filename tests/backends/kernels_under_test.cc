@@ -5,7 +5,7 @@
 namespace nibble {
 
 #ifdef NIBBLE_EMULATED_AMX
-extern const CpuKernels kEmulatedAmxKernels;
+extern const CpuKernels kEmulatedAmxKernels, kAvx512OfOtherWidth;
 #endif
 
 const CpuKernels* find_kernels(std::string_view name) {
@@ -19,7 +19,7 @@ const std::vector<const CpuKernels*>& kernels_under_test() {
     const auto all = supported_cpu_kernels();
     std::vector<const CpuKernels*> found(all.begin(), all.end());
 #ifdef NIBBLE_EMULATED_AMX
-    if (find_kernels("avx512") != nullptr) found.push_back(&kEmulatedAmxKernels);
+    if (find_kernels("avx512") != nullptr) found.insert(found.end(), {&kEmulatedAmxKernels, &kAvx512OfOtherWidth});
 #endif
     return found;
   }();

@@ -1,4 +1,5 @@
-// The kernel tables that tests run: all of this machine, and on one with AVX-512 those for AMX over tiles in plain C++.
+// The kernel tables that tests run: all of this machine, and on one with AVX-512 those for AMX over tiles in plain C++,
+// and AVX-512's own as they are on other processors.
 #pragma once
 
 #include <vector>

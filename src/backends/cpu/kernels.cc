@@ -31,8 +31,13 @@ const FarPrefetches kFarPrefetches = [] {
   // Zen 4. On Zen 5, near ones alone gave 97 % of the roof with MXFP4.
   return __builtin_cpu_is("amdfam19h") != 0 ? FarPrefetches::if_computing : FarPrefetches::never;
 }();
+const bool kDoublePumps512 = [] {
+  __builtin_cpu_init();
+  return __builtin_cpu_is("amdfam19h") != 0;
+}();
 #else
 const FarPrefetches kFarPrefetches = FarPrefetches::never;
+const bool kDoublePumps512 = false;
 #endif
 
 namespace {

@@ -55,6 +55,9 @@ struct GemmFp4Strip {
 enum class FarPrefetches : uint8_t { never, if_computing, always };
 extern const FarPrefetches kFarPrefetches;
 
+// Whether this processor computes vectors of 512 bits in halves, one after the other (Zen 4).
+extern const bool kDoublePumps512;
+
 // What rows consist of: nibbles, the low one first, become codes as the kernels have them, signed bytes unsigned ones. The others
 // stay, unit after unit.
 enum class RowUnit : uint8_t { nibbles, signed_bytes, bytes, halves, floats };

@@ -17,6 +17,7 @@ struct Avx512 {
   static constexpr int blocks = 2;
   static constexpr int side_tokens(int num_blocks) { return num_blocks; }
   static constexpr bool multiplies_pairs = false;
+  static bool in_halves() { return kDoublePumps512; }
   using Floats = __m512;
   using Ints = __m512i;
 
@@ -144,9 +145,37 @@ struct Avx512 {
     return sums[0][0];
   }
 
+  // The same, eight rows and then the other eight, in vectors of 256 bits. Where wider ones are computed in halves anyway, memory is
+  // kept busier so: on Zen 4 a matrix of 64 MB takes 1 to 3 % less time.
+  template <class Layout, int first, int num_planes, class LinesOf>
+  static Ints dot_halves(const LinesOf& lines, const ActivationGroup& x) {
+    const auto broadcast = [](const int8_t* bytes) { return _mm512_castsi512_si256(broadcast4(bytes)); };
+    const __m256i table = _mm256_broadcastsi128_si256(load16(Layout::table.bytes));
+    __m256i high[2] = {}, low[2];
+    for (__m256i& sum : low) sum = _mm512_castsi512_si256(low_start<Layout, first>(x));
+    for (int k = first; k < first + Layout::dot_k; k += Layout::line_k) {
+      const uint8_t* line = lines.line(k / Layout::line_k);
+      for (int half = 0; half < 2; half++) {
+        __m256i codes[Layout::line_k / 4] = {load32(line + 32 * half)};
+        if constexpr (Layout::is_nibble) {
+          codes[1] = _mm256_permutexvar_epi8(_mm256_srli_epi32(codes[0], 4), table);
+          codes[0] = _mm256_permutexvar_epi8(codes[0], table);
+        }
+        for (int i = 0; i < Layout::line_k; i += 4) {
+          high[half] = _mm256_dpbusd_epi32(high[half], codes[i / 4], broadcast(x.high + k + i));
+          if constexpr (num_planes == 2)
+            low[half] = _mm256_dpbusd_epi32(low[half], codes[i / 4], broadcast(x.low + k + i));
+        }
+      }
+    }
+    for (int half = 0; half < 2; half++) low[half] = _mm256_add_epi32(_mm256_slli_epi32(high[half], 7), low[half]);
+    return _mm512_inserti64x4(_mm512_castsi256_si512(low[0]), low[1], 1);
+  }
+
   // 32 k are two chains of products in each plane, so that fewer of them wait for each other.
   template <class Layout, int first, int num_planes, class LinesOf>
   static Ints dot(const LinesOf& lines, const ActivationGroup& x) {
+    if constexpr (LinesOf::kInHalves) return dot_halves<Layout, first, num_planes>(lines, x);
     constexpr int chains = Layout::dot_k / 16;
     __m512i high[chains] = {}, low[chains] = {low_start<Layout, first>(x)};
     for (int k = first; k < first + Layout::dot_k; k += Layout::line_k) {

@@ -13,6 +13,8 @@
 //   register_tokens                        of a matrix of integers whose sums one turn over a block keeps in registers: 1 to 4
 //   blocks                                 of 16 rows that one pass over many tokens serves: 1 or 2
 //   multiplies_pairs                       dot takes the offsets of pairs, and the words of q
+//   in_halves()                            if there is one, dot can multiply eight rows of a single token, then the others: whether
+//                                          it should on this processor
 //   offset_pairs(plane, offsets)           makes those offsets, where it does
 //   Floats, Ints                           16 lanes, one for each row of a block
 //   zero, load(in), load(in, num_rows), store(out, floats), store(out, floats, num_rows), broadcast(float*), add, mul,
@@ -46,6 +48,7 @@ constexpr int64_t kFewestPairTokens = 32;
 
 // The lines of a block's codes from a group's first on.
 struct Lines {
+  static constexpr bool kInHalves = false;  // whether eight of their rows are multiplied, then the others
   const uint8_t* first;
   int64_t stride;
 
@@ -53,8 +56,9 @@ struct Lines {
 };
 
 // The same where whoever reads a line asks for others, so that asking is spread over the time that the products take.
-template <bool is_far>
+template <bool is_far, bool in_halves>
 struct AskingLines {
+  static constexpr bool kInHalves = in_halves;
   const uint8_t *first, *near, *far;
 
   const uint8_t* line(int64_t i) const {
@@ -273,17 +277,17 @@ void for_each_group(const PackedMatrix& w, int64_t block, int64_t groups_per_sca
   }
 }
 
-// y[t] = 16 rows times token t, before the row factors. The sums stay in registers.
-template <class Isa, class Layout, int num_planes, int tokens, bool is_far>
+// y[t] = 16 rows times token t, before the row factors. The sums stay in registers. A single token takes its codes as LinesOfOne.
+template <class Isa, class Layout, int num_planes, class LinesOfOne, int tokens>
 void integer_block(const PackedMatrix& w, int64_t block, int64_t groups_per_scale, const LinesAhead& ahead,
                    TokenGroups x, typename Isa::Floats (&y)[tokens]) {
   typename Isa::Floats sums[1][tokens];
   for (int t = 0; t < tokens; t++) sums[0][t] = Isa::zero();
-  const auto lines_or_group = [](const uint8_t* codes, const LinesAhead::Stretch& stretch) {
+  const auto lines_or_group = [&](const uint8_t* codes, const LinesAhead::Stretch& stretch) {
     if constexpr (tokens == 1) {
-      return AskingLines<is_far>{codes, codes + stretch.near, codes + stretch.far};
+      return LinesOfOne{codes, codes + stretch.near, codes + stretch.far};
     } else {
-      prefetch_lines(codes + stretch.near, codes + stretch.far, kGroupBytes<Layout>, is_far);
+      prefetch_lines(codes + stretch.near, codes + stretch.far, kGroupBytes<Layout>, ahead.is_far());
       return Isa::template decode<Layout>(Lines{codes, kLineBytes});
     }
   };
@@ -355,16 +359,34 @@ void for_each_tile(const LinearTask& task, const Each& each) {
   }
 }
 
+// Calls with the type of lines that suits a single token on this processor.
+template <class Isa>
+void with_lines_of_one(bool is_far, const auto& call) {
+  if constexpr (requires { Isa::in_halves(); }) {
+    if (Isa::in_halves()) {
+      is_far ? call.template operator()<AskingLines<true, true>>()
+             : call.template operator()<AskingLines<false, true>>();
+      return;
+    }
+  }
+  is_far ? call.template operator()<AskingLines<true, false>>() : call.template operator()<AskingLines<false, false>>();
+}
+
 // The 16 rows from first_row on, times tokens i … i + tokens of the task, all of one tile.
 template <class Isa, class Layout, int num_planes, int tokens>
 void linear_of_few(const LinearTask& task, int64_t groups_per_scale, const LinesAhead& ahead, int64_t first_row,
                    int64_t i) {
   const int64_t block = task.e * task.w->num_blocks + first_row / kBlockRows;
   typename Isa::Floats y[tokens];
-  (ahead.is_far() ? integer_block<Isa, Layout, num_planes, tokens, true>
-                  : integer_block<Isa, Layout, num_planes, tokens, false>)(*task.w, block, groups_per_scale, ahead,
-                                                                           token_groups(*task.x, task.first_token + i),
-                                                                           y);
+  const auto multiply = [&]<class LinesOfOne>() {
+    integer_block<Isa, Layout, num_planes, LinesOfOne>(*task.w, block, groups_per_scale, ahead,
+                                                       token_groups(*task.x, task.first_token + i), y);
+  };
+  if constexpr (tokens == 1) {
+    with_lines_of_one<Isa>(ahead.is_far(), multiply);
+  } else {
+    multiply.template operator()<void>();
+  }
   for (int t = 0; t < tokens; t++) finish_token<Isa>(task, first_row, i + t, y[t]);
 }
 
