@@ -146,7 +146,7 @@ struct Avx512 {
   }
 
   // The same, eight rows and then the other eight, in vectors of 256 bits. Where wider ones are computed in halves anyway, memory is
-  // kept busier so: on Zen 4 a matrix of 64 MB takes 1 to 3 % less time.
+  // kept busier so (docs/performance.md).
   template <class Layout, int first, int num_planes, class LinesOf>
   static Ints dot_halves(const LinesOf& lines, const ActivationGroup& x) {
     const auto broadcast = [](const int8_t* bytes) { return _mm512_castsi512_si256(broadcast4(bytes)); };
