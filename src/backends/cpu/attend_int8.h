@@ -16,6 +16,7 @@
 #include <array>
 
 #include "backends/cpu/int8_vectors.h"
+#include "backends/cpu/kernels.h"
 
 namespace nibble {
 namespace {
@@ -25,9 +26,10 @@ constexpr int kMaxSets = 3;  // of a call's heads that share what is made of the
 constexpr int64_t kKvGroup = Q8_0::group_size;
 constexpr int64_t kBlockLen = kKvInterleaved;  // positions whose weights lie together
 static_assert(kBlockLen == kExpLen);
-constexpr int64_t kTurnedGroups = 2;  // of columns, at a time
-constexpr int kExpAsks = 4;           // of a head
-constexpr int64_t kPartLen = 16;      // positions whose keys lie together, and after which rows are asked for
+constexpr int64_t kTurnedGroups = 2;      // of columns, at a time
+constexpr int64_t kMostWeightGroups = 2;  // whose weights are made before their values are read
+constexpr int kExpAsks = 4;               // of a head
+constexpr int64_t kPartLen = 16;          // positions whose keys lie together, and after which rows are asked for
 constexpr int64_t kGroupKeyBytes = kPartLen * kKvGroup;
 constexpr float kLargestQuery = 127 * 256 + 127;
 
@@ -49,9 +51,9 @@ struct ValueColumns {
 
 // After the scores. Then come the queries, [kMaxSets, groups of a key].
 struct Int8Scratch {
-  ValueColumns values[kTurnedGroups][kKvGroup / 16];        // where they are keys
-  WeightBlock weights[kMaxSets][kAttendChunk / kBlockLen];  // of one group of columns
-  float weight_scale;
+  ValueColumns values[kTurnedGroups][kKvGroup / 16];  // where they are keys
+  WeightBlock weights[kMostWeightGroups][kMaxSets][kAttendChunk / kBlockLen];
+  float weight_scales[kMostWeightGroups];
   float query_scales[kMaxSets][kSetHeads];
 };
 
@@ -195,8 +197,9 @@ struct Int8Attention {
     return {codes_of(t.v, p) + 4 * group * kKvGroup, 4 * t.v.row_bytes, 64};
   }
 
-  // Makes the parts of a group's weights from the scores once they are exponentials, with zeros up to a whole block.
-  void prepare_weights(int64_t group) const {
+  // Makes the parts of a group's weights, the slot's from now on, from the scores once they are exponentials, with zeros up to a
+  // whole block.
+  void prepare_weights(int64_t group, int64_t slot) const {
     alignas(64) float scales[kAttendChunk];
     IntVec largest = {};
     for (int64_t p = 0; p < t.len; p += kBlockLen)
@@ -206,13 +209,13 @@ struct Int8Attention {
         std::memcpy(scales + i, &found, sizeof found);
       }
     const float limit = largest_of(largest);  // a softmax weight is at most 1
-    scratch.weight_scale = limit / kLargestWeight;
+    scratch.weight_scales[slot] = limit / kLargestWeight;
     const Vec inverse = inverse_of(limit, kLargestWeight) - Vec{};
     for (int64_t p = 0; p < t.len; p += kVec) {
       const Vec steps = load_vec(scales + p) * inverse;
       std::memcpy(scales + p, &steps, sizeof steps);
     }
-    for (int set = 0; set < num_sets(); set++) prepare_weights_of_set(set, scales);
+    for (int set = 0; set < num_sets(); set++) prepare_weights_of_set(set, scales, slot);
   }
   // Zeros for positions that no head sees.
   Vec seen(Vec x, int64_t p) const {
@@ -223,7 +226,7 @@ struct Int8Attention {
   }
 
   // `steps`: what a softmax weight of 1 becomes at each position.
-  [[gnu::noinline]] void prepare_weights_of_set(int set, const float* steps) const {
+  [[gnu::noinline]] void prepare_weights_of_set(int set, const float* steps, int64_t slot) const {
     // What is added before the fraction is cut off: 1/32, 3/32 … 31/32 (of kRoundings = 16), in the order of their reversed
     // bits.
     static constexpr auto kRounding = [] {
@@ -242,7 +245,7 @@ struct Int8Attention {
       constexpr int kVectors = kBlockLen / kVec;
       Vec step[kVectors];
       for (int i = 0; i < kVectors; i++) step[i] = load_vec(steps + p + i * kVec);
-      WeightBlock& block = scratch.weights[set][p / kBlockLen];
+      WeightBlock& block = scratch.weights[slot][set][p / kBlockLen];
       const float* softmax = scores(set, 0) + p;
       for (int h = 0; h < heads; h++, softmax += kAttendChunk) {
         IntVec x[kVectors];
@@ -254,13 +257,16 @@ struct Int8Attention {
     rows_ahead = ahead;
   }
 
-  // kVec columns of a head, from column 32 group + kVec vec on.
-  void put(int64_t group, int vec, int set, int64_t h, const IntVec (&sums)[kPartSums]) const {
+  // kVec columns of a head, from column 32 group + kVec vec on, whose weights are those of `slot`.
+  void put(int64_t group, int64_t slot, int vec, int set, int64_t h, const IntVec (&sums)[kPartSums]) const {
     const float total = t.total[first_head + set * kSetHeads + h];
-    const float scale = scratch.weight_scale + 0.0f * total;  // a NaN among the scores is in none of the parts
+    const float scale = scratch.weight_scales[slot] + 0.0f * total;  // a NaN among the scores is in none of the parts
     const Vec values = float_sum(sums) * scale;
-    const int64_t d = group * kKvGroup + vec * kVec, count = t.v_dim - d < kVec ? t.v_dim - d : kVec;
-    if (count > 0) std::memcpy(out(set, h) + d, &values, static_cast<size_t>(count) * sizeof(float));
+    const int64_t d = group * kKvGroup + vec * kVec, count = t.v_dim - d;
+    if (count >= kVec) [[likely]]
+      std::memcpy(out(set, h) + d, &values, sizeof values);
+    else if (count > 0)
+      std::memcpy(out(set, h) + d, &values, static_cast<size_t>(count) * sizeof(float));
   }
 };
 
@@ -280,6 +286,8 @@ int64_t num_runs_of_heads(int num_heads) {
 
 // The products by vectors.
 struct VectorProducts {
+  static constexpr int64_t kWeightGroups = 1;  // whose weights are made together
+
   static void begin_values() {}
   static void end() {}
 
@@ -293,9 +301,11 @@ struct VectorProducts {
   static void scores(const Int8Attention& a) {
     const AttendTask& t = a.t;
     const int64_t groups = num_groups(t.head_dim);
+    // On Zen 4, whose own prefetching brings keys from the second-level cache in time, asking for them takes 4 % longer.
+    const bool asks_near = kFarPrefetches == FarPrefetches::always;
     for (int64_t p = 0; p < t.len; p += kPartLen) {
       const uint8_t* codes = codes_of(t.k, p);
-      if (a.first_head == 0) prefetch_row(codes, kPartLen * t.k.row_bytes);
+      if (asks_near && a.first_head == 0) prefetch_row(codes, kPartLen * t.k.row_bytes);
       for (int64_t g = 0; g < groups; g++, codes += kGroupKeyBytes) {
         KeyGroup keys{.p = p, .g = g, .is_last = g == groups - 1, .scales = {}, .codes = {}};
         for (int v = 0; v < kKeyVectors; v++) {
@@ -375,7 +385,7 @@ struct VectorProducts {
       const ValueLines lines = a.values_of(group, slot, block);
       const uint8_t* value = lines.vec(first_vec);
       const int64_t to_next = lines.vec(first_vec + 1) - value;
-      const uint8_t* of_first = a.scratch.weights[set][block / kBlockLen].bytes[h].bytes;
+      const uint8_t* of_first = a.scratch.weights[group % kWeightGroups][set][block / kBlockLen].bytes[h].bytes;
       const int64_t len = a.t.len - block < kBlockLen ? a.t.len - block : kBlockLen;
       for (int64_t begin = 0; begin < len; begin += kPartLen) {
         ahead.ask();
@@ -400,8 +410,10 @@ struct VectorProducts {
       }
       keep_order(sums);
     }
-    for (int i = 0; i < H; i++)
-      for (int v = 0; v < kValueVectors; v++) a.put(group, first_vec + v, set, h + i, sums[i][v]);
+    for_each_constant<H * kValueVectors>([&]<int n>(std::integral_constant<int, n>) {  // or sums would lie in memory
+      constexpr int i = n / kValueVectors, v = n % kValueVectors;
+      a.put(group, group % kWeightGroups, first_vec + v, set, h + i, sums[i][v]);
+    });
     a.rows_ahead = ahead;
   }
 };
@@ -442,7 +454,9 @@ void attend_chunk_int8(const AttendTask& t) {
     for (int64_t g = 0; g < v_groups; g++) {
       const int64_t slot = g % kTurnedGroups;
       if (values_are_keys && slot == 0) g + 1 < v_groups ? a.template turn_values<2>(g) : a.template turn_values<1>(g);
-      a.prepare_weights(g);
+      constexpr int64_t kTogether = Products::kWeightGroups;
+      for (int64_t i = g; g % kTogether == 0 && i < std::min(g + kTogether, v_groups); i++)
+        a.prepare_weights(i, i % kTogether);
       Products::values(a, g, slot);
     }
   });
