@@ -26,10 +26,11 @@ constexpr int kMaxSets = 3;  // of a call's heads that share what is made of the
 constexpr int64_t kKvGroup = Q8_0::group_size;
 constexpr int64_t kBlockLen = kKvInterleaved;  // positions whose weights lie together
 static_assert(kBlockLen == kExpLen);
-constexpr int64_t kTurnedGroups = 2;      // of columns, at a time
-constexpr int64_t kMostWeightGroups = 2;  // whose weights are made before their values are read
-constexpr int kExpAsks = 4;               // of a head
-constexpr int64_t kPartLen = 16;          // positions whose keys lie together, and after which rows are asked for
+constexpr int64_t kTurnedGroups = 2;  // of columns, at a time
+constexpr int64_t kMostWeightGroups =
+    2;                            // whose weights are made together: one slot each, since first-level caches are small
+constexpr int kExpAsks = 4;       // of a head
+constexpr int64_t kPartLen = 16;  // positions whose keys lie together, and after which rows are asked for
 constexpr int64_t kGroupKeyBytes = kPartLen * kKvGroup;
 constexpr float kLargestQuery = 127 * 256 + 127;
 
@@ -301,7 +302,7 @@ struct VectorProducts {
   static void scores(const Int8Attention& a) {
     const AttendTask& t = a.t;
     const int64_t groups = num_groups(t.head_dim);
-    // On Zen 4, whose own prefetching brings keys from the second-level cache in time, asking for them takes 4 % longer.
+    // Intel's. Zen 4 brings keys from the second-level cache in time by itself: asking takes 4 % longer.
     const bool asks_near = kFarPrefetches == FarPrefetches::always;
     for (int64_t p = 0; p < t.len; p += kPartLen) {
       const uint8_t* codes = codes_of(t.k, p);
@@ -368,7 +369,7 @@ struct VectorProducts {
   static constexpr int kValueVectors = 2;  // whose sums are in registers together
   static constexpr int kValueParts = kKvGroup / kVec / kValueVectors;
 
-  // t.out of a group of columns, whose weights are prepared; `slot`: where its values lie if they were turned.
+  // t.out of a group of columns, whose weights are in slot group % kWeightGroups; `slot`: where its values lie if they were turned.
   static void values(const Int8Attention& a, int64_t group, int64_t slot) {
     for (int set = 0; set < a.num_sets(); set++)
       for_runs_of_heads<kMostValueHeads>(a.heads_of(set), [&]<int H>(int64_t h) {
@@ -454,9 +455,9 @@ void attend_chunk_int8(const AttendTask& t) {
     for (int64_t g = 0; g < v_groups; g++) {
       const int64_t slot = g % kTurnedGroups;
       if (values_are_keys && slot == 0) g + 1 < v_groups ? a.template turn_values<2>(g) : a.template turn_values<1>(g);
-      constexpr int64_t kTogether = Products::kWeightGroups;
-      for (int64_t i = g; g % kTogether == 0 && i < std::min(g + kTogether, v_groups); i++)
-        a.prepare_weights(i, i % kTogether);
+      constexpr int64_t together = Products::kWeightGroups;
+      for (int64_t i = g; g % together == 0 && i < std::min(g + together, v_groups); i++)
+        a.prepare_weights(i, i % together);
       Products::values(a, g, slot);
     }
   });
