@@ -57,13 +57,16 @@ struct Rows {
   Rows(const FloatKernels& kernels, KvCacheType type, KvLayout layout, int64_t num_rows, int64_t width, float size,
        unsigned seed)
       : type(type),
-        layout(type == KvCacheType::q8_0 && kernels.interleaves_q8_0 ? layout : KvLayout::rows),
+        layout(type != KvCacheType::q8_0  ? KvLayout::floats
+               : kernels.interleaves_q8_0 ? layout
+                                          : KvLayout::codes),
         width(width),
         num_rows(num_rows),
         num_groups((width + Q8_0::group_size - 1) / Q8_0::group_size),
         row_bytes(type == KvCacheType::q8_0 ? num_groups * Q8_0::group_size : kv_cache_row_bytes(type, width)),
-        bytes(static_cast<size_t>(num_rows * row_bytes)),
-        scales(static_cast<size_t>(num_rows * num_groups)) {
+        bytes(static_cast<size_t>(type == KvCacheType::q8_0
+                                      ? (num_rows + kKvBlock - 1) / kKvBlock * kv_block_bytes(row_bytes)
+                                      : num_rows * row_bytes)) {
     std::mt19937 random(seed);
     std::vector<float> row(static_cast<size_t>(width));
     for (int64_t r = 0; r < num_rows; r++) {
@@ -74,33 +77,26 @@ struct Rows {
       for (int64_t d = 0; d < width; d++) decoded.push_back(value(r, d));
   }
   void store(const FloatKernels& kernels, int64_t r, std::span<const float> row) {
-    KvRow to = kv_row(layout, bytes.data(), row_bytes, r);
-    to.scales = &scales[static_cast<size_t>(r)];
-    to.scale_stride = num_rows;
-    kernels.store(row.data(), width, type, to);
+    kernels.store(row.data(), width, type, row_at(r));
   }
+  KvRow row_at(int64_t r) const { return kv_row(layout, bytes.data(), row_bytes, r); }
   double value(int64_t r, int64_t d) const {
-    const KvRow at = kv_row(layout, bytes.data(), row_bytes, r);
+    const KvRow at = row_at(r);
     const uint8_t* row = at.values;
     if (type == KvCacheType::f32) return reinterpret_cast<const float*>(row)[d];
     if (type == KvCacheType::f16) return half_to_float(reinterpret_cast<const uint16_t*>(row)[d]);
-    const uint16_t scale = scales[static_cast<size_t>(d / Q8_0::group_size * num_rows + r)];
+    const uint16_t scale = at.scales[d / Q8_0::group_size * kKvBlock];
     const int64_t unit = std::max<int64_t>(at.unit_bytes, 1), stride = std::max<int64_t>(at.unit_stride, 1);
     return static_cast<double>(static_cast<int8_t>(row[d / unit * stride + d % unit])) * half_to_float(scale);
   }
   KvRun run(int64_t first_row) const {
-    return {.values = bytes.data(),
-            .row_bytes = row_bytes,
-            .num_rows = num_rows,
-            .first_row = first_row,
-            .scales = scales.data()};
+    return {.values = bytes.data(), .row_bytes = row_bytes, .num_rows = num_rows, .first_row = first_row};
   }
   KvCacheType type;
   KvLayout layout;
   int64_t width, num_rows, num_groups, row_bytes;
   Buffer bytes;
-  std::vector<uint16_t> scales;  // of q8_0: [num_groups, num_rows]
-  std::vector<double> decoded;   // [num_rows, width]
+  std::vector<double> decoded;  // [num_rows, width]
 };
 
 struct Result {
@@ -113,8 +109,8 @@ struct Problem {
       : c(c),
         type(type),
         interleaved(type == KvCacheType::q8_0 && kernels.interleaves_q8_0),
-        num_rows(interleaved ? (c.num_rows + kKvInterleaved - 1) / kKvInterleaved * kKvInterleaved : c.num_rows),
-        skip(interleaved ? c.first_row % kKvInterleaved : 0),
+        num_rows(interleaved ? (c.num_rows + kKvBlock - 1) / kKvBlock * kKvBlock : c.num_rows),
+        skip(interleaved ? c.first_row % kKvBlock : 0),
         keys(kernels, type, KvLayout::keys, num_rows, c.head_dim, size, 1),
         values(kernels, type, KvLayout::values, c.values_are_keys ? 0 : num_rows, c.v_dim, size, 2),
         q(static_cast<size_t>(c.heads * stride)) {
@@ -141,7 +137,7 @@ struct Problem {
                           .head_dim = c.head_dim,
                           .v_dim = c.v_dim,
                           .skip = skip,
-                          .scale = scale,
+                          .scale_log2 = scale * kLog2e,
                           .same_queries = false,
                           .next_k = k,
                           .next_len = 0,
@@ -256,10 +252,10 @@ TEST(AttendChunk, NaNStaysNaNInCachesOfEightBits) {
       Result result = problem.run(*kernels, 0, heads);
       for (size_t i = 0; i < result.out.size(); i++) ASSERT_EQ(std::isnan(result.out[i]), i < 64) << i;
       problem.q[1] = 1.0f;
-      problem.values.scales[static_cast<size_t>(problem.values.num_rows) + 7] = kNaN;  // of its second group
+      problem.values.row_at(7).scales[kKvBlock] = kNaN;  // of the second group
       result = problem.run(*kernels, 0, heads);
       for (size_t i = 0; i < result.out.size(); i++) ASSERT_EQ(std::isnan(result.out[i]), i % 64 >= 32) << i;
-      problem.keys.scales[0] = kNaN;
+      problem.keys.row_at(0).scales[0] = kNaN;
       for (const float x : problem.run(*kernels, 0, heads).out) ASSERT_TRUE(std::isnan(x));
     }
   }

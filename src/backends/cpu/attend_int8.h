@@ -24,12 +24,11 @@ namespace {
 constexpr int kSetHeads = 8;
 constexpr int kMaxSets = 3;  // of a call's heads that share what is made of the values
 constexpr int64_t kKvGroup = Q8_0::group_size;
-constexpr int64_t kBlockLen = kKvInterleaved;  // positions whose weights lie together
+constexpr int64_t kBlockLen = kKvBlock;  // positions whose weights lie together
 static_assert(kBlockLen == kExpLen);
 constexpr int64_t kTurnedGroups = 2;  // of columns, at a time
-constexpr int64_t kMostWeightGroups =
-    2;                            // whose weights are made together: one slot each, since first-level caches are small
-constexpr int kExpAsks = 4;       // of a head
+// Whose weights are made together: one slot each, since first-level caches are small.
+constexpr int64_t kMostWeightGroups = 2;
 constexpr int64_t kPartLen = 16;  // positions whose keys lie together, and after which rows are asked for
 constexpr int64_t kGroupKeyBytes = kPartLen * kKvGroup;
 constexpr float kLargestQuery = 127 * 256 + 127;
@@ -54,6 +53,7 @@ struct ValueColumns {
 struct Int8Scratch {
   ValueColumns values[kTurnedGroups][kKvGroup / 16];  // where they are keys
   WeightBlock weights[kMostWeightGroups][kMaxSets][kAttendChunk / kBlockLen];
+  alignas(64) float steps[kAttendChunk];  // what a softmax weight of 1 becomes at each position, in the group made last
   float weight_scales[kMostWeightGroups];
   float query_scales[kMaxSets][kSetHeads];
 };
@@ -95,18 +95,8 @@ inline uint32_t sum_of(IntVec x) {
 // For integers up to `steps`. Nothing is left of what is too small to be divided by; of a NaN, the scale remains.
 inline float inverse_of(float largest, float steps) { return largest > 1e-30f ? steps / largest : 0.0f; }
 
-// Scales of kVec positions in one group, from a multiple of that on.
-inline Vec scales_of(const KvRun& run, int64_t group, int64_t p) {
-  return load_vec(run.scales + group * run.num_rows + row_index(run, p));
-}
-
-// Codes of positions from p on, as they are interleaved.
-inline const uint8_t* codes_of(const KvRun& run, int64_t p) { return run.values + row_index(run, p) * run.row_bytes; }
-
-inline void ask_for_scales(const KvRun& run, int64_t num_groups, int64_t len) {
-  for (int64_t g = 0; g < num_groups; g++)
-    for (int64_t i = 0; i < len; i += 32) __builtin_prefetch(run.scales + g * run.num_rows + run.first_row + i, 0, 2);
-}
+// The codes, as they are interleaved, and the scales of positions from p on.
+inline KvCodes codes_of(const KvRun& run, int64_t p) { return codes_of_block(run, row_index(run, p)); }
 
 // A group's lines of 16 columns and 4 positions each: those of the same columns lie `stride` bytes apart, the group's halves
 // half_stride.
@@ -155,7 +145,7 @@ struct Int8Attention {
       largest = larger_of(largest, std::bit_cast<IntVec>(load_vec(q + d, t.head_dim - d)) & 0x7fffffff);
     const float limit = largest_of(largest);
     const Vec inverse = inverse_of(limit, kLargestQuery) - Vec{};
-    scratch.query_scales[set][h] = limit / kLargestQuery * t.scale;
+    scratch.query_scales[set][h] = limit / kLargestQuery * t.scale_log2;
     for (int64_t g = 0; g < num_groups(t.head_dim); g++) {
       QueryGroup& group = queries_of(set)[g];
       IntVec sums = {}, high_sums = {};
@@ -182,7 +172,7 @@ struct Int8Attention {
     RowsAhead ahead = rows_ahead;
     for (int64_t p = 0; p < len; p += kPartLen) {
       ahead.ask();
-      const uint8_t* keys = codes_of(run, p) + group * kGroupKeyBytes;
+      const uint8_t* keys = codes_of(run, p).codes + group * kGroupKeyBytes;
       for (int slot = 0; slot < count; slot++)
         for (int half = 0; half < 2; half++, keys += kGroupKeyBytes / 2)
           turn_columns(keys, &to[slot][half].positions[p / 4]);
@@ -195,28 +185,28 @@ struct Int8Attention {
   // Of a block of positions from p on.
   ValueLines values_of(int64_t group, int64_t slot, int64_t p) const {
     if (values_are_keys()) return {scratch.values[slot][0].positions[p / 4].bytes, 64, sizeof(ValueColumns)};
-    return {codes_of(t.v, p) + 4 * group * kKvGroup, 4 * t.v.row_bytes, 64};
+    return {codes_of(t.v, p).codes + 4 * group * kKvGroup, 4 * t.v.row_bytes, 64};
   }
 
-  // Makes the parts of a group's weights, the slot's from now on, from the scores once they are exponentials, with zeros up to a
-  // whole block.
-  void prepare_weights(int64_t group, int64_t slot) const {
-    alignas(64) float scales[kAttendChunk];
+  // Before the weights of a group, the slot's from now on.
+  void prepare_steps(int64_t group, int64_t slot) const {
+    float* steps = scratch.steps;
     IntVec largest = {};
-    for (int64_t p = 0; p < t.len; p += kBlockLen)
-      for (int64_t i = p; i < p + kBlockLen; i += kVec) {
-        const Vec found = i < t.len ? seen(scales_of(t.v, group, i), i) : Vec{};
+    for (int64_t p = 0; p < t.len; p += kBlockLen) {
+      const uint16_t* scales = codes_of(t.v, p).scales + group * kKvBlock;
+      for (int64_t i = 0; i < kBlockLen; i += kVec) {
+        const Vec found = p + i < t.len ? seen(load_vec(scales + i), p + i) : Vec{};
         largest = larger_of(largest, std::bit_cast<IntVec>(found));
-        std::memcpy(scales + i, &found, sizeof found);
+        std::memcpy(steps + p + i, &found, sizeof found);
       }
+    }
     const float limit = largest_of(largest);  // a softmax weight is at most 1
     scratch.weight_scales[slot] = limit / kLargestWeight;
     const Vec inverse = inverse_of(limit, kLargestWeight) - Vec{};
     for (int64_t p = 0; p < t.len; p += kVec) {
-      const Vec steps = load_vec(scales + p) * inverse;
-      std::memcpy(scales + p, &steps, sizeof steps);
+      const Vec step = load_vec(steps + p) * inverse;
+      std::memcpy(steps + p, &step, sizeof step);
     }
-    for (int set = 0; set < num_sets(); set++) prepare_weights_of_set(set, scales, slot);
   }
   // Zeros for positions that no head sees.
   Vec seen(Vec x, int64_t p) const {
@@ -226,36 +216,27 @@ struct Int8Attention {
     return x;
   }
 
-  // `steps`: what a softmax weight of 1 becomes at each position.
-  [[gnu::noinline]] void prepare_weights_of_set(int set, const float* steps, int64_t slot) const {
-    // What is added before the fraction is cut off: 1/32, 3/32 … 31/32 (of kRoundings = 16), in the order of their reversed
-    // bits.
-    static constexpr auto kRounding = [] {
-      std::array<float, kRoundings> added{};
-      for (int i = 0; i < kRoundings; i++) {
-        int reversed = 0;
-        for (int bit = 1; bit < kRoundings; bit *= 2) reversed = 2 * reversed + ((i & bit) != 0 ? 1 : 0);
-        added[static_cast<size_t>(i)] = static_cast<float>(2 * reversed + 1) / (2 * kRoundings);
-      }
-      return added;
-    }();
-    const int heads = heads_of(set);
-    RowsAhead ahead = rows_ahead;
-    for (int64_t p = 0; p < t.len; p += kBlockLen) {
-      ahead.ask();
-      constexpr int kVectors = kBlockLen / kVec;
-      Vec step[kVectors];
-      for (int i = 0; i < kVectors; i++) step[i] = load_vec(steps + p + i * kVec);
-      WeightBlock& block = scratch.weights[slot][set][p / kBlockLen];
-      const float* softmax = scores(set, 0) + p;
-      for (int h = 0; h < heads; h++, softmax += kAttendChunk) {
-        IntVec x[kVectors];
-        for (int i = 0; i < kVectors; i++)
-          x[i] = to_integers(fma(load_vec(softmax + i * kVec), step[i], load_vec(&kRounding[i * kVec % kRoundings])));
-        split_weights(x, block.bytes[h], block.bytes[kSetHeads + h]);
-      }
+  // What is added before the fraction is cut off: 1/32, 3/32 … 31/32 (of kRoundings = 16), in the order of their reversed
+  // bits.
+  static constexpr auto kRounding = [] {
+    std::array<float, kRoundings> added{};
+    for (int i = 0; i < kRoundings; i++) {
+      int reversed = 0;
+      for (int bit = 1; bit < kRoundings; bit *= 2) reversed = 2 * reversed + ((i & bit) != 0 ? 1 : 0);
+      added[static_cast<size_t>(i)] = static_cast<float>(2 * reversed + 1) / (2 * kRoundings);
     }
-    rows_ahead = ahead;
+    return added;
+  }();
+
+  // The parts of a head's weights of a block of positions from p on, from the scores once they are exponentials.
+  [[gnu::always_inline]] void make_weights(int set, int64_t h, int64_t p, Line& first, Line& second) const {
+    constexpr int kVectors = kBlockLen / kVec;
+    const float *softmax = scores(set, h) + p, *steps = scratch.steps + p;
+    IntVec x[kVectors];
+    for (int i = 0; i < kVectors; i++)
+      x[i] = to_integers(
+          fma(load_vec(softmax + i * kVec), load_vec(steps + i * kVec), load_vec(&kRounding[i * kVec % kRoundings])));
+    split_weights(x, first, second);
   }
 
   // kVec columns of a head, from column 32 group + kVec vec on, whose weights are those of `slot`.
@@ -287,8 +268,6 @@ int64_t num_runs_of_heads(int num_heads) {
 
 // The products by vectors.
 struct VectorProducts {
-  static constexpr int64_t kWeightGroups = 1;  // whose weights are made together
-
   static void begin_values() {}
   static void end() {}
 
@@ -305,12 +284,12 @@ struct VectorProducts {
     // Intel's. Zen 4 brings keys from the second-level cache in time by itself: asking takes 4 % longer.
     const bool asks_near = kFarPrefetches == FarPrefetches::always;
     for (int64_t p = 0; p < t.len; p += kPartLen) {
-      const uint8_t* codes = codes_of(t.k, p);
+      auto [codes, scales] = codes_of(t.k, p);
       if (asks_near && a.first_head == 0) prefetch_row(codes, kPartLen * t.k.row_bytes);
-      for (int64_t g = 0; g < groups; g++, codes += kGroupKeyBytes) {
+      for (int64_t g = 0; g < groups; g++, codes += kGroupKeyBytes, scales += kKvBlock) {
         KeyGroup keys{.p = p, .g = g, .is_last = g == groups - 1, .scales = {}, .codes = {}};
         for (int v = 0; v < kKeyVectors; v++) {
-          keys.scales[v] = scales_of(t.k, g, p + v * kVec);
+          keys.scales[v] = load_vec(scales + v * kVec);
           for (int k = 0; k < kKvGroup / 4; k++) keys.codes[k][v] = load_keys(codes + 4 * (kPartLen * k + v * kVec));
         }
         for (int set = 0; set < a.num_sets(); set++)
@@ -369,27 +348,43 @@ struct VectorProducts {
   static constexpr int kValueVectors = 2;  // whose sums are in registers together
   static constexpr int kValueParts = kKvGroup / kVec / kValueVectors;
 
-  // t.out of a group of columns, whose weights are in slot group % kWeightGroups; `slot`: where its values lie if they were turned.
+  // t.out of a group of columns; `slot`: where its values lie if they were turned.
   static void values(const Int8Attention& a, int64_t group, int64_t slot) {
+    a.prepare_steps(group, 0);
     for (int set = 0; set < a.num_sets(); set++)
       for_runs_of_heads<kMostValueHeads>(a.heads_of(set), [&]<int H>(int64_t h) {
-        for (int part = 0; part < kValueParts; part++) weigh<H>(a, group, slot, set, h, part * kValueVectors);
+        if (kMakesWeightsBeside)
+          make_weights<H>(a, set, h, 0);
+        else
+          for (int64_t p = 0; p < a.t.len; p += kBlockLen) make_weights<H>(a, set, h, p);
+        weigh<H, kMakesWeightsBeside>(a, group, slot, set, h, 0);
+        for (int part = 1; part < kValueParts; part++) weigh<H, false>(a, group, slot, set, h, part * kValueVectors);
       });
   }
 
-  // kValueVectors from first_vec on.
+  // Of H heads and a block of positions from p on: so few stay in the first-level cache until they are used.
   template <int H>
+  static void make_weights(const Int8Attention& a, int set, int64_t h, int64_t p) {
+    WeightBlock& block = a.scratch.weights[0][0][p / kBlockLen];
+    for (int i = 0; i < H; i++) a.make_weights(set, h + i, p, block.bytes[i], block.bytes[kSetHeads + i]);
+  }
+
+  // kValueVectors from first_vec on. makes_weights: of the block that follows.
+  template <int H, bool makes_weights>
   static void weigh(const Int8Attention& a, int64_t group, int64_t slot, int set, int64_t h, int first_vec) {
     RowsAhead ahead = a.rows_ahead;
     IntVec sums[H][kValueVectors][kPartSums] = {};
-    for (int64_t block = 0; block < a.t.len; block += kBlockLen) {
+    WeightBlock* weight_block = a.scratch.weights[0][0];
+    for (int64_t block = 0; block < a.t.len; block += kBlockLen, weight_block++) {
       const ValueLines lines = a.values_of(group, slot, block);
       const uint8_t* value = lines.vec(first_vec);
       const int64_t to_next = lines.vec(first_vec + 1) - value;
-      const uint8_t* of_first = a.scratch.weights[group % kWeightGroups][set][block / kBlockLen].bytes[h].bytes;
+      const uint8_t* of_first = weight_block->bytes[0].bytes;
       const int64_t len = a.t.len - block < kBlockLen ? a.t.len - block : kBlockLen;
       for (int64_t begin = 0; begin < len; begin += kPartLen) {
         ahead.ask();
+        if (const int64_t i = begin / kPartLen; makes_weights && i < H && block + kBlockLen < a.t.len)
+          a.make_weights(set, h + i, block + kBlockLen, weight_block[1].bytes[i], weight_block[1].bytes[kSetHeads + i]);
         for (int64_t p = begin; p < begin + kPartLen; p += 4 * kFours) {
           keep_order(sums);
           Fours weights[H][2];
@@ -413,7 +408,7 @@ struct VectorProducts {
     }
     for_each_constant<H * kValueVectors>([&]<int n>(std::integral_constant<int, n>) {  // or sums would lie in memory
       constexpr int i = n / kValueVectors, v = n % kValueVectors;
-      a.put(group, group % kWeightGroups, first_vec + v, set, h + i, sums[i][v]);
+      a.put(group, 0, first_vec + v, set, h + i, sums[i][v]);
     });
     a.rows_ahead = ahead;
   }
@@ -429,19 +424,17 @@ void attend_chunk_int8(const AttendTask& t) {
       call(Int8Attention(t, h, t.num_heads - h < kCallHeads ? t.num_heads - h : kCallHeads, ahead));
   };
   const bool values_are_keys = t.v.values == t.k.values;
-  if (!values_are_keys) ask_for_scales(t.v, v_groups, t.len);
-  RowsAhead values(t.v, values_are_keys ? 0 : t.len, (t.len + 15) / 16 * groups * Products::score_asks(t.num_heads));
+  RowsAhead values(t.v, t.type, values_are_keys ? 0 : t.len,
+                   (t.len + 15) / 16 * groups * Products::score_asks(t.num_heads));
   for_heads(values, [&](const Int8Attention& a) {
     if (!t.same_queries || calls > 1) a.prepare_queries();
     Products::scores(a);
   });
-  ask_for_scales(t.next_k, groups, t.next_len);
-  const int64_t sets = (t.num_heads + kSetHeads - 1) / kSetHeads, blocks = (t.len + kBlockLen - 1) / kBlockLen;
+  const int64_t blocks = (t.len + kBlockLen - 1) / kBlockLen;
   const int64_t turn_asks =
       values_are_keys ? (t.len + kPartLen - 1) / kPartLen * ((v_groups + kTurnedGroups - 1) / kTurnedGroups) : 0;
-  RowsAhead keys(
-      t.next_k, t.next_len,
-      t.num_heads * blocks + calls * turn_asks + v_groups * (sets * blocks + Products::value_asks(t.num_heads, t.len)));
+  RowsAhead keys(t.next_k, t.type, t.next_len,
+                 t.num_heads * blocks + calls * turn_asks + v_groups * Products::value_asks(t.num_heads, t.len));
   for (int h = 0; h < t.num_heads; h++) {
     float* scores = t.scores + h * kAttendChunk;
     std::fill(scores, scores + t.skip, -INFINITY);
@@ -455,9 +448,6 @@ void attend_chunk_int8(const AttendTask& t) {
     for (int64_t g = 0; g < v_groups; g++) {
       const int64_t slot = g % kTurnedGroups;
       if (values_are_keys && slot == 0) g + 1 < v_groups ? a.template turn_values<2>(g) : a.template turn_values<1>(g);
-      constexpr int64_t together = Products::kWeightGroups;
-      for (int64_t i = g; g % together == 0 && i < std::min(g + together, v_groups); i++)
-        a.prepare_weights(i, i % together);
       Products::values(a, g, slot);
     }
   });

@@ -24,7 +24,8 @@ struct alignas(64) IntTile {
 
 template <class Instructions>
 struct TileProducts {
-  // From tiles to vectors and back takes its time: with one group 8 heads of 128 columns take 4 % longer.
+  // Whose weights are made together: from tiles to vectors and back takes its time. With one 8 heads of 128 columns take 4 %
+  // longer.
   static constexpr int64_t kWeightGroups = kMostWeightGroups;
 
   static void end() { Instructions::release(); }
@@ -32,7 +33,7 @@ struct TileProducts {
   // As VectorProducts.
   static int64_t score_asks(int heads) { return (heads + kSetHeads - 1) / kSetHeads; }
   static int64_t value_asks(int heads, int64_t len) {
-    return score_asks(heads) * 2 * ((len + kBlockLen - 1) / kBlockLen);
+    return score_asks(heads) * 3 * ((len + kBlockLen - 1) / kBlockLen);
   }
 
   static void scores(const Int8Attention& a) {
@@ -109,7 +110,7 @@ struct TileProducts {
     IntTile sums[2][num_sets];  // of a group, and of the next
     Vec scales[2];
     for (int64_t p = 0; p < len; p += kPartLen) {
-      const uint8_t* codes = codes_of(k, p);
+      const auto [codes, scales_here] = codes_of(k, p);
       Vec scores[num_sets][kSetHeads] = {};
       const auto multiply = [&]<int slot>(std::integral_constant<int, slot>, int64_t g) {
         const uint8_t* group = codes + g * kGroupKeyBytes;
@@ -117,7 +118,7 @@ struct TileProducts {
           for (int64_t b = 0; b < kGroupKeyBytes; b += 64) __builtin_prefetch(group + kPartLen * k.row_bytes + b, 0, 3);
         for (int set = 0; set < num_sets; set++) ahead.ask();
         queries.template multiply<slot>(g, group, sums[slot]);
-        scales[slot] = scales_of(k, g, p);
+        scales[slot] = load_vec(scales_here + g * kKvBlock);
       };
       const auto add = [&](int slot) {
         for (int set = 0; set < num_sets; set++)
@@ -150,9 +151,24 @@ struct TileProducts {
 
   // As VectorProducts. Few sums at a time: both halves of a group of columns for one set, else one for all sets.
   static void values(const Int8Attention& a, int64_t group, int64_t slot) {
+    const int64_t last = std::min(group + kWeightGroups, num_groups(a.t.v_dim));
+    for (int64_t g = group; group % kWeightGroups == 0 && g < last; g++) make_weights(a, g);
     if (a.num_sets() == 1) return weigh<1, 2>(a, group, slot, 0);
     for (int half = 0; half < 2; half++)
       a.num_sets() == 2 ? weigh<2, 1>(a, group, slot, half) : weigh<3, 1>(a, group, slot, half);
+  }
+
+  [[gnu::noinline]] static void make_weights(const Int8Attention& a, int64_t group) {
+    const int64_t slot = group % kWeightGroups;
+    a.prepare_steps(group, slot);
+    RowsAhead ahead = a.rows_ahead;
+    for (int set = 0; set < a.num_sets(); set++)
+      for (int64_t p = 0; p < a.t.len; p += kBlockLen) {
+        ahead.ask();
+        WeightBlock& block = a.scratch.weights[slot][set][p / kBlockLen];
+        for (int h = 0; h < a.heads_of(set); h++) a.make_weights(set, h, p, block.bytes[h], block.bytes[kSetHeads + h]);
+      }
+    a.rows_ahead = ahead;
   }
 
   // Halves from `first_half` on.

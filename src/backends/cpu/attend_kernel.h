@@ -101,8 +101,7 @@ struct CachedRow {
 template <>
 struct CachedRow<int8_t> {
   const int8_t* values;
-  const uint16_t* scales;  // of the first group; the others num_rows apart
-  int64_t num_rows;
+  const uint16_t* scales;  // of the first group; the others kKvBlock apart
 };
 
 // Columns of a row, from column d on, a multiple of kVec.
@@ -125,7 +124,7 @@ struct Columns<int8_t> {
   static constexpr int kScoreHeads = kVec >= 8 ? 8 : 4, kValueHeads = kVec / 2;
 
   Columns(const CachedRow<int8_t>& row, int64_t d)
-      : scale(scale_vec(row.scales[d / Q8_0::group_size * row.num_rows])), codes(row.values + d) {}
+      : scale(scale_vec(row.scales[d / Q8_0::group_size * kKvBlock])), codes(row.values + d) {}
   Vec vec(int r) const {
     int8_t __attribute__((vector_size(kVec))) v;
     std::memcpy(&v, codes + r * kVec, sizeof v);
@@ -165,14 +164,26 @@ inline int64_t row_index(const KvRun& run, int64_t i) {
   return row < run.num_rows ? row : row - run.num_rows;
 }
 
+// From a row of q8_0 on, as far as its block goes.
+struct KvCodes {
+  const uint8_t* codes;
+  const uint16_t* scales;
+};
+inline KvCodes codes_of_block(const KvRun& run, int64_t row) {
+  const uint8_t* block = run.values + row / kKvBlock * kv_block_bytes(run.row_bytes);
+  return {block + row % kKvBlock * run.row_bytes,
+          reinterpret_cast<const uint16_t*>(block + kKvBlock * run.row_bytes) + row % kKvBlock};
+}
+
 template <class T>
 CachedRow<T> row_of(const KvRun& run, int64_t i) {
   const int64_t row = row_index(run, i);
-  const T* values = reinterpret_cast<const T*>(run.values + row * run.row_bytes);
-  if constexpr (std::is_same_v<T, int8_t>)
-    return {values, run.scales + row, run.num_rows};
-  else
-    return {values};
+  if constexpr (std::is_same_v<T, int8_t>) {
+    const KvCodes block = codes_of_block(run, row);
+    return {reinterpret_cast<const T*>(block.codes), block.scales};
+  } else {
+    return {reinterpret_cast<const T*>(run.values + row * run.row_bytes)};
+  }
 }
 
 inline void prefetch_row(const void* row, int64_t bytes) {
@@ -181,11 +192,16 @@ inline void prefetch_row(const void* row, int64_t bytes) {
 }
 
 // Rows that are read after what is computed now, asked for into the second-level cache in `visits` equal parts, so that
-// memory has as much to do all the time. Of a ring's rows the part before its end.
+// memory has as much to do all the time. Of a ring's rows the part before its end; of q8_0 whole blocks.
 class RowsAhead {
  public:
-  RowsAhead(const KvRun& run, int64_t len, int64_t visits)
-      : at_(run.values + run.first_row * run.row_bytes), step_((len * run.row_bytes + visits - 1) / visits) {}
+  RowsAhead(const KvRun& run, KvCacheType type, int64_t len, int64_t visits) {
+    const bool in_blocks = type == KvCacheType::q8_0;
+    const int64_t rows = in_blocks ? kKvBlock : 1, bytes = in_blocks ? kv_block_bytes(run.row_bytes) : run.row_bytes;
+    const int64_t first = run.first_row / rows, last = (run.first_row + len + rows - 1) / rows;
+    at_ = run.values + first * bytes;
+    step_ = len > 0 ? ((last - first) * bytes + visits - 1) / visits : 0;
+  }
 
   void ask() {
     const uint8_t* line = at_;
@@ -237,7 +253,7 @@ void score_heads(const AttendTask& t, int h, RowsAhead& rows_ahead) {
       }
     }
     float scores[kVec];
-    const Vec scaled = sums_of_all(sums) * t.scale;
+    const Vec scaled = sums_of_all(sums) * t.scale_log2;
     std::memcpy(scores, &scaled, sizeof scores);
     for (int i = 0; i < H; i++) {  // whole ones: the rows of scores have room for them
       std::memcpy(t.scores + (h + i) * kAttendChunk + p, scores + i * P, P * sizeof(float));
@@ -246,26 +262,25 @@ void score_heads(const AttendTask& t, int h, RowsAhead& rows_ahead) {
   rows_ahead = ahead;
 }
 
-// x = e^x for x <= 0, within 2.2 units in the last place, 1 for 0; of less than -86 as of -86, which is no denormal yet. The
-// polynomial is the one of degree 5, beginning with 1 + r, whose largest relative error for |r| <= ln 2 / 2 is least: 1.06e-7.
+// x = 2^x for x <= 0, within 2.1 units in the last place, 1 for 0; of less than -125 as of -125, which is no denormal yet. The
+// polynomial is the one of degree 5, beginning with 1, whose largest relative error for |r| <= 1/2 is least: 9.2e-8.
 //
 // Each step is done for all vectors before the next: the steps of one wait for each other, and in a row they would be all that
 // a processor can look at.
 template <size_t count>
-void exp_vecs(Vec (&x)[count]) {
+void exp2_vecs(Vec (&x)[count]) {
   const auto all = [](float value) { return value - Vec{}; };
   const auto each = [](const auto& step) {
     for (size_t i = 0; i < count; i++) step(i);
   };
   constexpr float kToInteger = 0x1.8p23f;  // a float of that size has no more bits than the integer's
   Vec shifted[count], n[count], p[count];
-  each([&](size_t i) { x[i] = x[i] < all(-86.0f) ? all(-86.0f) : x[i]; });  // NaN stays NaN
-  each([&](size_t i) { shifted[i] = fma(x[i], all(1.44269504f), all(kToInteger)); });
+  each([&](size_t i) { x[i] = x[i] < all(-125.0f) ? all(-125.0f) : x[i]; });  // NaN stays NaN
+  each([&](size_t i) { shifted[i] = x[i] + kToInteger; });
   each([&](size_t i) { n[i] = shifted[i] - kToInteger; });
-  each([&](size_t i) { x[i] = fma(n[i], all(-0.693359375f), x[i]); });
-  each([&](size_t i) { x[i] = fma(n[i], all(2.12194440e-4f), x[i]); });
-  each([&](size_t i) { p[i] = fma(x[i], all(0x1.10625p-7f), all(0x1.572a64p-5f)); });
-  for (float coefficient : {0x1.5557bp-3f, 0x1.fffdfcp-2f, 1.0f, 1.0f})
+  each([&](size_t i) { x[i] -= n[i]; });
+  each([&](size_t i) { p[i] = fma(x[i], all(0x1.5bba14p-10f), all(0x1.3cea88p-7f)); });
+  for (float coefficient : {0x1.c6b752p-5f, 0x1.ebf9bcp-3f, 0x1.62e42ap-1f, 1.0f})
     each([&](size_t i) { p[i] = fma(p[i], x[i], all(coefficient)); });
 #if defined(__AVX512VBMI__)
   each([&](size_t i) { x[i] = _mm512_scalef_ps(p[i], n[i]); });
@@ -289,7 +304,7 @@ inline float largest_lane(Vec x) {
 
 constexpr int64_t kExpLen = 64;
 
-// scores[p] = e^(scores[p] - the largest); returns that and their sum. Up to a multiple of kExpLen they count as minus infinity,
+// scores[p] = 2^(scores[p] - the largest); returns that and their sum. Up to a multiple of kExpLen they count as minus infinity,
 // and become numbers too small for the sum. Before each kExpLen of them it calls between().
 void exponentiate(float* scores, int64_t len, float& largest, float& total, const auto& between) {
   constexpr int kChains = kLanes / kVec, kTogether = kChains > kSums / 4 ? kChains : kSums / 4;
@@ -310,7 +325,7 @@ void exponentiate(float* scores, int64_t len, float& largest, float& total, cons
     if (p % kExpLen == 0) between();
     Vec x[kTogether];
     for (int i = 0; i < kTogether; i++) x[i] = load_vec(scores + p + i * kVec) - most;
-    exp_vecs(x);
+    exp2_vecs(x);
     std::memcpy(scores + p, x, sizeof x);
     for (int i = 0; i < kTogether; i++) totals[i % kChains] += x[i];
   }
@@ -363,7 +378,7 @@ template <class T>
 void attend_chunk_of(const AttendTask& t) {
   constexpr int S = Columns<T>::kScoreHeads, V = Columns<T>::kValueHeads;
   int h = 0;
-  RowsAhead values(t.v, t.v.values == t.k.values ? 0 : t.len, t.num_heads * ((t.len + kVec - 1) / kVec));
+  RowsAhead values(t.v, t.type, t.v.values == t.k.values ? 0 : t.len, t.num_heads * ((t.len + kVec - 1) / kVec));
   for (; h + S <= t.num_heads; h += S) score_heads<S, T>(t, h, values);
   for (; h + 4 <= t.num_heads; h += 4) score_heads<4, T>(t, h, values);
   for (; h + 2 <= t.num_heads; h += 2) score_heads<2, T>(t, h, values);
@@ -371,7 +386,7 @@ void attend_chunk_of(const AttendTask& t) {
   for (h = 0; h < t.num_heads; h++) exponentiate(t.scores + h * kAttendChunk, t.len, t.largest[h], t.total[h], [] {});
   h = 0;
   constexpr int64_t columns = kRuns<V> * kVec;
-  RowsAhead keys(t.next_k, t.next_len, (t.num_heads + V - 1) / V * ((t.v_dim + columns - 1) / columns) * t.len);
+  RowsAhead keys(t.next_k, t.type, t.next_len, (t.num_heads + V - 1) / V * ((t.v_dim + columns - 1) / columns) * t.len);
   for (; h + V <= t.num_heads; h += V) weigh_heads<V, T>(t, h, keys);
   for (; h + V / 2 <= t.num_heads; h += V / 2) weigh_heads<V / 2, T>(t, h, keys);
   for (; h < t.num_heads; h++) weigh_heads<1, T>(t, h, keys);
@@ -385,20 +400,30 @@ void attend_chunk(const AttendTask& t) {
   }
 }
 
+// 2^(a - largest) and 2^(b - largest), of which one is 1.
+struct PowersOfTwo {
+  PowersOfTwo(float a, float b) : largest(b > a ? b : a) {
+    Vec x[1] = {};
+    x[0][0] = a - largest, x[0][1] = b - largest;
+    exp2_vecs(x);
+    of_a = x[0][0], of_b = x[0][1];
+  }
+  float largest, of_a, of_b;
+};
+
 void merge_attended(Attended to, Attended from, int64_t v_dim) {
-  const float largest = *from.largest > *to.largest ? *from.largest : *to.largest;
-  const float keep = exp_float(*to.largest - largest), add = exp_float(*from.largest - largest);
-  *to.largest = largest;
-  *to.total = *to.total * keep + *from.total * add;
-  for (int64_t i = 0; i < v_dim; i++) to.out[i] = to.out[i] * keep + from.out[i] * add;
+  const PowersOfTwo powers(*to.largest, *from.largest);
+  *to.largest = powers.largest;
+  *to.total = *to.total * powers.of_a + *from.total * powers.of_b;
+  for (int64_t i = 0; i < v_dim; i++) to.out[i] = to.out[i] * powers.of_a + from.out[i] * powers.of_b;
 }
 
 void finish_attended(Attended a, const float* sink, int64_t v_dim, float* out) {
   float keep = 1.0f, total = *a.total;
   if (sink != nullptr) {
-    const float largest = *sink > *a.largest ? *sink : *a.largest;
-    keep = exp_float(*a.largest - largest);
-    total = total * keep + exp_float(*sink - largest);
+    const PowersOfTwo powers(*a.largest, *sink * kLog2e);
+    keep = powers.of_a;
+    total = total * keep + powers.of_b;
   }
   const float factor = keep / total;
   for (int64_t i = 0; i < v_dim; i++) out[i] = a.out[i] * factor;

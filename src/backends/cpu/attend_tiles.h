@@ -185,7 +185,8 @@ struct TileGroup {
         for (int h = 0; h < kTileHeads; h++) {
           float* to = of_head(t.scores, kAttendChunk, tile, h);
           if (to == nullptr) break;
-          const Vec score = (Vec(_mm512_castsi512_ps(v[h])) + Vec(_mm512_castsi512_ps(v[kTileHeads + h]))) * t.scale;
+          const Vec score =
+              (Vec(_mm512_castsi512_ps(v[h])) + Vec(_mm512_castsi512_ps(v[kTileHeads + h]))) * t.scale_log2;
           std::memcpy(to + finished * kTileRows, &score, sizeof score);
         }
       }
@@ -341,7 +342,7 @@ void tiles_attend_of(const AttendTask& t) {
     }
   };
   const auto times = [](int64_t n, int64_t of) { return (n + of - 1) / of; };
-  RowsAhead values(t.v, t.v.values == t.k.values ? 0 : t.len,
+  RowsAhead values(t.v, t.type, t.v.values == t.k.values ? 0 : t.len,
                    num_groups * times(t.len, kTileRows) * times(t.head_dim, kTileK));
   for_each_group([&](auto group) {
     group.prepare_queries();
@@ -349,7 +350,7 @@ void tiles_attend_of(const AttendTask& t) {
   });
   for (int h = 0; h < t.num_heads; h++)
     exponentiate(t.scores + h * kAttendChunk, t.len, t.largest[h], t.total[h], [] {});
-  RowsAhead keys(t.next_k, t.next_len, num_groups * times(t.len, kTileK) * times(t.v_dim, kTileK));
+  RowsAhead keys(t.next_k, t.type, t.next_len, num_groups * times(t.len, kTileK) * times(t.v_dim, kTileK));
   for_each_group([&](auto group) {
     group.prepare_weights();
     group.template values<Instructions>(keys);

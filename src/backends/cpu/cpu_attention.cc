@@ -109,7 +109,7 @@ Range CpuAttention::positions(int64_t chunk, int64_t pos) const {
 // Where the kernels begin: not in the middle of positions that are interleaved.
 int64_t CpuAttention::first_to_read(const CpuKvCache& cache, int64_t first_seen) const {
   const bool interleaved = cache.shape.type == KvCacheType::q8_0 && kernels_.interleaves_q8_0;
-  return interleaved ? first_seen / kKvInterleaved * kKvInterleaved : first_seen;
+  return interleaved ? first_seen / kKvBlock * kKvBlock : first_seen;
 }
 
 void CpuAttention::attend_chunk(const CpuKvCache& cache, const AttentionQuery& query, ChunkOfHead at, ChunkOfHead next,
@@ -147,7 +147,7 @@ void CpuAttention::attend_chunk(const CpuKvCache& cache, const AttentionQuery& q
        .head_dim = s.head_dim,
        .v_dim = s.v_dim,
        .skip = first_seen - first,
-       .scale = query.scale,
+       .scale_log2 = query.scale * kLog2e,
        .same_queries = same_queries,
        .next_k = keys(next.kv_head).run(after.first),
        .next_len = after.last - after.first,

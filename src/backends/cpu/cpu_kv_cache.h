@@ -1,6 +1,6 @@
 // The CPU's KV cache: for each layer a plane of keys and one of values, [num_sequences, heads, kept positions, width of a
-// head], so that what an attention reads of one head lies together. Of type q8_0 a head has the codes of its positions, then
-// their scales, [groups, kept positions]; where the kernels want positions interleaved (KvLayout), kept positions are rounded up.
+// head], so that what an attention reads of one head lies together. Of type q8_0 a head's kept positions are whole blocks
+// (KvLayout).
 #pragma once
 
 #include <cassert>
@@ -17,29 +17,17 @@ namespace nibble {
 struct KvPlane {
   uint8_t* values;
   int64_t row_bytes, num_rows;
-  uint16_t* scales;  // of q8_0
   KvLayout layout;
 
-  KvRow row(int64_t pos) const {
-    const int64_t i = pos % num_rows;
-    KvRow row = kv_row(layout, values, row_bytes, i);
-    if (scales == nullptr) return row;
-    row.scales = scales + i;
-    row.scale_stride = num_rows;
-    return row;
-  }
+  KvRow row(int64_t pos) const { return kv_row(layout, values, row_bytes, pos % num_rows); }
   KvRun run(int64_t first_pos) const {
-    return {.values = values,
-            .row_bytes = row_bytes,
-            .num_rows = num_rows,
-            .first_row = first_pos % num_rows,
-            .scales = scales};
+    return {.values = values, .row_bytes = row_bytes, .num_rows = num_rows, .first_row = first_pos % num_rows};
   }
 };
 
 class CpuKvCache final : public KvCache {
  public:
-  explicit CpuKvCache(const KvCacheShape& s) : KvCache(s), interleaved_(interleaves(s)) {
+  explicit CpuKvCache(const KvCacheShape& s) : KvCache(s) {
     for (const KvLayer& layer : s.layers) {
       const int64_t rows = s.num_sequences * num_rows(s, layer) * layer.num_heads;
       k_.emplace_back(static_cast<size_t>(rows * kv_cache_row_bytes(s.type, layer.k_width / layer.num_heads)));
@@ -55,16 +43,17 @@ class CpuKvCache final : public KvCache {
 
   void repeat(int64_t sequence, int64_t period, int64_t length) override {
     const auto repeat_head = [&](const KvPlane& rows) {
-      if (!interleaved_) repeat_rows(rows.values, rows.row_bytes, rows.num_rows, period, length);
-      for (int64_t p = period; interleaved_ && p < length; p++) {
+      if (rows.layout == KvLayout::floats)
+        return repeat_rows(rows.values, rows.row_bytes, rows.num_rows, period, length);
+      for (int64_t p = period; p < length; p++) {
         const KvRow from = rows.row(p - period), to = rows.row(p);
-        for (int64_t i = 0; i < rows.row_bytes / to.unit_bytes; i++)
+        const int64_t unit_bytes = to.unit_bytes > 0 ? to.unit_bytes : rows.row_bytes;
+        for (int64_t i = 0; i < rows.row_bytes / unit_bytes; i++)
           std::memmove(to.values + i * to.unit_stride, from.values + i * to.unit_stride,
-                       static_cast<size_t>(to.unit_bytes));
+                       static_cast<size_t>(unit_bytes));
+        for (int64_t group = 0; group < rows.row_bytes / Q8_0::group_size; group++)
+          to.scales[group * kKvBlock] = from.scales[group * kKvBlock];
       }
-      if (shape.type != KvCacheType::q8_0) return;
-      for (int64_t group = 0; group < rows.row_bytes / Q8_0::group_size; group++)
-        repeat_rows(rows.scales + group * rows.num_rows, Q8_0::group_scale_bytes, rows.num_rows, period, length);
     };
     for (int l = 0; l < static_cast<int>(shape.layers.size()); l++) {
       const KvLayer& layer = shape.layers[static_cast<size_t>(l)];
@@ -84,12 +73,9 @@ class CpuKvCache final : public KvCache {
   }
 
  private:
-  static bool interleaves(const KvCacheShape& s) {
-    return s.type == KvCacheType::q8_0 && float_kernels().interleaves_q8_0;
-  }
   static int64_t num_rows(const KvCacheShape& s, const KvLayer& layer) {
     const int64_t kept = s.kept(layer);
-    return interleaves(s) ? (kept + kKvInterleaved - 1) / kKvInterleaved * kKvInterleaved : kept;
+    return s.type == KvCacheType::q8_0 ? (kept + kKvBlock - 1) / kKvBlock * kKvBlock : kept;
   }
 
   KvPlane plane(const std::vector<Buffer>& planes, KvLayout layout, int64_t width, int l, int64_t sequence,
@@ -105,17 +91,14 @@ class CpuKvCache final : public KvCache {
       return {.values = first,
               .row_bytes = code_bytes,
               .num_rows = num_rows,
-              .scales = reinterpret_cast<uint16_t*>(first + num_rows * code_bytes),
-              .layout = interleaved_ ? layout : KvLayout::rows};
+              .layout = float_kernels().interleaves_q8_0 ? layout : KvLayout::codes};
     }
     return {.values = first + kv_cache_row_bytes(shape.type, within),
             .row_bytes = bytes,
             .num_rows = num_rows,
-            .scales = nullptr,
-            .layout = KvLayout::rows};
+            .layout = KvLayout::floats};
   }
 
-  bool interleaved_;
   std::vector<Buffer> k_, v_;
 };
 

@@ -20,52 +20,57 @@ struct CpuKernels;
 // of 576 halves fill 0.6 MB, and stay in a second-level cache between the two times that they are read.
 inline constexpr int64_t kAttendChunk = 512;
 
+// How the positions of one key or value head lie, in rows of a ring.
+//   floats  of f32 and f16: a row of row_bytes each
+// The others are of q8_0, in blocks of kKvBlock rows: their codes, row_bytes a row, then their scales, halves,
+// [groups of a row, kKvBlock]. So all that a run of positions needs lies together, whatever the ring's length. The codes:
+//   codes   [positions][columns]
+// as integer products want them (FloatKernels::interleaves_q8_0):
+//   keys    [positions by 16][columns by four][16 positions][4 columns]
+//   values  [positions by four][columns][4 positions]
+enum class KvLayout : uint8_t { floats, codes, keys, values };
+inline constexpr int64_t kKvBlock = 64;
+
+// `row_bytes`: of the codes.
+constexpr int64_t kv_block_bytes(int64_t row_bytes) {
+  return kKvBlock * row_bytes / Q8_0::group_size * (Q8_0::group_size + Q8_0::group_scale_bytes);
+}
+
 // A position's key or value of one head: floats, halves, or the codes of Q8_0 (formats/q8_0.h), whose last group is filled
-// up and whose scales, one for each group, lie scale_stride apart. The codes lie together, or (unit_bytes > 0) in units of so
+// up and whose scales, one for each group, lie kKvBlock apart. The codes lie together, or (unit_bytes > 0) in units of so
 // many bytes, unit_stride apart.
 struct KvRow {
   uint8_t* values;
-  uint16_t* scales;  // of q8_0, halves
-  int64_t scale_stride;
+  uint16_t* scales = nullptr;  // of q8_0, halves
   int64_t unit_bytes = 0, unit_stride = 0;
 };
 
-// How the codes of q8_0 lie where positions are interleaved, as integer products want them (FloatKernels::interleaves_q8_0).
-// In both a run of kKvInterleaved positions, from a multiple of that on, fills as many rows.
-//   keys    [positions by 16][columns by four][16 positions][4 columns]
-//   values  [positions by four][columns][4 positions]
-enum class KvLayout : uint8_t { rows, keys, values };
-inline constexpr int64_t kKvInterleaved = 64;  // positions; a ring's rows are a multiple of it
-
-// The row of position `i` of a ring that begins at `first`.
+// Row `i` of those that begin at `first`.
 inline KvRow kv_row(KvLayout layout, uint8_t* first, int64_t row_bytes, int64_t i) {
-  switch (layout) {
-    case KvLayout::rows: break;
-    case KvLayout::keys:
-      return {.values = first + i / 16 * 16 * row_bytes + i % 16 * 4,
-              .scales = nullptr,
-              .scale_stride = 0,
-              .unit_bytes = 4,
-              .unit_stride = 64};
-    case KvLayout::values:
-      return {.values = first + i / 4 * 4 * row_bytes + i % 4,
-              .scales = nullptr,
-              .scale_stride = 0,
-              .unit_bytes = 1,
-              .unit_stride = 4};
-  }
-  return {.values = first + i * row_bytes, .scales = nullptr, .scale_stride = 0};
+  if (layout == KvLayout::floats) return {.values = first + i * row_bytes};
+  uint8_t* block = first + i / kKvBlock * kv_block_bytes(row_bytes);
+  const int64_t row = i % kKvBlock;
+  auto* scales = reinterpret_cast<uint16_t*>(block + kKvBlock * row_bytes) + row;
+  if (layout == KvLayout::keys)
+    return {.values = block + row / 16 * 16 * row_bytes + row % 16 * 4,
+            .scales = scales,
+            .unit_bytes = 4,
+            .unit_stride = 64};
+  if (layout == KvLayout::values)
+    return {.values = block + row / 4 * 4 * row_bytes + row % 4, .scales = scales, .unit_bytes = 1, .unit_stride = 4};
+  return {.values = block + row * row_bytes, .scales = scales};
 }
 
 // Consecutive positions of one key or value head in a ring of num_rows rows, the first of them in row first_row: a multiple of
-// kKvInterleaved if they are interleaved.
+// kKvBlock if they are interleaved, as num_rows is then.
 struct KvRun {
   const uint8_t* values;
   int64_t row_bytes, num_rows, first_row;
-  const uint16_t* scales = nullptr;  // of q8_0: [groups of a row, num_rows] halves
 };
 
-// What some positions give one head, the largest score taken out: total = the sum of e^(score - largest), out [v_dim] the
+inline constexpr float kLog2e = 1.44269504f;  // e^x is 2^(kLog2e x)
+
+// What some positions give one head, the largest score taken out: total = the sum of 2^(score - largest), out [v_dim] the
 // same sum with each position's value.
 struct Attended {
   float *largest, *total, *out;
@@ -81,7 +86,7 @@ struct AttendTask {
   KvCacheType type;
   int64_t len, head_dim, v_dim;
   int64_t skip;  // positions at the beginning that the heads do not see, less than len; 0 unless they are interleaved
-  float scale;
+  float scale_log2;   // a softmax of powers of two: its scale times kLog2e
   bool same_queries;  // as those of the call before with this scratch
   KvRun next_k;       // the keys of the call that follows, which are asked for in time
   int64_t next_len;   // 0: none
@@ -112,7 +117,7 @@ struct FloatKernels {
   // The same of pairs (head[2i], head[2i + 1]).
   void (*rotate_interleaved)(float* head, const float* cosine, const float* sine, int64_t half);
 
-  // Whether codes of q8_0 lie as KvLayout::keys and values.
+  // Whether codes of q8_0 lie as KvLayout::keys and values, not as codes.
   bool interleaves_q8_0;
   // Puts float32 values into a cache.
   void (*store)(const float* values, int64_t size, KvCacheType type, const KvRow& to);

@@ -30,6 +30,7 @@ inline Vec to_floats(IntVec x) { return __builtin_convertvector(x, Vec); }
 // kPartSums: 2 where parts are summed apart.
 // kMostScoreHeads, kMostValueHeads: heads whose sums are in registers together: of 16 positions, and of two vectors of
 // columns. Where all of a group's keys do not fit beside them, they come from the first-level cache.
+// kMakesWeightsBeside: registers suffice to make weights between the products of those before.
 //
 // whole_sum, float_sum: of both parts; in integers where they have room for it.
 // keep_order: the compiler leaves what is added to these sums before that point, and does not copy them around.
@@ -77,10 +78,13 @@ constexpr int32_t kLargestWeight = 65535;
 constexpr int kRoundings = 16;
 #if defined(__AVX512VBMI__)
 constexpr int kMostScoreHeads = 4, kMostValueHeads = 4;
+constexpr bool kMakesWeightsBeside = true;
 #elif defined(__AVX512VNNI__)
 constexpr int kMostScoreHeads = 2, kMostValueHeads = 4;
+constexpr bool kMakesWeightsBeside = true;
 #else
 constexpr int kMostScoreHeads = 2, kMostValueHeads = 2;
+constexpr bool kMakesWeightsBeside = false;
 #endif
 
 inline IntVec dot(IntVec sums, ByteVec unsigned_bytes, ByteVec signed_bytes) {
@@ -110,6 +114,7 @@ constexpr int32_t kLargestWeight = 32767;  // 512 of them times -128 are a sum o
 constexpr int kRoundings = 32;
 constexpr int kPartSums = 1;
 constexpr int kMostScoreHeads = 4, kMostValueHeads = 4;
+constexpr bool kMakesWeightsBeside = false;
 
 struct Codes {
   ByteVec even, odd;
@@ -223,6 +228,7 @@ constexpr int32_t kKeyOffset = 0;
 constexpr int32_t kLargestWeight = 127 * 256 + 127;
 constexpr int kRoundings = 32;
 constexpr int kMostScoreHeads = 2, kMostValueHeads = 2;  // a vector is two registers
+constexpr bool kMakesWeightsBeside = false;
 
 struct VecInts {
   int32x4_t low, high;
