@@ -138,6 +138,19 @@ TEST(ChatTemplate, HostileTemplatesEnd) {
   EXPECT_NE(error_of("{% set ns = namespace() %}{% set ns.self = ns %}{{ ns }}").find("nested"), std::string::npos);
 }
 
+TEST(ChatTemplate, WhatALoopRemembersEndsWithIt) {
+  EXPECT_EQ(render("{% for x in [1, 1, 2] %}{% set f = loop.changed %}{{ f(x) }} {% endfor %}"), "True False True ");
+  // It may hold its function, or itself, and still goes away.
+  EXPECT_EQ(render("{% for x in [1] %}{{ loop.changed(loop, loop.changed) }}{% endfor %}"), "True");
+  const std::string ended = "chat template, line 1: loop.changed is called after the end of its loop";
+  EXPECT_EQ(error_of("{% set ns = namespace() %}{% for x in [1] %}{% set ns.f = loop.changed %}{% endfor %}{{ ns.f(2) "
+                     "}}"),
+            ended);
+  EXPECT_EQ(error_of("{% set ns = namespace() %}{% for x in [1] %}{% set ns.loop = loop %}{% endfor %}{{ "
+                     "ns.loop.changed(2) }}"),
+            ended);
+}
+
 TEST(ChatTemplate, AnyDamageToATemplateIsAnErrorOrRenders) {
   const std::string source =
       "{% macro m(a, b=[1, 2]) -%}{{ a | join(', ') }}{% endmacro %}{% for x in [1, 'q', {'k': 2}] if x is not none %}"

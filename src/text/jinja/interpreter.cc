@@ -84,12 +84,13 @@ struct Macro : Object {
 };
 
 // The variable `loop` inside a loop. Calling it runs a recursive loop again over another sequence.
-struct Loop : Object {
+struct Loop : Object, std::enable_shared_from_this<Loop> {
   const Statement* statement;
   std::vector<Value> items;
   size_t index = 0;
   int depth = 1;
-  Value changed_before;
+  bool has_ended = false;
+  Value changed_before;  // until the loop ends: it may hold the loop itself
   std::weak_ptr<Scope> scope;
 
   std::string_view type() const override { return "LoopContext"; }
@@ -114,9 +115,12 @@ struct Loop : Object {
       });
     }
     if (name == "changed") {
-      auto* self = const_cast<Loop*>(this);  // remembers what it saw; the loop outlives its body
-      return make_function("changed", [self](Interpreter& interpreter, const Arguments& arguments) {
-        Value now(arguments.positional, SequenceKind::tuple);
+      const auto loop = std::const_pointer_cast<Loop>(shared_from_this());
+      // Weak, because what it remembers may hold this function.
+      return make_function("changed", [weak = std::weak_ptr(loop)](Interpreter& interpreter, const Arguments& given) {
+        const auto self = weak.lock();
+        if (self == nullptr || self->has_ended) fail("loop.changed is called after the end of its loop");
+        Value now(given.positional, SequenceKind::tuple);
         const bool is_same = are_equal(now, self->changed_before, interpreter.budget());
         self->changed_before = std::move(now);
         return Value(!is_same);
@@ -258,6 +262,13 @@ Interpreter::Flow Interpreter::execute_for(const Statement& statement, const Val
     inner->outer = scope;
     return execute(statement.else_body, inner, out);
   }
+  struct End {  // however it comes
+    Loop& loop;
+    ~End() {
+      loop.has_ended = true;
+      loop.changed_before = Value();
+    }
+  } end{*loop};
   const Value loop_value{ObjectPointer(loop)};
   for (; loop->index < loop->items.size(); loop->index++) {
     budget_.charge(4);  // it makes a scope
