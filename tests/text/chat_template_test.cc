@@ -138,6 +138,23 @@ TEST(ChatTemplate, HostileTemplatesEnd) {
   EXPECT_NE(error_of("{% set ns = namespace() %}{% set ns.self = ns %}{{ ns }}").find("nested"), std::string::npos);
 }
 
+// Whatever holds values, a chain of it that is freed by recursion must not be long.
+TEST(ChatTemplate, ChainsOfValuesAreBounded) {
+  for (const std::string link :
+       {"[ns.x]", "{1: ns.x}", "joiner(ns.x)", "cycler(ns.x)", "cycler(ns.x).next", "[ns.x].count"}) {
+    const std::string source =
+        "{% set ns = namespace(x=1) %}{% for i in range(50000) %}{% set ns.x = " + link + " %}{% endfor %}";
+    EXPECT_EQ(error_of(source), "chat template, line 1: values are nested more than 100 deep") << link;
+  }
+  EXPECT_EQ(error_of("{% set ns = namespace(x=1) %}{% for i in range(50000) %}{% for y in [ns.x] %}{% set ns.x = loop "
+                     "%}{% endfor %}{% endfor %}"),
+            "chat template, line 1: values are nested more than 100 deep");
+  // The deepest dict has methods, and can be looped over.
+  EXPECT_EQ(render("{% set ns = namespace(x=1) %}{% for i in range(100) %}{% set ns.x = {'k': ns.x} %}{% endfor %}{{ "
+                   "ns.x.keys() | list }}{% for k in ns.x %}{{ k }}{% endfor %}"),
+            "['k']k");
+}
+
 TEST(ChatTemplate, WhatALoopRemembersEndsWithIt) {
   EXPECT_EQ(render("{% for x in [1, 1, 2] %}{% set f = loop.changed %}{{ f(x) }} {% endfor %}"), "True False True ");
   // It may hold its function, or itself, and still goes away.

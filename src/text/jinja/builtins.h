@@ -29,7 +29,8 @@ Value find_global(const std::string& name);
 // Fails for the name of a namespace's entry that begins with an underscore.
 void check_namespace_name(const std::string& name);
 
+// `nesting` is that of the values that the body holds (Object::nesting).
 using FunctionBody = std::function<Value(Interpreter&, const Arguments&)>;
-Value make_function(std::string name, FunctionBody body);
+Value make_function(std::string name, FunctionBody body, int nesting = 0);
 
 }  // namespace nibble::jinja

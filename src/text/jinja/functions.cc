@@ -107,11 +107,12 @@ struct Cycler : Object, std::enable_shared_from_this<Cycler> {
     if (name == "current") return items[at];
     if (name != "next" && name != "reset") return {};
     auto self = std::const_pointer_cast<Cycler>(shared_from_this());
-    return make_function(std::string(name), [self, is_next = name == "next"](Interpreter&, const Arguments&) {
+    const auto body = [self, is_next = name == "next"](Interpreter&, const Arguments&) {
       const size_t before = self->at;
       self->at = is_next ? (before + 1) % self->items.size() : 0;
       return is_next ? self->items[before] : Value(None{});
-    });
+    };
+    return make_function(std::string(name), body, nesting);
   }
 };
 
@@ -119,22 +120,25 @@ Value make_cycler(Interpreter&, const Arguments& arguments) {
   if (arguments.positional.empty()) fail("cycler: no items given");
   const auto cycler = std::make_shared<Cycler>();
   cycler->items = arguments.positional;
+  cycler->nesting = nesting_around(cycler->items);
   return ObjectPointer(cycler);
 }
 
 // joiner(sep): nothing the first time it is called, then sep.
 Value make_joiner(Interpreter&, const Arguments& arguments) {
   const Value separator = arguments.bind("joiner", {"sep"})[0];
-  return make_function("joiner", [separator, is_first = true](Interpreter&, const Arguments&) mutable {
+  const auto body = [separator, is_first = true](Interpreter&, const Arguments&) mutable {
     if (std::exchange(is_first, false)) return Value("");
     return separator.is_undefined() ? Value(", ") : separator;
-  });
+  };
+  return make_function("joiner", body, nesting_around({separator}));
 }
 
 }  // namespace
 
-Value make_function(std::string name, FunctionBody body) {
+Value make_function(std::string name, FunctionBody body, int nesting) {
   const auto function = std::make_shared<Function>();
+  function->nesting = nesting;
   function->name = std::move(name);
   function->body = std::move(body);
   return ObjectPointer(function);

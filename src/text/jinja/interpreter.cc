@@ -257,6 +257,7 @@ Interpreter::Flow Interpreter::execute_for(const Statement& statement, const Val
       if (is_true(evaluate(*statement.condition, scope_of(item)))) chosen.push_back(item);
     loop->items = std::move(chosen);
   }
+  loop->nesting = nesting_around(loop->items);
   if (loop->items.empty()) {
     const auto inner = std::make_shared<Scope>();
     inner->outer = scope;

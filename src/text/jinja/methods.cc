@@ -130,10 +130,10 @@ Value method_of(const Value& self, const std::string& name) {
   const MethodTable* table = methods_of(self);
   const auto known = table == nullptr ? MethodTable::const_iterator() : table->find(name);
   if (table != nullptr && known != table->end()) {
-    return make_function(name,
-                         [self, name, method = known->second](Interpreter& interpreter, const Arguments& arguments) {
-                           return call_method(self, name, method, arguments, interpreter.budget());
-                         });
+    const auto body = [self, name, method = known->second](Interpreter& interpreter, const Arguments& arguments) {
+      return call_method(self, name, method, arguments, interpreter.budget());
+    };
+    return make_function(name, body, nesting_of(self));  // no deeper: the deepest dict has methods, too
   }
   if (is_change(self, name)) {
     return undefined(

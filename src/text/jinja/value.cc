@@ -9,13 +9,8 @@ namespace nibble::jinja {
 
 namespace {
 
-int nesting_of(const Value& value) {
-  if (value.is_list()) return std::get<ListPointer>(value.data)->nesting;
-  return value.is_dict() ? value.dict().nesting : 0;
-}
-
 int checked_nesting(int inner) {
-  if (inner >= kMaxNesting) fail("lists and dicts are nested more than {} deep", kMaxNesting);
+  if (inner >= kMaxNesting) fail("values are nested more than {} deep", kMaxNesting);
   return inner + 1;
 }
 
@@ -37,10 +32,21 @@ bool are_equal_scalars(const Value& a, const Value& b) {
 
 }  // namespace
 
+int nesting_of(const Value& value) {
+  if (value.is_list()) return std::get<ListPointer>(value.data)->nesting;
+  if (value.is_object()) return value.object().nesting;
+  return value.is_dict() ? value.dict().nesting : 0;
+}
+
+int nesting_around(const std::vector<Value>& values) {
+  int inner = 0;
+  for (const Value& value : values) inner = std::max(inner, nesting_of(value));
+  return checked_nesting(inner);
+}
+
 Value::Value(std::vector<Value> items, SequenceKind kind) {
-  int nesting = 0;
-  for (const Value& item : items) nesting = std::max(nesting, nesting_of(item));
-  data = std::make_shared<const List>(List{std::move(items), kind, checked_nesting(nesting)});
+  const int nesting = nesting_around(items);
+  data = std::make_shared<const List>(List{std::move(items), kind, nesting});
 }
 
 Value::Value(Dict dict) {

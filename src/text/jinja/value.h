@@ -1,8 +1,8 @@
 // The values that a template computes with: those of Python, as far as chat templates see them.
 //
 // Strings, lists and dicts do not change once made, so values are shared freely. Only a namespace can be assigned to.
-// Everything that a template makes is charged to a budget, and containers nest to a bounded depth: a hostile template
-// ends with an error, not with the machine.
+// Everything that a template makes is charged to a budget, and what holds values nests to a bounded depth: a hostile
+// template ends with an error, not with the machine.
 #pragma once
 
 #include <cstdint>
@@ -45,7 +45,7 @@ class Budget {
   uint64_t left_ = kWork;
 };
 
-inline constexpr int kMaxNesting = 100;              // of lists and dicts in each other
+inline constexpr int kMaxNesting = 100;              // of values that hold each other
 inline constexpr size_t kMaxText = size_t{1} << 26;  // bytes of one string, and of the rendered text
 
 struct List;
@@ -125,7 +125,7 @@ struct Value {
 struct List {
   std::vector<Value> items;
   SequenceKind kind;
-  int nesting;                   // 1 if no list or dict is in it
+  int nesting;                   // 1 if nothing in it holds values
   mutable size_t num_taken = 0;  // items that a generator has given
 };
 
@@ -157,6 +157,8 @@ class Interpreter;
 
 // A thing with attributes, or that can be called: namespaces, loops, macros, functions, bound methods.
 struct Object {
+  int nesting = 0;  // of the values it holds, as a list's; 0 for a namespace, whose values are let go of before it
+
   virtual ~Object() = default;
   virtual std::string_view type() const = 0;
   virtual std::string shown() const { return fmt::format("<{}>", type()); }  // when printed
@@ -175,6 +177,11 @@ struct Namespace : Object {
 };
 
 Value undefined(std::string reason);
+
+int nesting_of(const Value& value);
+
+// That of what holds these values. Fails beyond kMaxNesting: values go away by recursion.
+int nesting_around(const std::vector<Value>& values);
 
 // Fails if the JSON nests too deep or has a number that 64 bits cannot hold.
 Value from_json(const nlohmann::ordered_json& json, int nesting = 0);
