@@ -138,6 +138,31 @@ TEST(ChatTemplate, HostileTemplatesEnd) {
   EXPECT_NE(error_of("{% set ns = namespace() %}{% set ns.self = ns %}{{ ns }}").find("nested"), std::string::npos);
 }
 
+// Reading a long text counts by its length, wherever it happens, and so does looking through a dict's keys.
+TEST(ChatTemplate, ScansAreSteps) {
+  const std::string limit = "chat template, line 1: the template takes too many steps (limit 2000000)";
+  // Leaves some 200 000 steps; s takes 3126 to read.
+  const std::string text = "{% set used = 'a' * 1000 * 28000 %}{% set s = 'ab' * 1000 * 100 %}";
+  const auto loop = [](int count, const std::string& body) {
+    return "{% for i in range(" + std::to_string(count) + ") %}" + body + "{% endfor %}";
+  };
+  for (const std::string expression :
+       {"s | length", "s.split('c')", "s.startswith('b')", "s.partition('c')", "s.zfill(1)", "s is lower",
+        "s is filter", "s is test", "[s] | unique", "s[9999999]", "'%.1s' % s", "'{:.1}'.format(s)", "{'k': 1}[s]"}) {
+    const std::string step = "{% set n = " + expression + " %}";
+    EXPECT_EQ(error_of(text + step), "rendered: ") << expression;
+    EXPECT_EQ(error_of(text + loop(100, step)), limit) << expression;
+  }
+  EXPECT_EQ(error_of(text + loop(100, "{% set n = s is string and s is defined %}")), "rendered: ");  // reads nothing
+  EXPECT_EQ(error_of("{{ ('a' * 100000).strip('b' * 100000) }}"), limit);
+  EXPECT_EQ(error_of("{% set d = dict(range(10000) | batch(2)) %}"), limit);
+  const std::string dict = "{% set d = dict(range(2000) | batch(2)) %}";
+  for (const std::string expression : {"d[1]", "d.get(1)", "1 in d"}) {
+    EXPECT_EQ(error_of(dict + loop(10, "{% set n = " + expression + " %}")), "rendered: ") << expression;
+    EXPECT_EQ(error_of(dict + loop(3000, "{% set n = " + expression + " %}")), limit) << expression;
+  }
+}
+
 // Whatever holds values, a chain of it that is freed by recursion must not be long.
 TEST(ChatTemplate, ChainsOfValuesAreBounded) {
   for (const std::string link :

@@ -57,7 +57,7 @@ Value Interpreter::evaluate_literal(const Expr& expr, const ScopePointer& scope)
     Dict dict;
     for (size_t i = 0; i < expr.operands.size(); i += 2) {
       const Value key = evaluate(*expr.operands[i], scope);
-      dict.set(key, evaluate(*expr.operands[i + 1], scope));
+      dict.set(key, evaluate(*expr.operands[i + 1], scope), budget_);
     }
     return dict;
   }

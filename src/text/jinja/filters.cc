@@ -20,6 +20,7 @@ Value apply_filter(Interpreter& interpreter, const std::string& name, const Valu
     fail("the filter 'random' is refused: a prompt must not differ from run to run");
   if (filter == nullptr) fail("unknown filter '{}'", name);
   interpreter.budget().charge(1);
+  if (input.is_text()) interpreter.budget().charge_text(input.text().size());  // most filters read it
   return (*filter)(interpreter, input, arguments);
 }
 

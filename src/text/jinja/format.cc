@@ -225,8 +225,9 @@ bool is_printable(char32_t c) {
 
 std::string to_text(const Value& value, Budget& budget) {
   if (value.is_undefined()) return "";
-  if (value.is_text()) return value.text();
-  return to_repr(value, budget);
+  if (!value.is_text()) return to_repr(value, budget);
+  budget.charge_text(value.text().size());
+  return value.text();
 }
 
 std::string to_repr(const Value& value, Budget& budget) {

@@ -215,7 +215,7 @@ std::string format_value(const Value& value, const std::string& text, Budget& bu
     if (spec.align == '=' || spec.sign != '-' || spec.is_alternate || spec.grouping != 0 ||
         text.find_first_of("+-") == 0)
       fail("format: '{}' does not fit a string", text);
-    std::string shown = value.text();
+    std::string shown = to_text(value, budget);
     keep_precision(shown, spec);
     return pad("", shown, spec, spec.align != 0 ? spec.align : '<');
   }

@@ -41,13 +41,13 @@ void fill(Dict& dict, Interpreter& interpreter, const Arguments& arguments) {
   for (const Value& source : arguments.positional) {
     if (source.is_undefined()) fail_undefined(source);
     if (source.is_dict()) {
-      for (const auto& [key, value] : source.dict().items) dict.set(key, value);
+      for (const auto& [key, value] : source.dict().items) dict.set(key, value, interpreter.budget());
       continue;
     }
     for (const Value& pair : iterate(source, interpreter.budget())) {
       const auto items = iterate(pair, interpreter.budget());
       if (items.size() != 2) fail("dict: a pair of key and value expected, not {} values", items.size());
-      dict.set(items[0], items[1]);
+      dict.set(items[0], items[1], interpreter.budget());
     }
   }
   for (const auto& [key, value] : arguments.named) dict.set(key, value);

@@ -28,10 +28,10 @@ Value keys_method(const Value& self, const Arguments& arguments, Budget& budget)
   return {std::move(list), keys ? SequenceKind::keys : SequenceKind::values};
 }
 
-Value get_method(const Value& self, const Arguments& arguments, Budget&) {
+Value get_method(const Value& self, const Arguments& arguments, Budget& budget) {
   const auto bound = arguments.bind("get", {"/key", "/default"}, 1);
   check_hashable(bound[0], "get");
-  if (const Value* found = self.dict().find(bound[0])) return *found;
+  if (const Value* found = self.dict().find(bound[0], budget)) return *found;
   return bound[1].is_undefined() && arguments.positional.size() + arguments.named.size() < 2 ? Value(None{}) : bound[1];
 }
 
@@ -101,6 +101,7 @@ Value as_markup(const Value& value) {
 // The method itself, with what it does to markup and to undefined arguments.
 Value call_method(const Value& self, const std::string& name, Method method, const Arguments& given, Budget& budget) {
   budget.charge(1);
+  if (self.is_text()) budget.charge_text(self.text().size());  // most methods read it
   if (!self.is_text() || name == "format" || name == "format_map") return method(self, given, budget);
   Arguments arguments = given;
   const bool inserts = name == "replace" || name == "ljust" || name == "rjust" || name == "center";

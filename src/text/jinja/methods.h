@@ -8,7 +8,8 @@
 
 namespace nibble::jinja {
 
-// A method gets the value that it is called on, the call's arguments, and the budget to charge.
+// A method gets the value that it is called on, the call's arguments, and the budget to charge with more than reading
+// the value once.
 using Method = Value (*)(const Value& self, const Arguments& arguments, Budget& budget);
 using MethodTable = std::unordered_map<std::string, Method>;
 

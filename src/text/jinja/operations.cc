@@ -141,14 +141,14 @@ Value get_attribute(const Value& value, const std::string& name) {
 Value get_item(const Value& value, const Value& key, Budget& budget) {
   if (value.is_undefined()) fail_undefined(value);
   if (value.is_dict()) {
-    if (const Value* found = value.dict().find(key)) return *found;
+    if (const Value* found = value.dict().find(key, budget)) return *found;
   } else if ((value.is_indexed() || value.is_text()) && (key.is_integer() || key.is_bool())) {
+    if (value.is_text()) budget.charge_text(value.text().size());
     const int64_t size = length(value);
     int64_t index = to_integer(key, "a subscript");
     if (index < 0) index += size;
     if (index >= 0 && index < size) {
       if (value.is_list()) return value.items()[index];
-      budget.charge_text(value.text().size());
       const auto offsets = character_offsets(value.text());
       return {value.text().substr(offsets[index], offsets[index + 1] - offsets[index]), value.is_markup()};
     }
@@ -167,6 +167,7 @@ Value slice(const Value& value, const Value& start, const Value& stop, const Val
   const auto bound = [](const Value& given, int64_t fallback) {
     return given.is_none() ? fallback : to_integer(given, "a slice");
   };
+  if (value.is_text()) budget.charge_text(value.text().size());
   const int64_t size = length(value), stride = bound(step, 1);
   if (stride == 0) fail("the step of a slice is 0");
   const auto clamp = [&](int64_t at) {
@@ -188,7 +189,6 @@ Value slice(const Value& value, const Value& start, const Value& stop, const Val
     for (const int64_t i : chosen) items.push_back(value.items()[i]);
     return {std::move(items), value.is_tuple() ? SequenceKind::tuple : value.kind()};
   }
-  budget.charge_text(value.text().size());
   const auto offsets = character_offsets(value.text());
   std::string text;
   for (const int64_t i : chosen) text.append(value.text(), offsets[i], offsets[i + 1] - offsets[i]);
@@ -243,7 +243,7 @@ bool contains(const Value& container, const Value& item, Budget& budget) {
   }
   if (container.is_dict()) {
     check_hashable(item, "'in'");
-    return container.dict().find(item) != nullptr;
+    return container.dict().find(item, budget) != nullptr;
   }
   if (!container.is_list() && !container.is_undefined()) fail_operands("in", item, container);
   if (container.is_undefined()) return false;

@@ -28,6 +28,7 @@ class PercentFormatter {
       : format_(format.text()), is_markup_(format.is_markup()), value_(value), budget_(budget) {}
 
   std::string run() {
+    budget_.charge_text(format_.size());
     std::string out;
     while (at_ < format_.size()) {
       const size_t next = std::min(format_.find('%', at_), format_.size());

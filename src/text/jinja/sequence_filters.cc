@@ -32,13 +32,13 @@ Value dig(const Value& item, const Value& attribute, Budget& budget, const Value
   return found;
 }
 
-Value keyed(const Value& value, bool ignores_case) {
-  return ignores_case && value.is_text() ? Value(to_lower(value.text())) : value;
+Value keyed(const Value& value, bool ignores_case, Budget& budget) {
+  return ignores_case && value.is_text() ? Value(to_lower(to_text(value, budget))) : value;
 }
 
 Value key_of(const Value& item, const Value& attribute, bool ignores_case, Budget& budget) {
   budget.charge(1);
-  return keyed(is_given(attribute) ? dig(item, attribute, budget) : item, ignores_case);
+  return keyed(is_given(attribute) ? dig(item, attribute, budget) : item, ignores_case, budget);
 }
 
 // Sorts by keys, the first least; equal ones stay in order.
@@ -142,8 +142,9 @@ Value dict_sort(Interpreter& interpreter, const Value& input, const Arguments& a
   if (!input.is_dict()) fail("dictsort: a dict expected, not {}", type_name(input));
   const Value pairs = items(interpreter, input, {});
   std::vector<Value> sorted = pairs.items(), keys;
-  for (const Value& pair : sorted) keys.push_back(keyed(pair.items()[by_value ? 1 : 0], !is_true(bound[0])));
-  sort_by(sorted, std::move(keys), is_true(bound[2]), interpreter.budget());
+  Budget& budget = interpreter.budget();
+  for (const Value& pair : sorted) keys.push_back(keyed(pair.items()[by_value ? 1 : 0], !is_true(bound[0]), budget));
+  sort_by(sorted, std::move(keys), is_true(bound[2]), budget);
   return sorted;
 }
 
@@ -243,14 +244,14 @@ Value group_by(Interpreter& interpreter, const Value& input, const Arguments& ar
   Budget& budget = interpreter.budget();
   std::vector<Value> sorted = iterate(input, budget), keys;
   const auto key = [&](const Value& item, bool ignores_case) {
-    return keyed(dig(item, bound[0], budget, fallback), ignores_case);
+    return keyed(dig(item, bound[0], budget, fallback), ignores_case, budget);
   };
   for (const Value& item : sorted) keys.push_back(key(item, !is_true(bound[2])));
   sort_by(sorted, std::move(keys), false, budget);
   std::vector<Value> groups;
   for (size_t i = 0; i < sorted.size();) {
     std::vector<Value> group;
-    const Value name = key(sorted[i], false), folded = keyed(name, !is_true(bound[2]));
+    const Value name = key(sorted[i], false), folded = keyed(name, !is_true(bound[2]), budget);
     for (; i < sorted.size() && are_equal(key(sorted[i], !is_true(bound[2])), folded, budget); i++)
       group.push_back(sorted[i]);
     groups.push_back(Value({name, Value(std::move(group))}, SequenceKind::group));

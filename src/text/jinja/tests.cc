@@ -21,17 +21,10 @@ struct TestEntry {
 
 bool is_callable(const Value& value) { return value.is_object() && value.object().is_callable(); }
 
-// As a string, for a test of letter case.
-std::string shown(const Value& value) {
-  if (value.is_text()) return value.text();
-  Budget budget;
-  return to_text(value, budget);
-}
-
 // The name of a filter or test to look for; no text names none.
-std::string name_of(const Value& value) {
+std::string name_of(const Value& value, Budget& budget) {
   check_hashable(value, "the name of a filter or test");
-  return value.is_text() ? value.text() : "";
+  return value.is_text() ? to_text(value, budget) : "";
 }
 
 // Whether the two are one object. Small values always are.
@@ -78,12 +71,12 @@ const std::unordered_map<std::string, TestEntry>& tests() {
       {"odd", {[](const Value& v, const Value&, Budget& b) { return has_remainder(v, 2, 1, b); }}},
       {"even", {[](const Value& v, const Value&, Budget& b) { return has_remainder(v, 2, 0, b); }}},
       {"divisibleby", {[](const Value& v, const Value& other, Budget& b) { return has_remainder(v, other, 0, b); }, 1}},
-      {"upper", {[](const Value& v, const Value&, Budget&) { return is_upper(shown(v)); }}},
-      {"lower", {[](const Value& v, const Value&, Budget&) { return is_lower(shown(v)); }}},
+      {"upper", {[](const Value& v, const Value&, Budget& b) { return is_upper(to_text(v, b)); }}},
+      {"lower", {[](const Value& v, const Value&, Budget& b) { return is_lower(to_text(v, b)); }}},
       {"sameas", {[](const Value& v, const Value& other, Budget& b) { return are_same(v, other, b); }, 1}},
       {"in", {[](const Value& v, const Value& other, Budget& b) { return contains(other, v, b); }, 1}},
-      {"filter", {[](const Value& v, const Value&, Budget&) { return has_filter(name_of(v)); }}},
-      {"test", {[](const Value& v, const Value&, Budget&) { return has_test(name_of(v)); }}},
+      {"filter", {[](const Value& v, const Value&, Budget& b) { return has_filter(name_of(v, b)); }}},
+      {"test", {[](const Value& v, const Value&, Budget& b) { return has_test(name_of(v, b)); }}},
       {"eq", {equal, 1}},
       {"equalto", {equal, 1}},
       {"==", {equal, 1}},

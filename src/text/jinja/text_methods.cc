@@ -31,8 +31,9 @@ Value list_of(const std::vector<std::string_view>& parts, Budget& budget) {
 }
 
 template <bool left, bool right>
-Value strip_method(const Value& self, const Arguments& arguments, Budget&) {
+Value strip_method(const Value& self, const Arguments& arguments, Budget& budget) {
   const Value set = arguments.bind("strip", {"/chars"})[0];
+  if (is_given(set)) budget.charge_text(self.text().size() * text_of(set, "strip").size());
   std::string_view text = self.text();
   if (left) text = is_given(set) ? strip_left(text, text_of(set, "strip")) : strip_left(text);
   if (right) text = is_given(set) ? strip_right(text, text_of(set, "strip")) : strip_right(text);
@@ -88,7 +89,6 @@ Value replace_method(const Value& self, const Arguments& arguments, Budget& budg
   const auto bound = arguments.bind("replace", {"/old", "/new", "/count"}, 2);
   const std::string &old = text_of(bound[0], "replace"), &fresh = text_of(bound[1], "replace");
   const size_t places = old.empty() ? self.text().size() + 1 : self.text().size() / old.size();
-  budget.charge_text(self.text().size());
   if (fresh.size() > old.size() && places > (kMaxText - self.text().size()) / fresh.size()) {
     fail("replace: the text could grow beyond {} bytes", kMaxText);
   }
@@ -103,7 +103,6 @@ template <bool from_right, bool must_be_there>
 Value find_method(const Value& self, const Arguments& arguments, Budget& budget) {
   const auto bound = arguments.bind("find", {"/sub", "/start", "/end"}, 1);
   const std::string& needle = text_of(bound[0], "find");
-  budget.charge_text(self.text().size());
   const Part part = part_of(self, bound[1], bound[2], budget);
   const size_t at = from_right ? part.text.rfind(needle) : part.text.find(needle);
   if (at != std::string::npos && !part.is_outside)
@@ -115,7 +114,6 @@ Value find_method(const Value& self, const Arguments& arguments, Budget& budget)
 Value count_method(const Value& self, const Arguments& arguments, Budget& budget) {
   const auto bound = arguments.bind("count", {"/sub", "/start", "/end"}, 1);
   const std::string& needle = text_of(bound[0], "count");
-  budget.charge_text(self.text().size());
   const Part part = part_of(self, bound[1], bound[2], budget);
   if (part.is_outside) return 0;
   if (needle.empty()) return count_characters(part.text) + 1;
@@ -149,9 +147,8 @@ bool is_letter_or_number(char32_t c) { return is_letter(c) || is_numeric(c); }
 
 // Whether the text has characters and all are of a kind.
 template <bool (*is_kind)(char32_t)>
-Value all_method(const Value& self, const Arguments& arguments, Budget& budget) {
+Value all_method(const Value& self, const Arguments& arguments, Budget&) {
   arguments.bind("isdigit", {});
-  budget.charge_text(self.text().size());
   const std::string& text = self.text();
   for (size_t at = 0; at < text.size();) {
     const Utf8Step step = read_utf8(text, at);
@@ -162,9 +159,8 @@ Value all_method(const Value& self, const Arguments& arguments, Budget& budget) 
 }
 
 template <bool (*is_kind)(std::string_view)>
-Value whole_method(const Value& self, const Arguments& arguments, Budget& budget) {
+Value whole_method(const Value& self, const Arguments& arguments, Budget&) {
   arguments.bind("isupper", {});
-  budget.charge_text(self.text().size());
   return is_kind(self.text());
 }
 

@@ -64,19 +64,25 @@ bool Value::is_kind(SequenceKind kind) const { return is_list() && std::get<List
 
 bool Value::is_indexed() const { return is_kind(SequenceKind::list) || is_tuple() || is_kind(SequenceKind::range); }
 
-void Dict::set(const Value& key, Value value) {
+void Dict::set_text(const Value& key, Value value) {
+  const auto [known, is_new] = index_.emplace(key.text(), items.size());
+  if (is_new) {
+    items.emplace_back(key, std::move(value));
+  } else {
+    items[known->second].second = std::move(value);
+  }
+}
+
+void Dict::set(const Value& key, Value value, Budget& budget) {
   if (key.is_list() || key.is_dict() || key.is_object() || key.is_undefined()) {
     fail("a {} cannot be the key of a dict", type_name(key));
   }
   if (key.is_text()) {
-    const auto [known, is_new] = index_.emplace(key.text(), items.size());
-    if (is_new) {
-      items.emplace_back(key, std::move(value));
-    } else {
-      items[known->second].second = std::move(value);
-    }
+    budget.charge_text(key.text().size());
+    set_text(key, std::move(value));
     return;
   }
+  budget.charge(items.size());
   for (auto& [known, old] : items) {
     if (are_equal_scalars(known, key)) {
       old = std::move(value);
@@ -91,9 +97,13 @@ const Value* Dict::find(const std::string& key) const {
   return known == index_.end() ? nullptr : &items[known->second].second;
 }
 
-const Value* Dict::find(const Value& key) const {
-  if (key.is_text()) return find(key.text());
+const Value* Dict::find(const Value& key, Budget& budget) const {
+  if (key.is_text()) {
+    budget.charge_text(key.text().size());
+    return find(key.text());
+  }
   if (index_.size() == items.size()) return nullptr;  // only strings in it
+  budget.charge(items.size());
   for (const auto& [known, value] : items)
     if (are_equal_scalars(known, key)) return &value;
   return nullptr;
@@ -194,7 +204,7 @@ bool are_equal(const Value& a, const Value& b, Budget& budget) {
   if (a.is_dict() && b.is_dict()) {
     if (a.dict().items.size() != b.dict().items.size()) return false;
     for (const auto& [key, value] : a.dict().items) {
-      const Value* other = b.dict().find(key);
+      const Value* other = b.dict().find(key, budget);
       if (other == nullptr || !are_equal(value, *other, budget)) return false;
     }
     return true;

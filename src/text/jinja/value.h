@@ -129,16 +129,19 @@ struct List {
   mutable size_t num_taken = 0;  // items that a generator has given
 };
 
-// In order of insertion. Keys are strings or other scalars.
+// In order of insertion. Keys are strings or other scalars, which are searched for one by one.
 struct Dict {
   std::vector<std::pair<Value, Value>> items;
   int nesting = 1;
 
-  void set(const Value& key, Value value);
-  const Value* find(const Value& key) const;  // nullptr if there is none
+  void set(const Value& key, Value value, Budget& budget);
+  void set(const std::string& key, Value value) { set_text(key, std::move(value)); }
+  const Value* find(const Value& key, Budget& budget) const;  // nullptr if there is none
   const Value* find(const std::string& key) const;
 
  private:
+  void set_text(const Value& key, Value value);
+
   std::unordered_map<std::string, size_t> index_;  // of the keys that are strings
 };
 
