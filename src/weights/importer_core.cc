@@ -1,6 +1,7 @@
 #include "weights/importer_core.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 
 #include "base/memory.h"
@@ -25,6 +26,12 @@ float element(const Tensor& tensor, int64_t i) {
   if (tensor.dtype == DType::f8_e8m0) return e8m0_to_float(tensor.bytes[static_cast<size_t>(i)]);
   return visit_format(*plain_format(tensor.dtype),
                       [&](auto format) { return format.decode(tensor.bytes.data(), nullptr, i); });
+}
+
+bool is_of_layers(std::string_view tensor, std::string_view prefix, int64_t first, int64_t count) {
+  int64_t layer = -1;
+  if (tensor.starts_with(prefix)) std::from_chars(tensor.data() + prefix.size(), tensor.data() + tensor.size(), layer);
+  return first >= 0 && layer >= first && layer - first < count;
 }
 
 std::string Importer::where(const Tensor& tensor) const {

@@ -117,6 +117,9 @@ std::optional<FormatId> plain_format(DType dtype);
 inline constexpr std::string_view kActivationScale = "activation scale; activations are not 4 bits wide here";
 inline constexpr std::string_view kPredictionLayer = "layer that predicts more than the next token";
 
+// Whether the tensor is of one of `count` layers from number `first` on; its number follows the prefix.
+bool is_of_layers(std::string_view tensor, std::string_view prefix, int64_t first, int64_t count);
+
 // Slices by heads (HeadSlice): the matrix that the file has, and the slice of it. Transposed FP4 keeps its codes and
 // scales; other transposed weights become floats that hold them exactly.
 MatrixRequest sliced_matrix(const MatrixRequest& slice);

@@ -20,7 +20,6 @@
 //
 // F32, F16 and BF16 rows are taken as they are, unless the rows of q and k have to be put back in order.
 #include <algorithm>
-#include <charconv>
 
 #include "weights/importer_core.h"
 
@@ -235,10 +234,9 @@ std::string_view GgufImporter::unused_reason(const Tensor& tensor) const {
   const auto architecture = metadata.is_object() ? metadata.find("general.architecture") : metadata.end();
   if (architecture == metadata.end() || !architecture->is_string()) return {};
   const auto prefix = architecture->get<std::string>();
-  const int64_t num_predicting = number(prefix + ".nextn_predict_layers");
-  int64_t layer = -1;
-  if (name.starts_with("blk.")) std::from_chars(name.data() + 4, name.data() + name.size(), layer);
-  const bool predicts = num_predicting > 0 && layer >= number(prefix + ".block_count") - num_predicting;
+  const int64_t num_blocks = std::max<int64_t>(number(prefix + ".block_count"), 0);  // with those layers, the last ones
+  const int64_t num_predicting = std::clamp<int64_t>(number(prefix + ".nextn_predict_layers"), 0, num_blocks);
+  const bool predicts = is_of_layers(name, "blk.", num_blocks - num_predicting, num_predicting);
   return predicts ? kPredictionLayer : std::string_view();
 }
 

@@ -3,7 +3,6 @@
 #include "weights/importer_safetensors.h"
 
 #include <algorithm>
-#include <charconv>
 
 namespace nibble {
 
@@ -93,12 +92,12 @@ std::string_view SafetensorsImporter::unused_reason(const Tensor& tensor) const 
   if (name.starts_with("lm_head.") && tied != config.end() && *tied == true)
     return "output matrix, tied to the embedding";
 
-  constexpr std::string_view kLayers = "model.layers.";
-  const auto num_layers = config.find("num_hidden_layers");
-  int64_t layer = -1;
-  if (name.starts_with(kLayers)) std::from_chars(name.data() + kLayers.size(), name.data() + name.size(), layer);
+  const auto number = [&](const char* key) -> int64_t {
+    const auto it = config.find(key);
+    return it != config.end() && it->is_number_integer() ? it->get<int64_t>() : 0;
+  };
   const bool predicts =
-      num_layers != config.end() && num_layers->is_number_integer() && layer >= num_layers->get<int64_t>();
+      is_of_layers(name, "model.layers.", number("num_hidden_layers"), number("num_nextn_predict_layers"));
   return predicts ? kPredictionLayer : std::string_view();
 }
 

@@ -337,10 +337,10 @@ TEST(ImportGguf, TellsUnknownTensorsFromUnusedOnes) {
       Container::gguf,
       {{"general.architecture", "glm4moe"}, {"glm4moe.block_count", 3}, {"glm4moe.nextn_predict_layers", 1}});
   for (const char* name :
-       {"blk.1.extra.weight", "blk.2.nextn.eh_proj.weight", "rope_freqs.weight", "blk.0.x.input_scale"})
+       {"blk.1.extra.weight", "blk.2.nextn.eh_proj.weight", "blk.3.x", "rope_freqs.weight", "blk.0.x.input_scale"})
     file.add(name, DType::f32, {0}, {});
   const auto source = file.open();
-  EXPECT_EQ(source->unknown_tensors(), std::vector<std::string>{"blk.1.extra.weight"});
+  EXPECT_EQ(source->unknown_tensors(), (std::vector<std::string>{"blk.1.extra.weight", "blk.3.x"}));
   EXPECT_EQ(source->unused_tensors(),
             (std::vector<UnusedTensor>{{"blk.0.x.input_scale", kActivationScale},
                                        {"blk.2.nextn.eh_proj.weight", kPredictionLayer},

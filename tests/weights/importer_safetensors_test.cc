@@ -14,6 +14,7 @@ using nlohmann::json;
 
 json modelopt_config() {
   return {{"num_hidden_layers", 2},
+          {"num_nextn_predict_layers", 9},
           {"tie_word_embeddings", true},
           {"quantization_config",
            {{"quant_method", "modelopt"}, {"quant_algo", "NVFP4"}, {"ignore", {"lm_head", "model.layers.1.*"}}}}};
@@ -262,10 +263,13 @@ TEST(ImportSafetensors, TellsUnknownTensorsFromUnusedOnes) {
   for (const char* name : {"model.layers.2.eh_proj.weight", "model.layers.10.mlp.up_proj.weight", "lm_head.weight",
                            "model.layers.0.self_attn.rotary_emb.inv_freq", "model.layers.0.self_attn.k_proj.k_scale"})
     file.add(name, DType::f32, {0}, nothing);
-  for (const char* name : {"model.layers.1.mlp.extra.weight", "model.extra"}) file.add(name, DType::f32, {0}, nothing);
+  for (const char* name : {"model.layers.1.mlp.extra.weight", "model.layers.11.mlp.up_proj.weight", "model.extra"})
+    file.add(name, DType::f32, {0}, nothing);
   const auto source = file.open();
   source->describe(matrix("x", 2, 32));
-  EXPECT_EQ(source->unknown_tensors(), (std::vector<std::string>{"model.extra", "model.layers.1.mlp.extra.weight"}));
+  EXPECT_EQ(source->unknown_tensors(),
+            (std::vector<std::string>{"model.extra", "model.layers.1.mlp.extra.weight",
+                                      "model.layers.11.mlp.up_proj.weight"}));
   EXPECT_EQ(source->unused_tensors(),
             (std::vector<UnusedTensor>{
                 {"lm_head.weight", "output matrix, tied to the embedding"},
@@ -276,6 +280,18 @@ TEST(ImportSafetensors, TellsUnknownTensorsFromUnusedOnes) {
                 {"x.input_scale", kActivationScale}}));
   EXPECT_EQ(source->tensors_of(matrix("x", 2, 32)),
             (std::vector<std::string>{"x.weight", "x.weight_scale", "x.weight_scale_2"}));
+}
+
+TEST(ImportSafetensors, LayersBeyondTheModelsAreUnknownUnlessTheConfigurationSaysThatTheyPredict) {
+  for (const json& num_predicting : {json(), json(0), json(-1), json("1")}) {
+    json config = {{"num_hidden_layers", 2}};
+    if (!num_predicting.is_null()) config["num_nextn_predict_layers"] = num_predicting;
+    MemoryCheckpoint file(Container::safetensors, config);
+    file.add("model.layers.2.mlp.up_proj.weight", DType::f32, {0}, {});
+    const auto source = file.open();
+    EXPECT_EQ(source->unknown_tensors(), std::vector<std::string>{"model.layers.2.mlp.up_proj.weight"});
+    EXPECT_TRUE(source->unused_tensors().empty());
+  }
 }
 
 }  // namespace
