@@ -73,6 +73,13 @@ double ConfigReader::number(std::string_view key, std::optional<double> fallback
   return value->get<double>();
 }
 
+float ConfigReader::single(std::string_view key, std::optional<double> fallback, bool is_positive) const {
+  const auto value = static_cast<float>(number(key, fallback));
+  if (!std::isfinite(value) || (is_positive && !(value > 0)))
+    reject(key, fmt::format("a {}number within float32 expected", is_positive ? "positive " : ""));
+  return value;
+}
+
 bool ConfigReader::boolean(std::string_view key, bool fallback) const {
   const nlohmann::json* value = find(key);
   if (value == nullptr) return fallback;

@@ -29,6 +29,8 @@ class ConfigReader {
   int64_t count(std::string_view key, int64_t largest, std::optional<int64_t> fallback = {}) const;
   // A finite number.
   double number(std::string_view key, std::optional<double> fallback = {}) const;
+  // The same as a float, which is not infinite and, if it has to be positive, does not become 0.
+  float single(std::string_view key, std::optional<double> fallback, bool is_positive) const;
   bool boolean(std::string_view key, bool fallback) const;
   std::string text(std::string_view key, std::optional<std::string> fallback = {}) const;
 

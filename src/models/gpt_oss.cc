@@ -2,6 +2,7 @@
 // SwiGLU. `model_type` gpt_oss, GGUF architecture gpt-oss.
 #include <algorithm>
 
+#include "base/error.h"
 #include "models/architectures.h"
 #include "models/decoder.h"
 #include "models/moe_config.h"
@@ -34,6 +35,11 @@ std::unique_ptr<Model> make_gpt_oss(const Checkpoint& checkpoint, WeightSource& 
   DecoderConfig c = read_decoder_config(checkpoint);
   const ConfigReader reader = config_reader(checkpoint);
   if (checkpoint.container == Container::gguf) {
+    if (checkpoint.find("rope_freqs.weight") != nullptr)
+      throw_input_error(
+          "{}: rope_freqs.weight: divisors of the rotation's frequencies, which gpt-oss does not have; the file is of "
+          "another model than its metadata says",
+          checkpoint.path.string());
     c.rope.truncate = false;  // GGUF files do not say
     c.rotation = make_rotation(c.rope);
   }
@@ -41,9 +47,8 @@ std::unique_ptr<Model> make_gpt_oss(const Checkpoint& checkpoint, WeightSource& 
   c.windows = read_windows(checkpoint, c.num_layers);
   c.moe = read_softmax_experts(checkpoint, c, true);
   c.moe->activation = ExpertActivation::clamped;
-  c.moe->alpha = static_cast<float>(reader.number("swiglu_alpha", 1.702));
-  c.moe->limit = static_cast<float>(reader.number("swiglu_limit", 7.0));
-  if (!(c.moe->limit > 0)) reader.reject("swiglu_limit", "a positive number expected");
+  c.moe->alpha = reader.single("swiglu_alpha", 1.702, false);
+  c.moe->limit = reader.single("swiglu_limit", 7.0, true);
   return std::make_unique<Decoder>(std::move(c), source,
                                    LayerStyle{.sinks = true,
                                               .expert_biases = true,

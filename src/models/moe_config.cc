@@ -93,7 +93,7 @@ MoeConfig read_sigmoid_experts(const Checkpoint& checkpoint, const DecoderConfig
   read_dense_layers(reader, keys, c.num_layers, moe);
   moe.shared_intermediate_size = reader.count(keys.num_shared, 1 << 10, 0) * moe.intermediate_size;
   moe.normalise = reader.boolean(keys.normalise, !is_gguf);  // llama.cpp's converter writes the key only if it is true
-  moe.scale = static_cast<float>(reader.number(keys.scale, 1.0));
+  moe.scale = reader.single(keys.scale, 1.0, true);
   moe.num_groups = reader.size(keys.num_groups, moe.num_experts, 1);
   moe.top_groups = reader.size(keys.top_groups, moe.num_groups, 1);
   if (moe.num_experts % moe.num_groups != 0)
@@ -131,6 +131,10 @@ MlaConfig read_mla_config(const Checkpoint& checkpoint, const DecoderConfig& c) 
   const double mscale = yarn_attention_factor(c.rope.factor, c.rope.mscale_all_dim);
   mla.scale =
       static_cast<float>(mscale * mscale / std::sqrt(static_cast<double>(mla.qk_nope_head_dim + mla.qk_rope_head_dim)));
+  if (!std::isfinite(mla.scale) || !(mla.scale > 0))
+    throw_input_error(
+        "{}: the rope's parameters make the scale of latent attention {}, a positive finite number expected",
+        checkpoint.path.string(), mla.scale);
   return mla;
 }
 

@@ -243,6 +243,15 @@ TEST(MoeModels, OtherFamiliesRefusals) {
             {"layer_types", {"sliding_attention", "linear_attention"}, {"layer_types", "full_attention"}}},
            {"gpt-oss-20b", {"sliding_window", nullptr, {"sliding_window is missing"}}},
            {"gpt-oss-20b", {"swiglu_limit", 0, {"swiglu_limit is 0"}}},
+           {"gpt-oss-20b", {"swiglu_limit", 1e300, {"swiglu_limit is 1e+300", "a positive number within float32"}}},
+           {"gpt-oss-20b", {"swiglu_alpha", -1e300, {"swiglu_alpha is -1e+300", "a number within float32"}}},
+           {"glm-4.7-flash", {"routed_scaling_factor", 1e300, {"routed_scaling_factor is 1e+300"}}},
+           {"glm-4.7-flash", {"routed_scaling_factor", 1e-300, {"routed_scaling_factor is 1e-300"}}},
+           {"glm-4.7-flash", {"routed_scaling_factor", -1.8, {"routed_scaling_factor is -1.8", "a positive number"}}},
+           {"glm-4.7-flash",
+            {"rope_scaling",
+             {{"rope_type", "yarn"}, {"factor", 40.0}, {"mscale_all_dim", 1e300}},
+             {"the scale of latent attention inf"}}},
            {"qwen3-30b-a3b", {"mlp_only_layers", {7}, {"mlp_only_layers", "below 2"}}},
            {"qwen3-30b-a3b", {"use_sliding_window", true, {"use_sliding_window"}}},
            {"mixtral-8x7b", {"sliding_window", -1, {"sliding_window is -1"}}},
@@ -255,6 +264,26 @@ TEST(MoeModels, OtherFamiliesRefusals) {
     const std::string error = input_error([&] { RandomModel(std::move(checkpoint)); });
     for (const std::string& part : r.parts) EXPECT_NE(error.find(part), std::string::npos) << r.key << ": " << error;
   }
+}
+
+TEST(MoeModels, AGgufOfGptOssHasNoDivisorsOfItsRotation) {
+  Checkpoint c{.container = Container::gguf, .path = "model.gguf"};
+  c.config = {{"general.architecture", "gpt-oss"},
+              {"gpt-oss.block_count", 2},
+              {"gpt-oss.context_length", 64},
+              {"gpt-oss.embedding_length", 32},
+              {"gpt-oss.feed_forward_length", 32},
+              {"gpt-oss.attention.head_count", 2},
+              {"gpt-oss.attention.layer_norm_rms_epsilon", 1e-5},
+              {"gpt-oss.attention.sliding_window", 8},
+              {"gpt-oss.vocab_size", 16},
+              {"gpt-oss.expert_count", 4},
+              {"gpt-oss.expert_used_count", 2}};
+  EXPECT_FALSE(RandomModel(c).model->config.rope.truncate);
+  const std::vector<float> divisors(8, 2.0f);
+  const auto* first = reinterpret_cast<const uint8_t*>(divisors.data());
+  c.tensors["rope_freqs.weight"] = {"rope_freqs.weight", DType::f32, {8}, {first, 4 * divisors.size()}};
+  EXPECT_NE(input_error([&] { RandomModel{c}; }).find("model.gguf: rope_freqs.weight: divisors"), std::string::npos);
 }
 
 Checkpoint deepseek2() {
