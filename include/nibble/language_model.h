@@ -21,10 +21,10 @@ namespace nibble {
 class LanguageModel {
  public:
   struct Options {
-    std::string backend;                 // "cpu" or "reference"; empty: the best that this build and machine have
+    std::string backend;                 // "cpu", "reference" or, if built with it, "metal"; empty: the best of them
     int num_threads = 0;                 // 0: one for each processor that this process may use
     int activation_bits = 0;             // that the CPU rounds activations to: 15 or 8; 0: the default, 15
-    int64_t max_len = 4096;              // positions of the KV cache, or as many as the model has if those are fewer
+    int64_t max_len = 4096;              // positions of the KV cache, at least 1; as many as the model has if fewer
     std::filesystem::path packed_cache;  // a folder that keeps packed weights for the next time (cpu); empty: none
   };
 

@@ -98,6 +98,9 @@ KvCacheShape Engine::kv_cache_shape() const {
 
 Engine::Engine(ModelFiles files, const EngineOptions& options)
     : options_(options), files_(std::move(files)), backend_(make_backend(options.backend)) {
+  if (options_.max_len < 1)
+    throw_input_error("{}: a context of {} positions, 1 to {} expected", checkpoint().path.string(), options_.max_len,
+                      model().config.max_position_embeddings);
   const MemoryPlan plan =
       plan_memory(model(), *backend_, kv_cache_shape(), options_.prefill_block, options_.measures_roof);
   check_memory(plan, kv_cache_shape(), static_cast<int64_t>(available_memory_bytes()), checkpoint().path.string());
