@@ -62,10 +62,14 @@ std::span<const float> Session::prefill(std::span<const int32_t> tokens, const s
     run(step(static_cast<int64_t>(count), LogitsFor::last_token), tokens.first(count), logits_);
     tokens = tokens.subspan(count);
   }
-  if (std::ranges::all_of(logits_, [](float logit) { return std::isnan(logit); }))
-    throw_input_error("{}: all logits after the prompt are NaN; the weights are damaged",
-                      engine_.checkpoint().path.string());
+  check_logits(logits_, length_ - 1);
   return logits_;
+}
+
+void Session::check_logits(std::span<const float> logits, int64_t pos) const {
+  if (std::ranges::all_of(logits, [](float logit) { return std::isnan(logit); }))
+    throw_input_error("{}: all logits at position {} are NaN; the weights are damaged",
+                      engine_.checkpoint().path.string(), pos);
 }
 
 void Session::forward(std::span<const int32_t> tokens, int64_t block, float* out) {
@@ -74,7 +78,8 @@ void Session::forward(std::span<const int32_t> tokens, int64_t block, float* out
     const size_t count = std::min(tokens.size(), static_cast<size_t>(std::min(block, cache_->shape.spare)));
     const size_t values = count * logits_.size();
     run(step(static_cast<int64_t>(count), LogitsFor::all_tokens), tokens.first(count), {out, values});
-    out += values;
+    for (size_t m = 0; m < count; m++, out += logits_.size())
+      check_logits({out, logits_.size()}, length_ - static_cast<int64_t>(count - m));
     tokens = tokens.subspan(count);
   }
 }

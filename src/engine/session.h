@@ -26,11 +26,12 @@ class Session {
   int64_t max_len() const { return cache_->shape.max_len; }
 
   // Puts a prompt through, in blocks, and returns the logits [vocab_size] after its last token, valid until the next
-  // call. Throws InputError if the tokens do not fit the vocabulary or the context; at least one token. Once `stop` is
-  // set, it ends after a block, and returns nothing if tokens are left.
+  // call. Throws InputError if the tokens, at least one, do not fit the vocabulary or the context, or if all logits are
+  // NaN. Once `stop` is set, it ends after a block, and returns nothing if tokens are left.
   std::span<const float> prefill(std::span<const int32_t> tokens, const std::atomic<bool>* stop = nullptr);
 
-  // The same for all tokens: out is [tokens, vocab_size]. Blocks have `block` tokens; 1 feeds them one by one.
+  // The same for all tokens: out is [tokens, vocab_size]. Blocks have `block` tokens, or as many as the cache has to
+  // spare (KvCacheShape::spare) if those are fewer; 1 feeds them one by one.
   void forward(std::span<const int32_t> tokens, int64_t block, float* out);
 
   // One step. `token` is within the vocabulary and length() below max_len(). Allocates nothing.
@@ -67,6 +68,7 @@ class Session {
  private:
   CompiledStep& step(int64_t M, LogitsFor logits_for);
   void run(CompiledStep& step, std::span<const int32_t> tokens, std::span<float> logits);
+  void check_logits(std::span<const float> logits, int64_t pos) const;
 
   Engine& engine_;
   std::unique_ptr<KvCache> cache_;

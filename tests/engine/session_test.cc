@@ -155,6 +155,35 @@ TEST_F(SessionTest, AContextIsNoLongerThanTheModels) {
   EXPECT_EQ(wide.kv_cache_shape().max_len, 256);
 }
 
+TEST_F(SessionTest, AContextHasAPosition) {
+  for (const int64_t max_len : {0, -1})
+    expect_parts(error_of([&] { Engine(golden.model, {.backend = {.num_threads = 1}, .max_len = max_len}); }),
+                 {golden.model.string(), fmt::format("a context of {} positions", max_len), "1 to 256 expected"});
+}
+
+// Every weight is finite, and yet each logit is a sum of infinities of both signs.
+TEST(SessionOfDamagedWeights, LogitsThatAreNanAreAnError) {
+  TemporaryFolder folder;
+  std::filesystem::copy(kTalking, folder.path(), std::filesystem::copy_options::recursive);
+  std::string bytes = folder.read("model.safetensors");
+  uint64_t header_bytes = 0;
+  std::memcpy(&header_bytes, bytes.data(), sizeof header_bytes);
+  const auto norm = parse_json(bytes.substr(8, header_bytes)).at("model.norm.weight");
+  ASSERT_EQ(norm.at("dtype"), "BF16");
+  const auto begin = norm.at("data_offsets").at(0).get<size_t>(), end = norm.at("data_offsets").at(1).get<size_t>();
+  std::fill_n(bytes.begin() + static_cast<std::ptrdiff_t>(8 + header_bytes + begin), end - begin, '\x7F');  // 3.39e38
+  folder.write("model.safetensors", bytes);
+  Engine engine = open_engine(folder.path(), "reference");
+  Session session(engine);
+  const std::vector<int32_t> tokens = {1, 2, 3};
+  expect_parts(error_of([&] { session.prefill(tokens); }),
+               {folder.path().string(), "all logits at position 2 are NaN"});
+  session.truncate(0);
+  std::vector<float> logits(3 * static_cast<size_t>(engine.model().config.vocab_size));
+  expect_parts(error_of([&] { session.forward(tokens, 2, logits.data()); }),
+               {folder.path().string(), "all logits at position 0 are NaN"});
+}
+
 TEST_F(SessionTest, TheCachesTypeIsAChoice) {
   EXPECT_EQ(engine.kv_cache_shape().type, KvCacheType::f16);
   const auto logits = [&](const char* backend, std::optional<KvCacheType> type) {
