@@ -24,7 +24,7 @@ struct LogitsArguments {
   ModelArguments model;
   std::string tokens, out;
   bool step = false;
-  int64_t block = 0;
+  int64_t block = EngineOptions().kv_spare;  // the most that a cache takes at once
 };
 
 void write_logits(const LogitsArguments& a) {
@@ -37,7 +37,7 @@ void write_logits(const LogitsArguments& a) {
   std::vector<float> logits(static_cast<size_t>(rows * columns));  // now, so that what is left must hold the model
   const auto engine = load_engine(a.model, std::move(files));
   Session session(*engine);
-  session.forward(tokens, a.step ? 1 : a.block > 0 ? a.block : rows, logits.data());
+  session.forward(tokens, a.step ? 1 : a.block, logits.data());
   write_npy(file, logits, rows, columns);
   fmt::print(stderr, "{}: float32 [{}, {}]\n", a.out, rows, columns);
 }
@@ -47,9 +47,7 @@ void write_logits(const LogitsArguments& a) {
 void add_logits_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand("logits", "Write the logits after each token of a prompt as an .npy file");
   command->footer(
-      "The file holds float32 [tokens, vocabulary]. All tokens go through in one forward pass, unless --step or "
-      "--block\n"
-      "say otherwise.\n\n"
+      "The file holds float32 [tokens, vocabulary].\n\n"
       "  nibble logits model.gguf --tokens 1,2,3 --out logits.npy");
   auto a = std::make_shared<LogitsArguments>();
   add_model_arguments(*command, a->model);
@@ -57,7 +55,8 @@ void add_logits_command(CLI::App& app) {
   command->add_option("--out", a->out, "The file to write")->required()->check(not_empty);
   CLI::Option* step = command->add_flag("--step", a->step, "Feed the tokens one by one");
   command->add_option("--block", a->block, "Feed them in blocks of so many")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
+      ->check(CLI::Range(int64_t{1}, a->block))
+      ->capture_default_str()
       ->excludes(step);
   command->callback([a] { write_logits(*a); });
 }

@@ -101,7 +101,7 @@ class Logits(Case):
 
     def test_blocks_and_threads_change_nothing(self):
         tokens, files = listed(golden(SILENT)["prompt_tokens"]), []
-        for arguments in [], ["--step"], ["--block", 5], ["--threads", 1]:
+        for arguments in [], ["--step"], ["--block", 5], ["--block", 1024], ["--threads", 1]:
             files.append(self.folder / f"{len(files)}.npy")
             self.succeed("logits", SILENT, "--tokens", tokens, "--out", files[-1], *arguments)
         self.assertEqual(len({f.read_bytes() for f in files}), 1)
@@ -164,6 +164,7 @@ class Logits(Case):
         out = self.folder / "out.npy"
         self.refuse("logits", FOLDER, "--tokens", "1,400", "--out", out, says=["token 400", "341 tokens"])
         self.refuse("logits", FOLDER, "--tokens", "1", "--out", out, "--step", "--block", 2, says=["--block"])
+        self.refuse("logits", FOLDER, "--tokens", "1", "--out", out, "--block", 1025, says=["--block", "1025", "1024"])
         self.refuse("logits", self.folder / "none", "--tokens", "1", "--out", out, says=[self.folder / "none"])
         self.refuse("logits", FOLDER, "--tokens", "1", "--out", self.folder / "no" / "out.npy",
                     says=["no/out.npy", "cannot be created", "No such file or directory"])
