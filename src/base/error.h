@@ -33,7 +33,7 @@ template <class... Args>
 
 template <class... Args>
 [[noreturn]] void throw_run_error(fmt::format_string<Args...> format, Args&&... args) {
-  throw RunError(fmt::format(format, std::forward<Args>(args)...));
+  throw RunError(without_control_characters(fmt::format(format, std::forward<Args>(args)...)));
 }
 
 }  // namespace nibble

@@ -23,6 +23,14 @@ TEST(InputError, QuotesNamesFromFilesWithoutTheirControlCharacters) {
             "file: a\\x00b\\x1B[2Jc\\x7F é\n\td is bad");
 }
 
+TEST(RunError, QuotesNamesWithoutTheirControlCharacters) {
+  try {
+    throw_run_error("{}: cannot be written", "a\x1b[2J");
+  } catch (const RunError& error) {
+    EXPECT_STREQ(error.what(), "a\\x1B[2J: cannot be written");
+  }
+}
+
 TEST(InputError, GetsTheNameThatOnlyTheCallerKnows) {
   EXPECT_EQ(message_of([] { naming("file", [] { throw_input_error("key is {}", 1); }); }), "file: key is 1");
   EXPECT_EQ(naming("file", [] { return 7; }), 7);
