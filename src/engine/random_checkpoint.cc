@@ -109,7 +109,7 @@ class Writer {
       if (is_fp4(m)) {
         append_fp4(writer, piece.name(), w.format, codes, w.scales.subspan(i * scale_bytes, scale_bytes),
                    w.parts.front().tensor_scale[i]);
-        done_bytes_ += static_cast<int64_t>(code_bytes + scale_bytes);
+        done_bytes_ += static_cast<int64_t>(code_bytes + scale_bytes + (has_tensor_scale(w.format) ? sizeof(float) : 0));
       } else {
         append(writer, piece.name() + ".weight", codes);
       }
