@@ -121,9 +121,17 @@ bool Chat::take(const std::string& message) {
     answer(message.substr(1));
     return true;
   }
-  if (message.starts_with('/')) return command(message);
-  answer(message);
-  return true;
+  if (!message.starts_with('/')) {
+    answer(message);
+    return true;
+  }
+  try {
+    return command(message);
+  } catch (const RunError& error) {  // a full disk is no reason to lose the conversation
+    if (!is_person_) throw;
+    fmt::print(stderr, "{}\n", error.what());
+    return true;
+  }
 }
 
 bool Chat::command(std::string_view line) {
@@ -201,8 +209,7 @@ void Chat::answer(const std::string& message) {
 
 // Such a file is what `nibble template --messages` takes too.
 void Chat::save(const std::string& file) const {
-  if (std::filesystem::exists(file))
-    throw_input_error("/save: {} is there already, and is not overwritten; give another name", file);
+  if (is_there(file)) throw_input_error("/save: {} is there already, and is not overwritten; give another name", file);
   const ordered_json json = {{"messages", conversation_.messages()}};
   write_file(file, json.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n");
   fmt::print(stderr, "{}: {} messages\n", file, conversation_.messages().size());

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/naming.h"
+#include "base/read_file.h"
 #include "base/worker_pool.h"
 #include "checkpoint/output_file.h"
 #include "checkpoint/safetensors_writer.h"
@@ -354,7 +355,7 @@ std::vector<QuantizedTensor> quantize(const std::filesystem::path& from, const s
                                       const QuantizeOptions& options) {
   if (options.format != FormatId::nvfp4 && options.format != FormatId::mxfp4)
     throw_input_error("quantize writes NVFP4 or MXFP4, not {}", format_name(options.format));
-  if (std::filesystem::exists(to / "config.json"))
+  if (is_there(to / "config.json"))
     throw_input_error("{}: already holds a model; choose another folder or remove it first", to.string());
   Quantizer quantizer(open_model(from), options);
   nlohmann::ordered_json config = quantized_config(quantizer.files(), options.format, quantizer.kept_modules());

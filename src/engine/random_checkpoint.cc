@@ -5,6 +5,7 @@
 #include <map>
 
 #include "base/error.h"
+#include "base/read_file.h"
 #include "checkpoint/output_file.h"
 #include "engine/quantize_files.h"
 #include "weights/importer_core.h"
@@ -109,7 +110,8 @@ class Writer {
       if (is_fp4(m)) {
         append_fp4(writer, piece.name(), w.format, codes, w.scales.subspan(i * scale_bytes, scale_bytes),
                    w.parts.front().tensor_scale[i]);
-        done_bytes_ += static_cast<int64_t>(code_bytes + scale_bytes + (has_tensor_scale(w.format) ? sizeof(float) : 0));
+        done_bytes_ +=
+            static_cast<int64_t>(code_bytes + scale_bytes + (has_tensor_scale(w.format) ? sizeof(float) : 0));
       } else {
         append(writer, piece.name() + ".weight", codes);
       }
@@ -159,7 +161,7 @@ int64_t write_random_checkpoint(const Checkpoint& shape, const std::filesystem::
                                 const RandomCheckpointOptions& options) {
   if (options.format != FormatId::nvfp4 && options.format != FormatId::mxfp4)
     throw_input_error("random checkpoints are written in NVFP4 or MXFP4, not in {}", format_name(options.format));
-  if (std::filesystem::exists(to / "config.json"))
+  if (is_there(to / "config.json"))
     throw_input_error("{}: already holds a model; choose another folder or remove it first", to.string());
   const ModelFiles files = random_model(shape, published_formats(options.format));
   Writer writer(files, options);

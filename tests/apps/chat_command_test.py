@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import resource
 import select
 import signal
 import subprocess
@@ -102,6 +103,7 @@ class Piped(Case):
         refuse("/drop", "nothing to forget")
         refuse("/save", "name of a file")
         refuse(f"/save {there}", str(there), "there already", "another name")
+        refuse("/save " + "x" * 300, "xxx", "File name too long")
         refuse(f"/load {there}", str(there), "messages")
         refuse(f"/load {self.folder / 'none'}", "none")
         refuse("x" * 300, "context", "256", "/drop", "/reset", "--ctx")
@@ -171,11 +173,17 @@ class Thinking(Case):
 class Terminal(Case):
     """A person at a pseudo-terminal, which is stdin, stdout and stderr at once."""
 
-    def start(self, *arguments, model=FOLDER, **environment):
+    def start(self, *arguments, model=FOLDER, files_can_be_written=True, **environment):
+        def prepare():
+            self.take_terminal()
+            if not files_can_be_written:  # as on a full disk; the signal that tells of it stays ignored, as in Python
+                resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
         self.master, slave = pty.openpty()
         self.process = subprocess.Popen([NIBBLE, "chat", model, "--backend", "reference", *map(str, arguments)],
                                         stdin=slave, stdout=slave, stderr=slave, close_fds=True,
-                                        env=CLEAN | environment, preexec_fn=self.take_terminal)
+                                        env=CLEAN | environment, preexec_fn=prepare,
+                                        restore_signals=files_can_be_written)
         os.close(slave)
         self.addCleanup(os.close, self.master)
         self.addCleanup(self.process.wait)
@@ -229,6 +237,15 @@ class Terminal(Case):
         self.wait_for("> ")
         self.type("/walk\n")  # an error is said, and the conversation goes on
         self.wait_for("/walk is no command")
+        self.wait_for("> ")
+        self.type("\x04")
+        self.leave()
+
+    def test_a_file_that_cannot_be_written_does_not_end_the_conversation(self):
+        self.start("--max-new-tokens", 1, files_can_be_written=False)
+        self.wait_for("> ")
+        self.type("/save " + str(self.folder / "s.json") + "\n")
+        self.wait_for("File too large")
         self.wait_for("> ")
         self.type("\x04")
         self.leave()

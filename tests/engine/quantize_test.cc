@@ -311,6 +311,7 @@ TEST_P(Quantize, AFolderThatHoldsAModelIsRefused) {
   std::filesystem::remove(out / "config.json");
   std::ofstream(out / "model.safetensors") << "weights without a configuration";
   expect_parts(message(out), {out.string(), "model.safetensors"});
+  expect_parts(message(out / std::string(300, 'x')), {out.string(), "File name too long"});
   EXPECT_EQ(read_bytes(out / "model.safetensors"), "weights without a configuration");
 }
 

@@ -69,6 +69,8 @@ TEST(RandomCheckpoint, RefusesWhatItCannotWrite) {
   write_random_checkpoint(shape, folder.path(), {});
   expect_parts(error_of([&] { write_random_checkpoint(shape, folder.path(), {}); }),
                {folder.path().string(), "already holds a model"});
+  expect_parts(error_of([&] { write_random_checkpoint(shape, folder.path() / std::string(300, 'x'), {}); }),
+               {folder.path().string(), "File name too long"});
 }
 
 }  // namespace
