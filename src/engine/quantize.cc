@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <map>
 #include <mutex>
 #include <numeric>
@@ -298,17 +297,21 @@ class Quantizer {
   QuantizedTensor write_kept(SafetensorsWriter& writer, const OutputMatrix& m) {
     const CanonicalWeight w = files_.source->read(m.request);
     const DType dtype = dtype_for_kept(m.info.format);
+    const FormatId format = *plain_format(dtype);
     std::vector<uint8_t> bytes(static_cast<size_t>(dtype_bytes(dtype, w.E * w.N * w.K)));
     const size_t row_bytes = bytes.size() / static_cast<size_t>(std::max<int64_t>(w.E * w.N, 1));
     std::vector<double> errors(static_cast<size_t>(w.E * w.N));
     const double squares = sum_over_rows(w, [&](int64_t row, std::span<const float> values) {
       uint8_t* to = bytes.data() + static_cast<size_t>(row) * row_bytes;
+      naming(numbered(m.name, row / w.N), [&] { encode_row(format, values, 1.0f, options_.search, to, nullptr); });
       double sum = 0;
-      for (size_t k = 0; k < values.size(); k++) {
-        const double error = store(values[k], dtype, to, k) - static_cast<double>(values[k]);
-        errors[static_cast<size_t>(row)] += error * error;
-        sum += static_cast<double>(values[k]) * values[k];
-      }
+      visit_format(format, [&](auto written) {
+        for (size_t k = 0; k < values.size(); k++) {
+          const double back = written.decode(to, nullptr, static_cast<int64_t>(k));
+          errors[static_cast<size_t>(row)] += (back - values[k]) * (back - values[k]);
+          sum += static_cast<double>(values[k]) * values[k];
+        }
+      });
       return sum;
     });
     for (int64_t e = 0; e < w.E; e++) writer.append(numbered(m.name, e) + ".weight", of_expert(bytes, e, w.E));
@@ -324,19 +327,8 @@ class Quantizer {
     const VectorRequest& request = vector(v.id);
     const std::vector<float> values = files_.source->read_vector(request);
     std::vector<uint8_t> bytes(static_cast<size_t>(dtype_bytes(v.dtype, request.size)));
-    for (size_t i = 0; i < values.size(); i++) store(values[i], v.dtype, bytes.data(), i);
+    encode_row(*plain_format(v.dtype), values, 1.0f, options_.search, bytes.data(), nullptr);
     writer.append(request.name.hf, bytes);
-  }
-
-  // Writes value i of a row in a float type and returns what can be read back.
-  static double store(float value, DType dtype, uint8_t* to, size_t i) {
-    if (dtype == DType::f32) {
-      std::memcpy(to + 4 * i, &value, 4);
-      return value;
-    }
-    const uint16_t bits = dtype == DType::bf16 ? float_to_bf16(value) : float_to_half(value);
-    std::memcpy(to + 2 * i, &bits, 2);
-    return dtype == DType::bf16 ? bf16_to_float(bits) : half_to_float(bits);
   }
 
   ModelFiles files_;

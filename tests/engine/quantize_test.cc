@@ -301,6 +301,22 @@ TEST_P(Quantize, ASentencePieceModelComesAlong) {
   EXPECT_EQ(read_bytes(out / "tokenizer.model"), "pieces");
 }
 
+TEST_P(Quantize, AKeptMatrixThatHalvesCannotHoldIsRefused) {
+  const Golden golden = read_golden(kModels / "llama-gguf-q8_0");
+  const auto model = temporary.path() / "large.gguf";
+  std::filesystem::copy(golden.model, model);
+  const Checkpoint checkpoint = open_checkpoint(model);
+  const Tensor* embedding = checkpoint.find("token_embd.weight");
+  ASSERT_NE(embedding, nullptr);
+  const auto offset = embedding->bytes.data() - checkpoint.files[0]->bytes().data();
+  {
+    std::fstream file(model, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(offset).write("\xFF\x7B\x02", 3);  // the first block's scale is 65504, its first code 2
+  }
+  expect_parts(error_of([&] { quantize_to_out(model); }), {"model.embed_tokens: ", "is beyond 65504", "F16"});
+  EXPECT_FALSE(std::filesystem::exists(out / "config.json"));
+}
+
 TEST_P(Quantize, AFolderThatHoldsAModelIsRefused) {
   const auto message = [&](const std::filesystem::path& to) {
     return error_of([&] { quantize(source().model, to, {.format = GetParam()}); });
