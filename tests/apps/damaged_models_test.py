@@ -63,6 +63,7 @@ class DamagedModels(Case):
         for changes, says in [
                 ({"hidden_size": 128}, ["[131, 96]", "[131, 128]"]),
                 ({"num_hidden_layers": 3}, ["model.layers.2."]),
+                ({"num_hidden_layers": 1}, ["model.layers.1."]),
                 ({"num_hidden_layers": 0}, ["num_hidden_layers is 0"]),
                 ({"model_type": "gemma"}, ["gemma", "llama, mixtral, qwen3"]),
                 ({"num_attention_heads": 5}, ["num_key_value_heads is 2", "5 query heads"]),
@@ -82,7 +83,6 @@ class DamagedModels(Case):
             self.refuse(*arguments, says=[model])
         self.assertFalse(out.exists())
 
-
     def test_a_scale_that_is_no_number(self):
         model, out = self.copy(SILENT), self.folder / "out"
         data = bytearray((model / "model.safetensors").read_bytes())
@@ -92,6 +92,18 @@ class DamagedModels(Case):
         (model / "model.safetensors").write_bytes(data)
         for arguments in (["run", model, "--tokens", "1"], ["quantize", model, "--format", "nvfp4", "--out", out]):
             self.refuse(*arguments, says=[model, name, "scale 0 is 0xff", "NaN", "MXFP4"])
+        self.assertFalse(out.exists())
+
+    def test_weights_that_make_every_logit_nan(self):
+        model, out = self.copy(FOLDER), self.folder / "logits.npy"
+        data = bytearray((model / "model.safetensors").read_bytes())
+        length, = struct.unpack("<Q", data[:8])
+        begin, end = json.loads(data[8:8 + length])["model.norm.weight"]["data_offsets"]
+        data[8 + length + begin:8 + length + end] = b"\x7f" * (end - begin)  # BF16: 3.39e38 each
+        (model / "model.safetensors").write_bytes(data)
+        for arguments in (["run", model, "--tokens", "1"], ["eval", model, "--tokens", "1,2"],
+                          ["logits", model, "--tokens", "1,2", "--out", out]):
+            self.refuse(*arguments, says=[model, "are NaN; the weights are damaged"])
         self.assertFalse(out.exists())
 
 
