@@ -59,6 +59,7 @@ void print_bench_json(const BenchReport& report) {
                               {"roof_share", r.roof_share}});
   for (const PrefillResult& r : report.prefills)
     json["prefill"].push_back({{"prompt_tokens", r.prompt_tokens}, {"prefill_tok_s", r.tok_s}});
+  json["phases"] = nlohmann::ordered_json::array();
   for (const PhaseSum& phase : report.phases) {
     const std::optional<double> share = report.roof_share(phase);
     json["phases"].push_back({{"name", phase.name},

@@ -15,18 +15,22 @@ void print_machine(bool json, int threads) {
   backend->measure_read_gbps();  // warms the buffer
   std::vector<double> gbps;
   for (int i = 0; i < 5; i++) gbps.push_back(backend->measure_read_gbps());
+  // Where there is a GPU for it, the backend metal is the best that there is, and describes itself by the GPU's name.
+  std::vector<std::string> gpus;
+  if (backend->name() == "metal") gpus.push_back(backend->description());
   if (json) {
     nlohmann::ordered_json out;
     out["cpu"] = t.cpu_name;
     out["cores"] = t.num_cores;
     out["processors"] = t.num_processors;
     out["numa_nodes"] = t.num_numa_nodes;
+    out["caches"] = nlohmann::ordered_json::array();
     for (const auto& cache : t.caches) out["caches"].push_back({{"level", cache.level}, {"bytes", cache.bytes}});
     out["memory_bytes"] = t.memory_bytes;
     out["available_bytes"] = available_memory_bytes();
     out["backend"] = backend->name();
     out["backend_description"] = backend->description();
-    out["gpus"] = nlohmann::ordered_json::array();
+    out["gpus"] = gpus;
     out["roof_gbps"] = median(gbps);
     print_json(out);
     return;
@@ -38,7 +42,7 @@ void print_machine(bool json, int threads) {
     fmt::print("L{} cache         {}\n", cache.level, bytes_text(static_cast<double>(cache.bytes)));
   fmt::print("memory           {}, {} available\n", bytes_text(static_cast<double>(t.memory_bytes)),
              bytes_text(static_cast<double>(available_memory_bytes())));
-  fmt::print("GPUs             none that this build can use\n");
+  fmt::print("GPUs             {}\n", gpus.empty() ? "none that this build can use" : gpus.front());
   fmt::print("backend          {} ({})\n", backend->name(), backend->description());
   fmt::print("read bandwidth   {:.1f} GB/s (median of {} passes over memory)\n", median(gbps), gbps.size());
 }

@@ -87,6 +87,7 @@ void print_models(bool json) {
                                {"bytes", m.bytes},
                                {"status", m.status},
                                {"why", text_or_null(m.why)}});
+    out["folders"] = nlohmann::ordered_json::array();
     for (const auto& folder : model_folders()) out["folders"].push_back(folder.string());
     print_json(out);
     return;

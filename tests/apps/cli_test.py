@@ -318,6 +318,7 @@ class Machine(Case):
         self.assertLessEqual({"cpu", "cores", "caches", "numa_nodes", "gpus", "backend_description", "memory_bytes",
                               "roof_gbps"}, set(machine))
         self.assertGreater(machine["roof_gbps"], 0)
+        self.assertEqual(self.report("machine", HWLOC_SYNTHETIC="numa:1 core:1 pu:1")["caches"], [])
         for value in "", "0", "65537", "8 MB", "-8":
             self.refuse("machine", NIBBLE_ROOF_MB=value, says=[f"NIBBLE_ROOF_MB is '{value}'", "from 1 to 65536"])
         self.assertIn("1 thread", machine["backend_description"])

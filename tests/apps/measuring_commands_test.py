@@ -38,6 +38,11 @@ class Bench(Case):
         for bar, phase in zip(times, bench["phases"]):
             self.assertAlmostEqual(float(bar.get("width")), max(widest * phase["us"] / longest, 1), delta=0.1)
 
+    def test_a_backend_that_times_no_phases_has_none(self):
+        bench = self.report("bench", FOLDER, "--backend", "reference", "--prompt", 8, "--depth", 0, "--new-tokens", 2,
+                            "--runs", 1)
+        self.assertEqual(bench["phases"], [])
+
     def test_charts_that_cannot_be_written(self):
         missing = self.folder / "missing"
         self.refuse("bench", FOLDER, "--plot", self.folder / "chart.png", says=["chart.png", ".svg"])
