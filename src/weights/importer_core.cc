@@ -241,7 +241,8 @@ std::vector<float> Importer::tensor_scales(const MatrixRequest& request, const S
         element(tensor, dtype_bytes(tensor.dtype, 1) == std::ssize(tensor.bytes) ? 0 : static_cast<int64_t>(e));
     const bool is_good = std::isfinite(value) && (stored.tensor_scale_divides ? value > 0.0f : value >= 0.0f);
     if (!is_good)
-      fail(tensor, "tensor scale {} is {}, a positive finite number expected; the file is damaged", e, value);
+      fail(tensor, "tensor scale {} is {}, a {} expected; the file is damaged", e, value,
+           stored.tensor_scale_divides ? "positive finite number" : "finite number that is not negative");
     scales[e] = stored.tensor_scale_divides ? 1.0f / value : value * stored.tensor_scale_unit;
     if (!std::isfinite(scales[e]))
       fail(tensor, "tensor scale {} is {}, too small to divide by; the file is damaged", e, value);

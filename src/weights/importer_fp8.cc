@@ -84,7 +84,8 @@ CanonicalWeight SafetensorsImporter::load_fp8(const MatrixRequest& request, cons
       const int64_t i = (e * file_rows + n / stored.scale_rows) * file_columns + (file_columns == 1 ? 0 : g);
       const float scale = element(*stored.scales, i);
       if (!(scale >= 0.0f) || !std::isfinite(scale))
-        fail(*stored.scales, "scale {} is {}, a positive finite number expected; the file is damaged", i, scale);
+        fail(*stored.scales, "scale {} is {}, a finite number that is not negative expected; the file is damaged", i,
+             scale);
       std::memcpy(owned.scales + (row * num_groups + g) * 4, &scale, sizeof scale);
     }
   }

@@ -145,8 +145,12 @@ TEST(ImportFp8, FaultsNameTheTensor) {
             std::string::npos);
   for (float bad : {-1.0f, std::numeric_limits<float>::infinity(), std::nanf("")}) {
     file.add("x.weight_scale", DType::f32, {}, bytes_of({bad}));
-    EXPECT_NE(error_of(file, matrix("x", 2, 3)).find("x.weight_scale: tensor scale 0 is"), std::string::npos) << bad;
+    const std::string error = error_of(file, matrix("x", 2, 3));
+    EXPECT_NE(error.find("x.weight_scale: tensor scale 0 is"), std::string::npos) << bad;
+    EXPECT_NE(error.find("a finite number that is not negative expected"), std::string::npos) << error;
   }
+  file.add("x.weight_scale", DType::f32, {}, bytes_of({0.0f}));  // of a matrix of zeros
+  EXPECT_EQ(error_of(file, matrix("x", 2, 3)), "");
   file.checkpoint->tensors.erase("x.weight_scale");
   EXPECT_NE(error_of(file, matrix("x", 2, 3)).find("but no scale beside it: x.weight_scale or x.weight_scale_inv"),
             std::string::npos);
@@ -158,7 +162,10 @@ TEST(ImportFp8, FaultsNameTheTensor) {
   blocks.add("x.weight_scale_inv", DType::f8_e8m0, {1, 1}, {255});
   EXPECT_NE(error_of(blocks, matrix("x", 2, 3)).find("x.weight_scale_inv: scale 0 is nan"), std::string::npos);
   blocks.add("x.weight_scale_inv", DType::f32, {1, 1}, bytes_of({-1.0f}));
-  EXPECT_NE(error_of(blocks, matrix("x", 2, 3)).find("x.weight_scale_inv: scale 0 is -1"), std::string::npos);
+  EXPECT_NE(error_of(blocks, matrix("x", 2, 3))
+                .find("x.weight_scale_inv: scale 0 is -1, a finite number that is not "
+                      "negative expected"),
+            std::string::npos);
   blocks.checkpoint->config = json::object();
   EXPECT_NE(error_of(blocks, matrix("x", 2, 3)).find("of which model/config.json says nothing"), std::string::npos);
 }
