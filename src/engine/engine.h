@@ -26,8 +26,8 @@ struct ModelFiles {
 // Throws InputError for whatever does not fit, unknown tensors among it.
 ModelFiles open_model(const std::filesystem::path& path);
 
-// A published shape (models/shapes.h) with random weights: experts in one format, the other matrices in another; routers,
-// and what a checkpoint's importer would transpose, in bfloat16.
+// A published shape (models/shapes.h) with random weights: experts in one format, the other matrices in another; routers
+// in bfloat16, and what an importer would transpose in transposed FP4, if the others are FP4.
 struct RandomFormats {
   FormatId experts, rest;
 };

@@ -22,7 +22,7 @@ std::optional<Tokenizer> find_tokenizer(const Checkpoint& checkpoint);
 // Its chat template's source, or none.
 std::optional<std::string> find_chat_template(const Checkpoint& checkpoint);
 
-// The tokens after which an answer ends: those of generation_config.json and config.json, or of the GGUF metadata.
+// The tokens after which an answer ends: those of generation_config.json, else of config.json; or of the GGUF metadata.
 std::vector<int32_t> stop_tokens(const Checkpoint& checkpoint);
 
 // How the checkpoint wants to be sampled; temperature 0 if it does not say.

@@ -1,5 +1,5 @@
-// Reading what only some architectures have: experts, latent attention, sliding windows. The configurations of one
-// family share their keys; what a family leaves out of its configuration stands here.
+// Reading what only some architectures have: experts and latent attention. The configurations of one family share their
+// keys; what a family leaves out of its configuration stands here.
 #pragma once
 
 #include "models/config.h"
