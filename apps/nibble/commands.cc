@@ -64,8 +64,6 @@ std::optional<KvCacheType> kv_cache_type(const ModelArguments& a) {
   return type != kKvCacheTypes.end() ? std::optional(*type) : std::nullopt;
 }
 
-std::unique_ptr<Engine> load_engine(const ModelArguments& a) { return load_engine(a, open_model(a.path)); }
-
 std::unique_ptr<Engine> load_engine(const ModelArguments& a, ModelFiles files) {
   const std::string name = files.checkpoint->path.string();
   auto engine = std::make_unique<Engine>(std::move(files), EngineOptions{.backend = backend_options(a),

@@ -41,7 +41,6 @@ BackendOptions backend_options(const ModelArguments& arguments);
 std::optional<KvCacheType> kv_cache_type(const ModelArguments& arguments);
 
 // Loads the model, with a progress bar, and says on stderr which backend runs it.
-std::unique_ptr<Engine> load_engine(const ModelArguments& arguments);
 std::unique_ptr<Engine> load_engine(const ModelArguments& arguments, ModelFiles files);
 
 // Throws InputError unless the tokens fit the model's vocabulary and the context.

@@ -52,7 +52,6 @@ class PackedFile {
   // these places.
   PackedFile(const std::filesystem::path& path, uint64_t key, PackedPlaces places);
 
-  const PackedPlaces& places() const { return places_; }
   uint64_t source_hash() const { return source_hash_; }
 
   // All weights, at their places. They stay in the page cache, mapped, if they are in huge pages there; else they are read

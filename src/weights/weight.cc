@@ -3,11 +3,9 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <cstring>
 #include <string>
 
 #include "base/error.h"
-#include "base/memory.h"
 #include "base/pieces.h"
 
 namespace nibble {
@@ -97,35 +95,6 @@ void decode_row(const CanonicalWeight& w, int64_t e, int64_t n, float* out) {
   visit_format(w.format, [&](auto format) {
     for (int64_t k = 0; k < w.K; k++) out[k] = format.decode(row.codes, row.scales, k) * row.tensor_scale;
   });
-}
-
-CanonicalWeight concat_rows(std::span<const CanonicalWeight> weights) {
-  const CanonicalWeight& first = weights.front();
-  const int64_t row_codes = code_bytes(first.format, first.K), row_scales = scale_bytes(first.format, first.K);
-  CanonicalWeight all{.format = first.format, .E = first.E, .N = 0, .K = first.K};
-  for (const CanonicalWeight& w : weights) {
-    for (Part part : w.parts) {
-      part.first_row += all.N;
-      all.parts.push_back(std::move(part));
-    }
-    all.N += w.N;
-  }
-
-  auto storage = std::make_shared<const Buffer>(static_cast<size_t>(all.E * all.N * (row_codes + row_scales)));
-  uint8_t* codes = storage->data();
-  uint8_t* scales = codes + all.E * all.N * row_codes;
-  all.codes = {codes, static_cast<size_t>(all.E * all.N * row_codes)};
-  all.scales = {scales, static_cast<size_t>(all.E * all.N * row_scales)};
-  for (int64_t e = 0; e < all.E; e++) {
-    for (const CanonicalWeight& w : weights) {
-      if (w.N == 0) continue;
-      const CanonicalRow rows = CanonicalRows(w).row(e, 0);  // the expert's others follow it
-      codes = std::copy_n(rows.codes, w.N * row_codes, codes);
-      scales = std::copy_n(rows.scales, w.N * row_scales, scales);
-    }
-  }
-  all.storage = std::move(storage);
-  return all;
 }
 
 void check_weight(const CanonicalWeight& w, std::string_view name, std::string_view codes_name) {

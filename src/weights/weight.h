@@ -13,8 +13,8 @@
 
 namespace nibble {
 
-// A run of rows that came from one tensor of the checkpoint, with its tensor scale for each expert. When tensors are
-// fused (gate with up), each part keeps its own: merging them would change values.
+// A run of rows with a tensor scale of its own for each expert: merging those of tensors that a file has fused (gate with
+// up) would change values.
 struct Part {
   int64_t first_row;
   std::vector<float> tensor_scale;  // [E] multipliers; all 1 for a format that has none
@@ -27,7 +27,7 @@ struct CanonicalWeight {
   FormatId format;
   int64_t E, N, K;  // experts (1 if dense), out features, in features
   std::span<const uint8_t> codes, scales;
-  std::vector<Part> parts;              // by first_row, the first at 0; one part if nothing was fused
+  std::vector<Part> parts;              // by first_row, the first at 0; one part if all rows have one tensor scale
   std::shared_ptr<const void> storage;  // keeps codes and scales alive
   // Where a file has each expert by itself: E weights of one expert, whose codes and scales are those of this one, which
   // has none then. CanonicalRows finds them either way.
@@ -64,10 +64,6 @@ class CanonicalRows {
 
 // out[k] = weight[e, n, k], for all k.
 void decode_row(const CanonicalWeight& weight, int64_t e, int64_t n, float* out);
-
-// One weight with the rows of all `weights` below each other; all have the same format, whose rows have scales of their
-// own, and the same E and K, and checked floats. Each keeps its parts.
-CanonicalWeight concat_rows(std::span<const CanonicalWeight> weights);
 
 // Throws InputError, with `name`, the place and the byte, if the sizes do not fit the shape or a scale is not valid; or
 // with `codes_name` (if empty: `name`), if a code is not. Floats are left to check_floats.

@@ -27,30 +27,15 @@ struct Nvfp4Ones {
   CanonicalWeight weight;
 };
 
-TEST(ConcatRows, EachPartKeepsItsTensorScaleForEachExpert) {
-  const Nvfp4Ones gate(2, 3, {2.0f, 3.0f}), up(2, 1, {5.0f, 7.0f}), more(2, 2, {11.0f, 13.0f});
-  const CanonicalWeight gate_up = concat_rows(std::vector<CanonicalWeight>{gate.weight, up.weight});
-  const CanonicalWeight all = concat_rows(std::vector<CanonicalWeight>{gate_up, more.weight});
-  check_weight(all, "all");
-  EXPECT_EQ(all.N, 6);
-  ASSERT_EQ(all.parts.size(), 3u);
-  EXPECT_EQ(all.parts[1].first_row, 3);
-  EXPECT_EQ(all.parts[2].first_row, 4);
-  const std::vector<float> values = decoded(all);
+TEST(CanonicalRows, EachPartHasItsTensorScaleForEachExpert) {
+  Nvfp4Ones all(2, 6, {2.0f, 3.0f});
+  all.weight.parts.push_back({3, {5.0f, 7.0f}});
+  all.weight.parts.push_back({4, {11.0f, 13.0f}});
+  check_weight(all.weight, "all");
+  const std::vector<float> values = decoded(all.weight);
   const std::vector<float> expected = {2, 2, 2, 5, 11, 11, 3, 3, 3, 7, 13, 13};
   for (size_t row = 0; row < expected.size(); row++)
     for (size_t k = 0; k < 32; k++) EXPECT_EQ(values[row * 32 + k], expected[row]) << row;
-}
-
-TEST(ConcatRows, KeepsTheBytesOfEachRow) {
-  const Bytes a = some_bytes(2 * 6), b = some_bytes(6);
-  const CanonicalWeight first{.format = FormatId::bf16, .E = 1, .N = 2, .K = 3, .codes = a, .parts = {{0, {1.0f}}}};
-  const CanonicalWeight second{.format = FormatId::bf16, .E = 1, .N = 1, .K = 3, .codes = b, .parts = {{0, {1.0f}}}};
-  const CanonicalWeight all = concat_rows(std::vector<CanonicalWeight>{second, first});
-  Bytes expected = b;
-  expected.insert(expected.end(), a.begin(), a.end());
-  EXPECT_EQ(Bytes(all.codes.begin(), all.codes.end()), expected);
-  EXPECT_TRUE(all.scales.empty());
 }
 
 TEST(CheckWeight, NamesTheFault) {

@@ -31,8 +31,7 @@ class ExpressionParser {
   std::string expect_identifier(std::string_view what);
   [[noreturn]] void fail_at_token(std::string_view expected) const;
 
-  ExprPointer expression();  // with if-else
-  ExprPointer expression_without_condition() { return logical_or(); }
+  ExprPointer expression();                               // with if-else
   ExprPointer tuple(bool with_condition = true);          // one expression, or several with commas between them
   ExprPointer filters(ExprPointer value, bool is_block);  // the filters after `value`; in a block the first has no bar
   void arguments(Expr& call);                             // "(" has been read
