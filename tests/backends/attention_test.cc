@@ -68,6 +68,23 @@ TEST(CpuAttention, LatentsOfManyChunks) {
   }
 }
 
+// Whether the first one is to be merged, each worker asks for itself, of what the second one writes.
+TEST(CpuAttention, TwoOfOneShapeMayFollowEachOther) {
+  constexpr int64_t kPositions = 2 * kAttendChunk, kTokens = 8;
+  for (const AttentionHeads& s : {AttentionHeads{2, 1, 16, 0}, {4, 2, 16, 0}}) {
+    StepProgram p = attention_program(s, kTokens, kPositions, KvCacheType::f16);
+    const int64_t width = s.num_heads * s.head_dim;
+    p.step.logits = p.step.buffer("both", 2 * width);
+    auto& first = std::get<AttentionOp>(p.step.ops.back());
+    first.out = p.step.logits.columns(0, width);
+    AttentionOp second = first;
+    second.scale = 0.1f;
+    second.out = p.step.logits.columns(width, width);
+    p.step.attention(second);
+    expect_reference(p, steps_of(kTokens, kPositions), attention_tolerance(KvCacheType::f16));
+  }
+}
+
 TEST(CpuAttention, ChunksAreSharedOfFewTokensByManyWorkers) {
   const auto shares = [](int64_t M, int num_workers) {
     return shares_chunks({.M = M, .num_heads = 32, .num_kv_heads = 8}, num_workers);

@@ -42,7 +42,7 @@ struct CompiledPhase {
   std::vector<PhasePart> parts;
   PiecesOf<PlacedPiece> pieces;          // of all parts
   std::function<int64_t()> cache_bytes;  // that it reads in this run; empty if it reads none
-  std::function<bool()> is_wanted;       // the same for all workers; empty: always
+  std::function<bool()> is_wanted;       // asked by each worker: the next phase must not change it; empty: always
 
   int64_t last_bytes() const {
     int64_t bytes = 0;
@@ -82,6 +82,9 @@ class CpuPhases {
     place_pieces(phase);
     return phase.parts.back();
   }
+
+  // The phase that was added last; null if there is none.
+  CompiledPhase* last() { return phases_.empty() ? nullptr : &phases_.back(); }
 
   // For pieces that the work of the phase that is added next fills in itself.
   PieceQueues& next_queue() { return queue_of(phases_.size()); }

@@ -224,6 +224,9 @@ class CpuStep final : public CompiledStep {
   // each worker begins with those of its worker_range, be they heads. Else each has its own heads of all tokens.
   template <class Op>
   void add_attention(const Op& op, const std::string& name, const std::function<void(int)>& prepare) {
+    // Whether the attention just before is to be merged depends on what this one writes, if they share their scratch: some
+    // workers would ask too late. So they merge what is left, if anything, and meet.
+    if (CompiledPhase* before = phases_.last()) before->is_wanted = {};
     CpuAttention& a = attention(attention_shape(op, step_.M, max_len_));
     PieceQueues& queue = phases_.next_queue();
     CompiledPhase& phase = phases_.add_phase(name, [this, op, prepare, &a, &queue](int worker) {
