@@ -91,7 +91,11 @@ class CpuStep final : public CompiledStep {
   RowPieces pieces_of(const LinearGroup& group) const {
     std::vector<SharedMatrix> matrices;
     for (const LinearOp& op : group.linears) matrices.push_back({packed(op.w).N, packed(op.w).bytes});
-    if (group.swiglu) matrices.pop_back();  // rows of gate and up go together
+    if (group.swiglu) {  // rows of gate and up go together
+      const int64_t up_bytes = matrices.back().bytes;
+      matrices.pop_back();
+      matrices.back().bytes += up_bytes;
+    }
     return pieces_of(matrices);
   }
   // Kernels for many tokens take two blocks at a time.
