@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include "backends/cpu/cpu_backend.h"
+#include "backends/cpu/cpu_vector.h"
+#include "backends/cpu/linears.h"
 #include "backends/step_program.h"
 
 namespace nibble {
@@ -73,6 +75,18 @@ TEST(AlwaysTiles, HeadsAndExperts) {
       expect_same_bits(p);
     }
   }
+}
+
+// The biases of many experts are a vector that is longer than any row.
+TEST(AlwaysTiles, TheirScratchIsAsWideAsTheWidestMatrix) {
+  const PackedMatrix narrow(random_weight(FormatId::mxfp4, 1, 16, 64, 1, 1)),
+      wide(random_weight(FormatId::mxfp4, 1, 16, 128, 1, 2));
+  const CpuVector biases(random_activations(5000, 3));
+  const auto bytes = [](const std::vector<const PackedWeight*>& weights) {
+    return Linears(LinearRoute::always_tiles, kActivationBits, weights, 2).scratch_bytes();
+  };
+  EXPECT_EQ(bytes({&narrow, &biases, &wide}), bytes({&wide}));
+  EXPECT_LT(bytes({&narrow, &biases}), bytes({&wide}));
 }
 
 TEST(AlwaysTiles, ItIsAPureChoice) {

@@ -62,7 +62,8 @@ Linears::Linears(LinearRoute route, int bits, std::span<const PackedWeight* cons
     : activation_bits(bits) {
   if (route != LinearRoute::always_tiles) return;
   int64_t largest_K = 0;
-  for (const PackedWeight* weight : weights) largest_K = std::max(largest_K, weight->K);
+  for (const PackedWeight* weight : weights)
+    if (dynamic_cast<const PackedMatrix*>(weight) != nullptr) largest_K = std::max(largest_K, weight->K);
   for (int worker = 0; worker < num_workers; worker++) tiles_.emplace_back(largest_K, bits);
 }
 
