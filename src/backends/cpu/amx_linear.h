@@ -174,7 +174,6 @@ void tiles_linear(const LinearTask& task, int64_t groups_per_scale) {
       few.first_token += i;
       few.num_tokens = count;
       few.out += i * task.out_stride;
-      if (few.factors != nullptr) few.factors += i;
       return kAvx512Kernels.linear(few);
     }
     (task.x->bits == 8 ? tiles_linear_of<Tiles, Layout, 1> : tiles_linear_of<Tiles, Layout, 2>)(task, groups_per_scale,

@@ -20,8 +20,8 @@ struct RowsToCome {
   int64_t block = 0;
 };
 
-// out[i, n] (+)= factors[i] * (bias[n] + sum over k of w[e, n, k] * x[first_token + i, k]) for rows n in
-// [first_row, last_row) and i in [0, num_tokens).
+// out[i, n] (+)= bias[n] + sum over k of w[e, n, k] * x[first_token + i, k] for rows n in [first_row, last_row) and i in
+// [0, num_tokens).
 struct LinearTask {
   const PackedMatrix* w;
   int64_t e = 0;
@@ -30,8 +30,7 @@ struct LinearTask {
   int64_t first_token = 0, num_tokens;
   float* out;  // row i at out + i * out_stride
   int64_t out_stride;
-  const float* bias = nullptr;     // [N]
-  const float* factors = nullptr;  // [num_tokens]; null: 1
+  const float* bias = nullptr;  // [N]
   bool accumulate = false;
   RowsToCome next = {};  // what this thread multiplies by then: its first lines are asked for while this task ends
 };

@@ -343,7 +343,6 @@ void finish_token(const LinearTask& task, int64_t first_row, int64_t i, typename
   if (task.bias != nullptr) bias = Isa::load(task.bias + first_row, num_rows);
   typename Isa::Floats value =
       Isa::fma(y, Isa::load(w.row_factors + task.e * w.num_blocks * kBlockRows + first_row), bias);
-  if (task.factors != nullptr) value = Isa::mul(value, Isa::broadcast(task.factors + i));
   if (task.accumulate) value = Isa::add(value, Isa::load(out, num_rows));
   Isa::store(out, value, num_rows);
 }

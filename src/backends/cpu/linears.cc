@@ -1,7 +1,6 @@
 #include "backends/cpu/linears.h"
 
 #include <algorithm>
-#include <cassert>
 
 namespace nibble {
 
@@ -20,7 +19,6 @@ TokenTile::TokenTile(int64_t largest_K, int bits)
       out_(float_bytes(kTileTokens * kTileRows)) {}
 
 void TokenTile::linear(const LinearTask& task) const {
-  assert(task.factors == nullptr);
   const CpuKernels& kernels = cpu_kernels();
   const int64_t K = task.w->K;
   auto* const rows = rows_.as<float>();

@@ -18,7 +18,7 @@ class TokenTile {
  public:
   TokenTile(int64_t largest_K, int bits);
 
-  // CpuKernels::linear, with all 64 rows of each tile computed. The task has no factors.
+  // CpuKernels::linear, with all 64 rows of each tile computed.
   void linear(const LinearTask& task) const;
 
   size_t bytes() const { return rows_.size() + groups_.size() + out_.size(); }
