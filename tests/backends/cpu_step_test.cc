@@ -1,4 +1,6 @@
 // What a step on the CPU says of itself.
+#include "backends/cpu/cpu_step.h"
+
 #include <gtest/gtest.h>
 
 #include "backends/cpu/cpu_backend.h"
@@ -45,6 +47,30 @@ TEST(CpuStep, PhasesBytesAndProfiling) {
   step->set_profiling(false);
   run();
   EXPECT_EQ(step->phases()[1].seconds, seconds);
+}
+
+// Of more tokens than each worker prepares for itself.
+std::string phases_of_many(FormatId format, bool has_norm) {
+  StepProgram p(kRedundantTokens + 1);
+  const Slice x = p.random_input("x", 96), normed = p.step.buffer("normed", 96);
+  p.step.logits = p.step.buffer("out", 37);
+  if (has_norm) p.step.rms_norm({.x = x, .weight = p.vector(96), .out = normed, .eps = 1e-5f});
+  p.step.linear({.x = has_norm ? normed : x, .w = p.matrix(format, 37, 96), .out = p.step.logits});
+  const auto backend = make_cpu_backend(2);
+  const auto packed = p.pack(*backend);
+  std::vector<const PackedWeight*> pointers;
+  for (const auto& weight : packed) pointers.push_back(weight.get());
+  const auto step = backend->compile(p.step, pointers, p.cache_shape);
+  std::string names;
+  for (const Phase& phase : step->phases()) names += (names.empty() ? "" : ", ") + phase.name;
+  return names;
+}
+
+TEST(CpuStep, RoundsWhatAMatrixTakesRounded) {
+  EXPECT_EQ(phases_of_many(FormatId::mxfp4, false), "embed, round, linear (batched)");
+  EXPECT_EQ(phases_of_many(FormatId::mxfp4, true), "embed, rms_norm + round, rms_norm + linear (batched)");
+  EXPECT_EQ(phases_of_many(FormatId::bf16, false), "embed, linear (batched)");
+  EXPECT_EQ(phases_of_many(FormatId::bf16, true), "embed, rms_norm, rms_norm + linear (batched)");
 }
 
 }  // namespace

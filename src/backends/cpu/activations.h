@@ -45,7 +45,8 @@ struct Activations {
   const float* x;  // [M, K], row m at x + m * x_stride
   int64_t x_stride;
   int bits = kActivationBits;
-  ActivationGroup* groups;  // activations_bytes(M, K) bytes, filled by CpuKernels::prepare; words come after all groups
+  // activations_bytes(M, K) bytes, filled by CpuKernels::prepare; words come after all groups. Null if no matrix takes them.
+  ActivationGroup* groups;
 };
 
 constexpr int64_t activation_groups(int64_t K) { return (K + kGroup - 1) / kGroup; }

@@ -86,6 +86,9 @@ class CpuStep final : public CompiledStep {
   const PackedMatrix& packed(WeightId id) const { return memory_.packed(id); }
   const float* vector(WeightId id) const { return memory_.vector(id); }
 
+  // Whether the matrix multiplies rounded activations: floats and transposed FP4 do not.
+  bool takes_rounded(WeightId id) const { return group_size(packed(id).format) > 1; }
+
   // ---- linears ----
 
   RowPieces pieces_of(const LinearGroup& group) const {
@@ -128,7 +131,8 @@ class CpuStep final : public CompiledStep {
                      out.row(m) + share.first_row);
   }
 
-  // Norms tokens if the group has a norm, and rounds them into x. `keeps`: of a norm whose result is kept.
+  // Norms tokens if the group has a norm, and rounds them into x.groups, if those are there. `keeps`: of a norm whose result is
+  // kept.
   void prepare_tokens(const LinearGroup& group, const Activations& x, Range tokens, bool keeps, int worker) {
     if (group.norm) {
       const Matrix from = matrix(group.norm->x), kept = matrix(group.norm->out);
@@ -138,11 +142,12 @@ class CpuStep final : public CompiledStep {
         if (keeps) std::copy_n(normed, x.K, kept.row(m));
       }
     }
+    if (x.groups == nullptr) return;
     const int64_t groups = activation_groups(x.K);
     prepare_asking(kernels_, x, tokens.first * groups, tokens.last * groups, phases_.asked(worker));
   }
 
-  // Activations over the slice, or over `memory` if a norm fills them; rounded in `memory`.
+  // Activations over the slice, or over `memory` if a norm fills them; rounded in `memory`, if a matrix takes them so.
   Activations make_activations(const LinearGroup& group, const Buffer& memory) const {
     const Matrix rows = matrix(group.x);
     Activations x{
@@ -151,7 +156,8 @@ class CpuStep final : public CompiledStep {
       x.x = memory.as<float>();
       x.x_stride = x.K;
     }
-    x.groups = reinterpret_cast<ActivationGroup*>(memory.data() + normed_bytes(group, x.M));
+    if (std::ranges::any_of(group.linears, [&](const LinearOp& op) { return takes_rounded(op.w); }))
+      x.groups = reinterpret_cast<ActivationGroup*>(memory.data() + normed_bytes(group, x.M));
     return x;
   }
 
@@ -180,9 +186,12 @@ class CpuStep final : public CompiledStep {
       return;
     }
     const Activations x = make_activations(group, common_activations_);
-    phases_.add_phase(group.norm ? "rms_norm + round" : "round", [this, group, x, M](int worker) {
+    const bool rounds = x.groups != nullptr;
+    const auto prepare = [this, group, x, M](int worker) {
       prepare_tokens(group, x, worker_range(M, 1, worker, num_workers_), group.keeps_norm, worker);
-    });
+    };
+    if (group.norm || rounds)
+      phases_.add_phase(!rounds ? "rms_norm" : group.norm ? "rms_norm + round" : "round", prepare);
     phases_.add_part<RowShare>(
         name, bytes, std::move(pieces), [](int) {},
         [this, group, x](const RowShare& rows, RowsToCome next, int worker) {
@@ -281,7 +290,7 @@ class CpuStep final : public CompiledStep {
     const PackedMatrix& w = packed(op.w);
     const Matrix x = matrix(op.x), out = matrix(op.out);
     const int64_t head_dim = x.width / op.num_heads;
-    const bool rounds = group_size(w.format) > 1;
+    const bool rounds = takes_rounded(op.w);
     // As if the heads' rows were one matrix, each head's filled up to whole blocks.
     const int64_t head_rows = (w.N + kBlockRows - 1) / kBlockRows * kBlockRows;
     const SharedMatrix all{op.num_heads * head_rows, weight_bytes(op)};
