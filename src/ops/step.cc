@@ -1,6 +1,7 @@
 #include "ops/step.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace nibble {
 
@@ -12,6 +13,15 @@ struct Overloaded : Visitors... {
 };
 
 }  // namespace
+
+void fill_turns(const Rotation& rotation, std::span<const int32_t> pos, float* cosine, float* sine) {
+  for (const int32_t p : pos)
+    for (const float inv_freq : rotation.inv_freq) {
+      const double angle = static_cast<double>(p) * inv_freq;
+      *cosine++ = static_cast<float>(std::cos(angle) * rotation.scale);
+      *sine++ = static_cast<float>(std::sin(angle) * rotation.scale);
+    }
+}
 
 std::string_view op_name(const Op& op) {
   return std::visit(
@@ -57,6 +67,17 @@ bool is_dead(const Step& step, size_t first, const Slice& slice) {
            is_dead(step, i + 1, {slice.buffer, write_end, end - write_end});                 // and behind
   }
   return true;
+}
+
+std::vector<LinearOp> linears_of(const Step& step, size_t first, const Slice& x) {
+  std::vector<LinearOp> linears;
+  for (size_t i = first; i < step.ops.size(); i++) {
+    const auto* linear = std::get_if<LinearOp>(&step.ops[i]);
+    if (linear == nullptr || linear->x != x || linear->out.overlaps(x)) break;
+    if (std::ranges::any_of(linears, [&](const LinearOp& l) { return l.out.overlaps(linear->out); })) break;
+    linears.push_back(*linear);
+  }
+  return linears;
 }
 
 namespace {

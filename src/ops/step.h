@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -48,6 +49,10 @@ struct Rotation {
   std::vector<float> inv_freq;  // [rotary_dim / 2]; what is beyond rotary_dim in a head stays as it is
   float scale = 1.0f;           // multiplies cosine and sine (YaRN's attention factor)
 };
+
+// What turns the pairs of tokens at these positions: the cosine and sine of each one's angles, [pos, inv_freq] each. In double:
+// angles may be large.
+void fill_turns(const Rotation& rotation, std::span<const int32_t> pos, float* cosine, float* sine);
 
 // out = the token's row of w.
 struct EmbedOp {
@@ -234,6 +239,9 @@ OpSlices op_slices(const Op& op);
 
 // Whether nothing from ops[first] on reads the slice before it is written anew, the step's logits among the readers.
 bool is_dead(const Step& step, size_t first, const Slice& slice);
+
+// The linears from ops[first] on that read exactly x and write apart from it and from each other.
+std::vector<LinearOp> linears_of(const Step& step, size_t first, const Slice& x);
 
 // Bytes of the matrices that an op of a step of M tokens multiplies by, `size` giving each matrix's. Of experts only the
 // chosen count: `num_chosen`, or as if no two tokens chose the same one (exact for M = 1). An embedding's rows do not.

@@ -1,5 +1,7 @@
 #include "ops/step.h"
 
+#include <cmath>
+
 #include <gtest/gtest.h>
 
 #include "ops/backend.h"
@@ -55,6 +57,17 @@ TEST(Step, OfExpertsOnlyTheChosenAreRead) {
   EXPECT_EQ(weight_bytes_read(gate_up, 2, size), 1600);
   EXPECT_EQ(weight_bytes_read(gate_up, 50, size), 1600);
   EXPECT_EQ(weight_bytes_read(MoeDownOp{.x = kA, .down = {5}, .experts = kB, .out = kC}, 1, size), 400);
+}
+
+TEST(Step, TurnsOfLargeAngles) {
+  const std::vector<int32_t> pos = {0, 100001};
+  float cosine[4], sine[4];
+  fill_turns({{1.0f, 0.25f}, 2.0f}, pos, cosine, sine);
+  for (int i = 0; i < 4; i++) {
+    const double angle = pos[static_cast<size_t>(i / 2)] * (i % 2 == 0 ? 1.0 : 0.25);
+    EXPECT_EQ(cosine[i], static_cast<float>(2 * std::cos(angle)));
+    EXPECT_EQ(sine[i], static_cast<float>(2 * std::sin(angle)));
+  }
 }
 
 TEST(Step, SlicesOverlapWithinABuffer) {

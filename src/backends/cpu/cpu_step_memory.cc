@@ -1,7 +1,5 @@
 #include "backends/cpu/cpu_step_memory.h"
 
-#include <cmath>
-
 #include "backends/cpu/cpu_vector.h"
 
 namespace nibble {
@@ -17,7 +15,10 @@ CpuStepMemory::CpuStepMemory(const Step& s, std::span<const PackedWeight* const>
 void CpuStepMemory::begin(const StepInputs& run_inputs, CpuKvCache& run_cache) {
   inputs = run_inputs;
   cache = &run_cache;
-  for (size_t r = 0; r < step.rotations.size(); r++) fill_turns(r);
+  for (size_t r = 0; r < step.rotations.size(); r++) {
+    float* cosine = turns_[r].as<float>();
+    fill_turns(step.rotations[r], inputs.pos, cosine, cosine + inputs.pos.size() * step.rotations[r].inv_freq.size());
+  }
 }
 
 FloatRows CpuStepMemory::matrix(const Slice& slice) const {
@@ -51,21 +52,6 @@ int64_t step_memory_bytes(const Step& step) {
   for (const Rotation& rotation : step.rotations)
     bytes += 2 * step.M * static_cast<int64_t>(rotation.inv_freq.size() * sizeof(float));
   return bytes;
-}
-
-// The cosine and sine of each token's angles: [M, half] each.
-void CpuStepMemory::fill_turns(size_t r) {
-  const Rotation& rotation = step.rotations[r];
-  const size_t half = rotation.inv_freq.size();
-  float* cosine = turns_[r].as<float>();
-  float* sine = cosine + static_cast<size_t>(step.M) * half;
-  for (size_t m = 0; m < static_cast<size_t>(step.M); m++) {
-    for (size_t i = 0; i < half; i++) {
-      const double angle = static_cast<double>(inputs.pos[m]) * rotation.inv_freq[i];
-      cosine[m * half + i] = static_cast<float>(std::cos(angle) * rotation.scale);
-      sine[m * half + i] = static_cast<float>(std::sin(angle) * rotation.scale);
-    }
-  }
 }
 
 }  // namespace nibble

@@ -35,8 +35,6 @@ class CpuStepMemory {
   size_t bytes() const;  // of the buffers
 
  private:
-  void fill_turns(size_t r);
-
   std::vector<const PackedWeight*> weights_;
   std::vector<Buffer> buffers_;  // by StepBuffer
   std::vector<Buffer> turns_;    // by Rotation

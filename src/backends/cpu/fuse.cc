@@ -8,18 +8,6 @@ namespace nibble {
 
 namespace {
 
-// The linears from `first` on that read exactly x and write apart from it and from each other.
-std::vector<LinearOp> linears_of(const Step& step, size_t first, const Slice& x) {
-  std::vector<LinearOp> linears;
-  for (size_t i = first; i < step.ops.size(); i++) {
-    const auto* linear = std::get_if<LinearOp>(&step.ops[i]);
-    if (linear == nullptr || linear->x != x || linear->out.overlaps(x)) break;
-    if (std::ranges::any_of(linears, [&](const LinearOp& l) { return l.out.overlaps(linear->out); })) break;
-    linears.push_back(*linear);
-  }
-  return linears;
-}
-
 bool is_swiglu_of(const Op& op, const std::vector<LinearOp>& linears) {
   const auto* swiglu = std::get_if<SwigluOp>(&op);
   if (swiglu == nullptr || linears.size() < 2) return false;

@@ -16,17 +16,6 @@ const T* op_at(const Step& step, size_t i) {
   return i < step.ops.size() ? std::get_if<T>(&step.ops[i]) : nullptr;
 }
 
-// The linears from ops[first] on that read exactly x and write apart from it and from each other.
-std::vector<LinearOp> linears_of(const Step& step, size_t first, const Slice& x) {
-  std::vector<LinearOp> linears;
-  for (size_t i = first; const LinearOp* linear = op_at<LinearOp>(step, i); i++) {
-    if (linear->x != x || linear->out.overlaps(x)) break;
-    if (std::ranges::any_of(linears, [&](const LinearOp& l) { return l.out.overlaps(linear->out); })) break;
-    linears.push_back(*linear);
-  }
-  return linears;
-}
-
 bool may_share_dispatch(const LinearOp& a, const LinearOp& b, const FormatOf& format) {
   return format(a.w) == format(b.w) && bool{a.bias} == bool{b.bias} && a.accumulate == b.accumulate;
 }

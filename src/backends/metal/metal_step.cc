@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <optional>
 
 #include "backends/metal/choose_token.h"
@@ -28,7 +27,7 @@ class MetalStep final : public CompiledStep {
 
   void run(const StepInputs& inputs, KvCache& cache, std::span<float> logits) override {
     write_inputs(inputs, cache);
-    for (size_t r = 0; r < scratch_.turns.size(); r++) fill_turns(r, inputs.pos, 0);
+    fill_all_turns(inputs.pos, 0);
     if (profiling_) {
       run_one_by_one();
     } else {
@@ -125,7 +124,7 @@ class MetalStep final : public CompiledStep {
     for (size_t i = 0; i < count; i++) {
       const std::span<int32_t> own(scratch_.pos->as<int32_t>() + i * pos.size(), pos.size());
       std::ranges::transform(pos, own.begin(), [&](int32_t first) { return first + static_cast<int32_t>(i); });
-      for (size_t r = 0; r < scratch_.turns.size(); r++) fill_turns(r, own, i);
+      fill_all_turns(own, i);
       for (const RecordedDispatch& d : recorded_.dispatches) {
         for (MetalBinding b : d.buffers) {
           if (b.buffer == scratch_.pos.get()) b.first_byte += i * pos.size_bytes();
@@ -152,19 +151,11 @@ class MetalStep final : public CompiledStep {
     }
   }
   size_t turns_of_run(size_t r) const { return 2 * static_cast<size_t>(step_.M) * step_.rotations[r].inv_freq.size(); }
-  // The cosine and sine of each token's angles, [M, pairs] each, for the given run of a command buffer. On the host, in
-  // double: angles may be large.
-  void fill_turns(size_t r, std::span<const int32_t> pos, size_t run) {
-    const Rotation& rotation = step_.rotations[r];
-    const size_t pairs = rotation.inv_freq.size();
-    float* cosine = scratch_.turns[r]->as<float>() + run * turns_of_run(r);
-    float* sine = cosine + static_cast<size_t>(step_.M) * pairs;
-    for (size_t m = 0; m < pos.size(); m++) {
-      for (size_t i = 0; i < pairs; i++) {
-        const double angle = static_cast<double>(pos[m]) * rotation.inv_freq[i];
-        cosine[m * pairs + i] = static_cast<float>(std::cos(angle) * rotation.scale);
-        sine[m * pairs + i] = static_cast<float>(std::sin(angle) * rotation.scale);
-      }
+  // For the given run of a command buffer.
+  void fill_all_turns(std::span<const int32_t> pos, size_t run) {
+    for (size_t r = 0; r < scratch_.turns.size(); r++) {
+      float* cosine = scratch_.turns[r]->as<float>() + run * turns_of_run(r);
+      fill_turns(step_.rotations[r], pos, cosine, cosine + turns_of_run(r) / 2);
     }
   }
   static int64_t bytes_read(const UsedExperts& used) {
