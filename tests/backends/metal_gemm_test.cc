@@ -208,6 +208,20 @@ TEST(MetalGemmFp4, GoesTheWayOfItsChoice) {
   }
 }
 
+TEST(MetalGemmFp4, SumsOfNothingNeedNoOperands) {
+  constexpr int64_t N = 4;
+  for (const auto& device : devices_under_test()) {
+    MetalKernels kernels(*device);
+    for (const int64_t M : {1, 2, 9})
+      for (const bool is_float : {false, true}) {
+        const auto C = device->make_buffer(static_cast<size_t>(M * N) * (is_float ? 4 : 2));
+        std::memset(C->data(), 0x55, C->size());
+        gemm_fp4(*device, kernels, {.M = M, .N = N, .K = 0, .group_size = 32, .is_float = is_float, .C = {C.get(), 0}});
+        EXPECT_EQ(std::vector<uint8_t>(C->data(), C->data() + C->size()), std::vector<uint8_t>(C->size()));
+      }
+  }
+}
+
 TEST(MetalGemmFp4, WhatDoesNotFitIsAnError) {
   const auto device = std::move(devices_under_test()[0]);
   MetalKernels kernels(*device);

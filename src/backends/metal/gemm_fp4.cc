@@ -53,6 +53,8 @@ void run_gemm_fp4_plan(MetalDevice& device, MetalKernels& kernels, const MetalGe
   std::memcpy(arguments->data(), &plan.arguments, sizeof plan.arguments);
   const auto partials = device.make_buffer(plan.partial_bytes);
   const MetalBinding sizes{arguments.get(), 0};
+  // At K = 0 nothing is read of A, B and scales, which need not be there; but a device wants a buffer.
+  const auto operand = [&](const MetalBinding& given) { return g.K > 0 ? given : sizes; };
   std::vector<MetalBinding> buffers[2];  // the device may read them until finish
   device.begin();
   for (int i = 0; i < plan.num_dispatches; i++) {
@@ -63,7 +65,7 @@ void run_gemm_fp4_plan(MetalDevice& device, MetalKernels& kernels, const MetalGe
       device.barrier();
       bound = {{partials.get(), 0}, g.C, sizes};
     } else {
-      bound = {g.A, g.B, g.scales, is_last ? g.C : MetalBinding{partials.get(), 0}, sizes};
+      bound = {operand(g.A), operand(g.B), operand(g.scales), is_last ? g.C : MetalBinding{partials.get(), 0}, sizes};
     }
     if (d.kernel == MetalGemmKernel::decode_gemv_fp4_wide) {
       using Sizes = metal_arguments::GemmFp4Arguments;

@@ -17,6 +17,7 @@ struct MetalGemmFp4 {
   int64_t group_size = 0;  // k that share a scale: 32, 64 or 128; the last group may be short
   bool is_float = false;   // C is float32, not half
 
+  // No buffer is needed where there are no elements.
   MetalBinding A;       // half [M, K], at a multiple of 8 bytes
   MetalBinding B;       // uint32 [K/8, N], at a multiple of 16 bytes
   MetalBinding scales;  // half [ceil(K / group_size), N], at a multiple of 8 bytes
