@@ -48,8 +48,8 @@ const char* gemm_status_text(GemmStatus status);
 enum class GemmRoute : uint8_t {
   nothing,               // M or N is 0
   decode_gemv_fp4_wide,  // M = 1: reads B once, at the speed of memory
-  batched_gemv_fp4,      // a few tokens: B is still read and decoded once
-  marlin_gemm_fp4,       // 64×64 tiles
+  batched_gemv_fp4,      // several tokens: B is read and decoded once for each 16
+  marlin_gemm_fp4,       // tiles of 64 rows, all computed: where tokens fill them
 };
 
 const char* gemm_route_name(GemmRoute route);

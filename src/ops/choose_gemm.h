@@ -30,7 +30,7 @@ struct GemmFp4Device {
   int64_t rows_worth_a_tile;
 };
 
-// The batched GEMV decodes B once for as many rows as a tile does, and a row takes as long in either.
+// Either route decodes B once for each 16 rows (kMaxStripTokens), and a row takes as long in either.
 inline constexpr GemmFp4Device kCpuGemmFp4 = {.rows_worth_a_tile = 64};
 
 // The one choice for all devices: a single token takes the GEMV; several take tiles where those are no slower than the batched

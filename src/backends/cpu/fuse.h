@@ -1,5 +1,5 @@
-// Which ops of a step run between two barriers: a pure function of the step, the one place that knows the
-// patterns. Every linear and every attention is in a group; what matches no pattern runs alone, token by token.
+// Which ops of a step run together, as a group, and which groups side by side: a pure function of the step, the one place that
+// knows the patterns. What matches no pattern is a group of its own. A group becomes a phase, or several (cpu_step.cc).
 #pragma once
 
 #include <optional>
