@@ -1,10 +1,11 @@
-// A decode step allocates nothing: the program's allocations are counted.
+// A decode step allocates nothing, nor does dispatch_gemm_fp4: the program's allocations are counted.
 #include <atomic>
 #include <cstdlib>
 #include <new>
 
 #include "engine/sampler.h"
 #include "goldens.h"
+#include "nibble/dispatch_gemm_fp4.h"
 
 namespace {
 
@@ -44,6 +45,27 @@ TEST(NoAllocation, TheCounterCounts) {
   EXPECT_EQ(allocations_of([&] { values.resize(1000); }), 1);
   EXPECT_EQ(allocations_of([&] { ::operator delete(::operator new(64, std::align_val_t{64}), std::align_val_t{64}); }),
             1);
+}
+
+// From the first call on, which chooses the kernels: so this comes before what loads a model.
+TEST(NoAllocation, DispatchGemmFp4) {
+  constexpr int64_t N = 32, K = 64;
+  const std::vector<Half> A(2 * K), scales(K / 32 * N);
+  const std::vector<uint32_t> B(K / 8 * N);
+  std::vector<float> C(2 * N);
+  for (const int64_t M : {1, 2}) {
+    const GemmFp4 gemm{.M = M,
+                       .N = N,
+                       .K = K,
+                       .group_size = 32,
+                       .A = A.data(),
+                       .B = B.data(),
+                       .scales = scales.data(),
+                       .C_float = C.data()};
+    GemmStatus status{};
+    EXPECT_EQ(allocations_of([&] { status = dispatch_gemm_fp4(gemm); }), 0);
+    EXPECT_EQ(status, GemmStatus::ok);
+  }
 }
 
 // The project's own models and, where the second set is there, one of it for each kind of layer.

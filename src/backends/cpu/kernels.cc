@@ -8,9 +8,10 @@
 #include <unistd.h>
 #endif
 
+#include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <string>
-#include <vector>
 
 #include "backends/cpu/arm_features.h"
 #include "base/error.h"
@@ -67,8 +68,16 @@ namespace {
 }
 #endif
 
-std::vector<const CpuKernels*> find_supported() {
-  std::vector<const CpuKernels*> found;
+// No vector: dispatch_gemm_fp4, which asks for these, allocates nothing.
+struct Supported {
+  std::array<const CpuKernels*, 6> kernels;
+  size_t count = 0;
+
+  void push_back(const CpuKernels* k) { kernels[count++] = k; }
+};
+
+Supported find_supported() {
+  Supported found{};
 #if defined(__x86_64__)
   const bool has_avx2 =
       __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
@@ -97,10 +106,12 @@ std::vector<const CpuKernels*> find_supported() {
 
 const CpuKernels& choose() {
   const char* name = std::getenv("NIBBLE_CPU_KERNELS");
-  if (name == nullptr || *name == '\0') return *supported_cpu_kernels().front();
+  const auto supported = supported_cpu_kernels();
+  if (name == nullptr || *name == '\0') return *supported.front();
+  const auto named = std::ranges::find(supported, std::string_view(name), &CpuKernels::name);
+  if (named != supported.end()) return **named;
   std::string names;
-  for (const CpuKernels* kernels : supported_cpu_kernels()) {
-    if (kernels->name == name) return *kernels;
+  for (const CpuKernels* kernels : supported) {
     names += names.empty() ? "" : ", ";
     names += kernels->name;
   }
@@ -110,8 +121,8 @@ const CpuKernels& choose() {
 }  // namespace
 
 std::span<const CpuKernels* const> supported_cpu_kernels() {
-  static const std::vector<const CpuKernels*> supported = find_supported();
-  return supported;
+  static const Supported supported = find_supported();
+  return {supported.kernels.data(), supported.count};
 }
 
 const CpuKernels& cpu_kernels() {
