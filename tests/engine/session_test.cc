@@ -57,14 +57,14 @@ TEST_F(SessionTest, TruncateForgets) {
   EXPECT_EQ(prefill(std::span(golden.prompt).first(3)), row(2));
 }
 
-// Windows of 5 positions, of which the caches keep 5 + 4.
-void expect_to_go_back(KvCacheType type) {
+// Windows of 5 positions, of which the caches keep 5 + 4; after so many tokens before.
+void expect_to_go_back(KvCacheType type, size_t before) {
   const Golden golden = read_golden(kModels / "mixtral-one-expert");
   Engine engine(
       golden.model,
-      {.backend = {.num_threads = 1}, .kv_cache_type = type, .max_len = 64, .prefill_block = 4, .kv_spare = 4});
+      {.backend = {.num_threads = 1}, .kv_cache_type = type, .max_len = 128, .prefill_block = 4, .kv_spare = 4});
   const int64_t vocab_size = engine.model().config.vocab_size;
-  std::vector<int32_t> tokens(30);
+  std::vector<int32_t> tokens(before + 30);
   for (size_t i = 0; i < tokens.size(); i++) tokens[i] = static_cast<int32_t>(i * 37 % static_cast<size_t>(vocab_size));
   const std::vector<float> all = forward(engine, tokens, 30);
   Session session(engine);
@@ -73,22 +73,24 @@ void expect_to_go_back(KvCacheType type) {
     const auto row = std::span(all).subspan((from + count - 1) * static_cast<size_t>(vocab_size), logits.size());
     EXPECT_TRUE(std::ranges::equal(logits, row)) << from;
   };
-  expect_rest(0, 20);
-  session.truncate(16);
-  EXPECT_EQ(session.length(), 16);
-  expect_rest(16, 2);
-  session.truncate(14);  // position 10 would be needed; of 20 that were there, 11 … 19 are left
-  EXPECT_EQ(session.length(), 0);
-  expect_rest(0, 9);
-  session.truncate(5);
-  EXPECT_EQ(session.length(), 5);
-  expect_rest(5, 25);
+  const auto length_after_truncate = [&](size_t length) {
+    session.truncate(static_cast<int64_t>(length));
+    return static_cast<size_t>(session.length());
+  };
+  expect_rest(0, before + 20);
+  EXPECT_EQ(length_after_truncate(before + 16), before + 16);
+  expect_rest(before + 16, 2);
+  // Position 10 would be needed; of 20 that were there, 11 … 19 are left.
+  EXPECT_EQ(length_after_truncate(before + 14), 0u);
+  expect_rest(0, before + 9);
+  EXPECT_EQ(length_after_truncate(before + 5), before + 5);
+  expect_rest(before + 5, 25);
 }
 
 TEST(SessionWithWindows, GoesBackAsFarAsItsCachesReachOrStartsAgain) {
   for (const KvCacheType type : {KvCacheType::f16, KvCacheType::q8_0}) {
     SCOPED_TRACE(kv_cache_type_name(type));
-    expect_to_go_back(type);
+    for (const size_t before : {0, 70}) expect_to_go_back(type, before);  // a ring of 8 bits may have 64 rows
   }
 }
 
