@@ -1,10 +1,11 @@
 // Tiles of 64 for every M give the bits that the chosen route gives: each op that multiplies by a matrix, odd shapes,
 // more tokens than a tile, on 1 and 3 threads.
+#include "backends/cpu/linears.h"
+
 #include <gtest/gtest.h>
 
 #include "backends/cpu/cpu_backend.h"
 #include "backends/cpu/cpu_vector.h"
-#include "backends/cpu/linears.h"
 #include "backends/step_program.h"
 
 namespace nibble {
