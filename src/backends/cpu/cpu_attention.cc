@@ -123,7 +123,7 @@ void CpuAttention::attend_chunk(const CpuKvCache& cache, const AttentionQuery& q
   int64_t q_stride = query.q[0].stride;
   if (query.q[1].width > 0) {
     float* joined = scores + kernel_scratch_;
-    for (int64_t h = 0; h < num_heads; h++)
+    for (int64_t h = 0; h < num_heads && !same_queries; h++)
       for (int64_t d = 0; const AttentionQuery::Piece& piece : query.q) {
         std::copy_n(piece.data + (heads.first + h) * piece.stride, piece.width, joined + h * s.head_dim + d);
         d += piece.width;
