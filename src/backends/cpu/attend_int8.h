@@ -281,11 +281,10 @@ struct VectorProducts {
   static void scores(const Int8Attention& a) {
     const AttendTask& t = a.t;
     const int64_t groups = num_groups(t.head_dim);
-    // Intel's. Zen 4 brings keys from the second-level cache in time by itself: asking takes 4 % longer.
-    const bool asks_near = kFarPrefetches == FarPrefetches::always;
+    const bool near = a.first_head == 0 && asks_near();
     for (int64_t p = 0; p < t.len; p += kPartLen) {
       auto [codes, scales] = codes_of(t.k, p);
-      if (asks_near && a.first_head == 0) prefetch_row(codes, kPartLen * t.k.row_bytes);
+      if (near) prefetch_row(codes, kPartLen * t.k.row_bytes);
       for (int64_t g = 0; g < groups; g++, codes += kGroupKeyBytes, scales += kKvBlock) {
         KeyGroup keys{.p = p, .g = g, .is_last = g == groups - 1, .scales = {}, .codes = {}};
         for (int v = 0; v < kKeyVectors; v++) {
