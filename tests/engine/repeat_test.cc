@@ -55,7 +55,8 @@ TEST(Repeat, EveryBackendFillsItsCacheAsTheReferenceDoes) {
         SCOPED_TRACE(fmt::format("{} {} {} {}", name, kv_cache_type_name(type), context.length, backend));
         Engine engine(model, options(std::string(backend), type, context));
         const std::vector<float> logits = after_repeat(engine, context);
-        EXPECT_LT(mean_kl(expected, logits, logits.size()), 1e-4);
+        // Codes of 8 bits may fall to either side: up to 1.3e-4 over 200 positions. One row that is another's: 4e-3 and more.
+        EXPECT_LT(mean_kl(expected, logits, logits.size()), context.length > kShort.length ? 5e-4 : 1e-4);
       }
     }
 }

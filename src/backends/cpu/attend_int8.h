@@ -228,14 +228,24 @@ struct Int8Attention {
     return added;
   }();
 
-  // The parts of a head's weights of a block of positions from p on, from the scores once they are exponentials.
-  [[gnu::always_inline]] void make_weights(int set, int64_t h, int64_t p, Line& first, Line& second) const {
+  // What a softmax weight of 1 becomes at the positions of a block from p on.
+  struct BlockSteps {
+    Vec of[kBlockLen / kVec];
+  };
+  BlockSteps steps_of(int64_t p) const {
+    BlockSteps steps;
+    std::memcpy(steps.of, scratch.steps + p, sizeof steps.of);
+    return steps;
+  }
+
+  // The parts of a head's weights of that block, from the scores once they are exponentials.
+  [[gnu::always_inline]] void make_weights(int set, int64_t h, int64_t p, const BlockSteps& steps, Line& first,
+                                           Line& second) const {
     constexpr int kVectors = kBlockLen / kVec;
-    const float *softmax = scores(set, h) + p, *steps = scratch.steps + p;
+    const float* softmax = scores(set, h) + p;
     IntVec x[kVectors];
     for (int i = 0; i < kVectors; i++)
-      x[i] = to_integers(
-          fma(load_vec(softmax + i * kVec), load_vec(steps + i * kVec), load_vec(&kRounding[i * kVec % kRoundings])));
+      x[i] = to_integers(fma(load_vec(softmax + i * kVec), steps.of[i], load_vec(&kRounding[i * kVec % kRoundings])));
     split_weights(x, first, second);
   }
 
@@ -365,7 +375,8 @@ struct VectorProducts {
   template <int H>
   static void make_weights(const Int8Attention& a, int set, int64_t h, int64_t p) {
     WeightBlock& block = a.scratch.weights[0][0][p / kBlockLen];
-    for (int i = 0; i < H; i++) a.make_weights(set, h + i, p, block.bytes[i], block.bytes[kSetHeads + i]);
+    const auto steps = a.steps_of(p);
+    for (int i = 0; i < H; i++) a.make_weights(set, h + i, p, steps, block.bytes[i], block.bytes[kSetHeads + i]);
   }
 
   // kValueVectors from first_vec on. makes_weights: of the block that follows.
@@ -382,8 +393,9 @@ struct VectorProducts {
       const int64_t len = a.t.len - block < kBlockLen ? a.t.len - block : kBlockLen;
       for (int64_t begin = 0; begin < len; begin += kPartLen) {
         ahead.ask();
-        if (const int64_t i = begin / kPartLen; makes_weights && i < H && block + kBlockLen < a.t.len)
-          a.make_weights(set, h + i, block + kBlockLen, weight_block[1].bytes[i], weight_block[1].bytes[kSetHeads + i]);
+        if (const int64_t i = begin / kPartLen, next = block + kBlockLen; makes_weights && i < H && next < a.t.len)
+          a.make_weights(set, h + i, next, a.steps_of(next), weight_block[1].bytes[i],
+                         weight_block[1].bytes[kSetHeads + i]);
         for (int64_t p = begin; p < begin + kPartLen; p += 4 * kFours) {
           keep_order(sums);
           Fours weights[H][2];

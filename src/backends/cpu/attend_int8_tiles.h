@@ -166,7 +166,9 @@ struct TileProducts {
       for (int64_t p = 0; p < a.t.len; p += kBlockLen) {
         ahead.ask();
         WeightBlock& block = a.scratch.weights[slot][set][p / kBlockLen];
-        for (int h = 0; h < a.heads_of(set); h++) a.make_weights(set, h, p, block.bytes[h], block.bytes[kSetHeads + h]);
+        const auto steps = a.steps_of(p);
+        for (int h = 0; h < a.heads_of(set); h++)
+          a.make_weights(set, h, p, steps, block.bytes[h], block.bytes[kSetHeads + h]);
       }
     a.rows_ahead = ahead;
   }
