@@ -155,6 +155,12 @@ TEST(ChatTemplate, ScansAreSteps) {
   }
   EXPECT_EQ(error_of(text + loop(100, "{% set n = s is string and s is defined %}")), "rendered: ");  // reads nothing
   EXPECT_EQ(error_of("{{ ('a' * 100000).strip('b' * 100000) }}"), limit);
+  // A long text that is nearly found at each place.
+  const std::string near = "{% set s = 'a' * 400000 %}{% set t = 'a' * 40000 + 'b' %}";
+  for (const std::string expression :
+       {"t in s", "s.find(t)", "s.rfind(t)", "s.count(t)", "s.split(t)", "s.partition(t)", "s.replace(t, '')"}) {
+    EXPECT_EQ(error_of(near + "{% set n = " + expression + " %}"), limit) << expression;
+  }
   EXPECT_EQ(error_of("{% set d = dict(range(10000) | batch(2)) %}"), limit);
   const std::string dict = "{% set d = dict(range(2000) | batch(2)) %}";
   for (const std::string expression : {"d[1]", "d.get(1)", "1 in d"}) {

@@ -238,7 +238,7 @@ void check_hashable(const Value& value, std::string_view what) {
 bool contains(const Value& container, const Value& item, Budget& budget) {
   if (container.is_text()) {
     if (!item.is_text()) fail_operands("in", item, container);
-    budget.charge_text(container.text().size());
+    budget.charge_search(container.text().size(), item.text().size());
     return container.text().find(item.text()) != std::string::npos;
   }
   if (container.is_dict()) {

@@ -49,6 +49,7 @@ Value split_method(const Value& self, const Arguments& arguments, Budget& budget
   }
   const std::string& separator = text_of(bound[0], "split");
   if (separator.empty()) fail("split: the separator is empty");
+  budget.charge_search(self.text().size(), separator.size());
   return list_of((from_right ? split_from_right : split)(self.text(), separator, max_count), budget);
 }
 
@@ -92,6 +93,7 @@ Value replace_method(const Value& self, const Arguments& arguments, Budget& budg
   if (fresh.size() > old.size() && places > (kMaxText - self.text().size()) / fresh.size()) {
     fail("replace: the text could grow beyond {} bytes", kMaxText);
   }
+  budget.charge_search(self.text().size(), old.size());
   std::string text =
       replace(self.text(), old, fresh, arguments.positional.size() > 2 ? to_integer(bound[2], "replace: count") : -1);
   budget.charge_text(text.size());
@@ -104,6 +106,7 @@ Value find_method(const Value& self, const Arguments& arguments, Budget& budget)
   const auto bound = arguments.bind("find", {"/sub", "/start", "/end"}, 1);
   const std::string& needle = text_of(bound[0], "find");
   const Part part = part_of(self, bound[1], bound[2], budget);
+  budget.charge_search(part.text.size(), needle.size());
   const size_t at = from_right ? part.text.rfind(needle) : part.text.find(needle);
   if (at != std::string::npos && !part.is_outside)
     return part.first + static_cast<int64_t>(count_characters(part.text.substr(0, at)));
@@ -117,6 +120,7 @@ Value count_method(const Value& self, const Arguments& arguments, Budget& budget
   const Part part = part_of(self, bound[1], bound[2], budget);
   if (part.is_outside) return 0;
   if (needle.empty()) return count_characters(part.text) + 1;
+  budget.charge_search(part.text.size(), needle.size());
   int64_t count = 0;
   for (size_t at = 0; (at = part.text.find(needle, at)) != std::string::npos; at += needle.size()) count++;
   return count;
@@ -215,10 +219,11 @@ Value remove_method(const Value& self, const Arguments& arguments, Budget&) {
 }
 
 template <bool from_right>
-Value partition_method(const Value& self, const Arguments& arguments, Budget&) {
+Value partition_method(const Value& self, const Arguments& arguments, Budget& budget) {
   const std::string& separator = text_of(arguments.bind("partition", {"/sep"}, 1)[0], "partition");
   if (separator.empty()) fail("partition: the separator is empty");
   const std::string& text = self.text();
+  budget.charge_search(text.size(), separator.size());
   const size_t at = from_right ? text.rfind(separator) : text.find(separator);
   if (at == std::string::npos) {
     return {from_right ? std::vector<Value>{"", "", self} : std::vector<Value>{self, "", ""}, SequenceKind::tuple};

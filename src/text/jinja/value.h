@@ -38,6 +38,8 @@ class Budget {
     left_ -= work;
   }
   void charge_text(size_t bytes) { charge(bytes / 64 + 1); }
+  // To look for one text in another: at worst most of it is compared at each place.
+  void charge_search(size_t bytes, size_t wanted_bytes) { charge((bytes / 64 + 1) * uint64_t{wanted_bytes / 64 + 1}); }
 
  private:
   // A value takes up to 110 bytes of memory; published templates take a few hundred steps for a message.
