@@ -52,6 +52,7 @@ struct ValueColumns {
 // After the scores. Then come the queries, [kMaxSets, groups of a key].
 struct Int8Scratch {
   ValueColumns values[kTurnedGroups][kKvGroup / 16];  // where they are keys
+  // Vectors use the first set's, for a few heads at a time.
   WeightBlock weights[kMostWeightGroups][kMaxSets][kAttendChunk / kBlockLen];
   alignas(64) float steps[kAttendChunk];  // what a softmax weight of 1 becomes at each position, in the group made last
   float weight_scales[kMostWeightGroups];
@@ -97,6 +98,13 @@ inline float inverse_of(float largest, float steps) { return largest > 1e-30f ? 
 
 // The codes, as they are interleaved, and the scales of positions from p on.
 inline KvCodes codes_of(const KvRun& run, int64_t p) { return codes_of_block(run, row_index(run, p)); }
+
+inline void ask_for_scales(const KvRun& run, int64_t len) {
+  for (int64_t p = 0; p < len; p += kKvBlock) {
+    const uint16_t* scales = codes_of(run, p).scales;
+    for (int64_t i = 0; i < kKvBlock * num_groups(run.row_bytes); i += 32) __builtin_prefetch(scales + i, 0, 2);
+  }
+}
 
 // A group's lines of 16 columns and 4 positions each: those of the same columns lie `stride` bytes apart, the group's halves
 // half_stride.
@@ -435,6 +443,7 @@ void attend_chunk_int8(const AttendTask& t) {
       call(Int8Attention(t, h, t.num_heads - h < kCallHeads ? t.num_heads - h : kCallHeads, ahead));
   };
   const bool values_are_keys = t.v.values == t.k.values;
+  if (!values_are_keys) ask_for_scales(t.v, t.len);  // before the codes: the first weights need those of all positions
   RowsAhead values(t.v, t.type, values_are_keys ? 0 : t.len,
                    (t.len + 15) / 16 * groups * Products::score_asks(t.num_heads));
   for_heads(values, [&](const Int8Attention& a) {
