@@ -111,13 +111,13 @@ struct TileProducts {
     Vec scales[2];
     for (int64_t p = 0; p < len; p += kPartLen) {
       const auto [codes, scales_here] = codes_of(k, p);
+      const uint8_t* following = codes_of(k, p + kPartLen).codes;
       Vec scores[num_sets][kSetHeads] = {};
       const auto multiply = [&]<int slot>(std::integral_constant<int, slot>, int64_t g) {
-        const uint8_t* group = codes + g * kGroupKeyBytes;
         if (a.first_head == 0)  // the positions that follow, before what is far
-          for (int64_t b = 0; b < kGroupKeyBytes; b += 64) __builtin_prefetch(group + kPartLen * k.row_bytes + b, 0, 3);
+          for (int64_t b = 0; b < kGroupKeyBytes; b += 64) __builtin_prefetch(following + g * kGroupKeyBytes + b, 0, 3);
         for (int set = 0; set < num_sets; set++) ahead.ask();
-        queries.template multiply<slot>(g, group, sums[slot]);
+        queries.template multiply<slot>(g, codes + g * kGroupKeyBytes, sums[slot]);
         scales[slot] = load_vec(scales_here + g * kKvBlock);
       };
       const auto add = [&](int slot) {
