@@ -1,5 +1,8 @@
 // Every kernel table of this machine against double sums over decode_row.
+#include <algorithm>
+#include <bit>
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 #include <gtest/gtest.h>
@@ -52,21 +55,23 @@ struct Expected {
   double value, tolerance;
 };
 
-// Integer kernels round an activation to within half a step of its group's largest / 16256; a float32 sum of n terms is
-// within n * 2^-24 of the sum of their magnitudes, and a handful of roundings are made per term.
-Expected expected(const std::vector<float>& row, const float* x, bool rounds_activations) {
+// Integer kernels round an activation, scaled first if there are `scales`, to within half a step of its group's largest / 16256; a
+// float32 sum of n terms is within n * 2^-24 of the sum of their magnitudes, and a handful of roundings are made per term.
+Expected expected(const std::vector<float>& row, const float* x, bool rounds_activations,
+                  const std::vector<float>& scales = {}) {
   Expected sum{0, 1e-44};
   const auto K = static_cast<int64_t>(row.size());
   double magnitudes = 0;
   for (int64_t first = 0; first < K; first += kGroup) {
     const int64_t last = std::min<int64_t>(K, first + kGroup);
+    const auto scale = [&](int64_t k) { return scales.empty() ? 1 : scales[static_cast<size_t>(k)]; };
     float largest = 0;
-    for (int64_t k = first; k < last; k++) largest = std::max(largest, std::fabs(x[k]));
+    for (int64_t k = first; k < last; k++) largest = std::max(largest, std::fabs(x[k] * scale(k)));
     for (int64_t k = first; k < last; k++) {
       const double w = row[static_cast<size_t>(k)];
       sum.value += w * x[k];
       magnitudes += std::fabs(w * x[k]);
-      if (rounds_activations) sum.tolerance += std::fabs(w) * largest / 16256 * 0.501;
+      if (rounds_activations) sum.tolerance += std::fabs(w / scale(k)) * largest / 16256 * 0.501;
     }
   }
   const double num_terms = rounds_activations ? static_cast<double>(K) / 16 + 8 : static_cast<double>(K) + 2;
@@ -74,18 +79,29 @@ Expected expected(const std::vector<float>& row, const float* x, bool rounds_act
   return sum;
 }
 
+// Of transposed MXFP4, which scale activations, those of the row's columns.
+std::vector<float> column_scales(const CanonicalWeight& weight, int64_t e, int64_t n) {
+  if (weight.format != FormatId::mxfp4_transposed) return {};
+  const int64_t first = e * scale_bytes(weight.format, weight.N, weight.K) + n / group_rows(weight.format) * weight.K;
+  std::vector<float> scales;
+  for (int64_t k = 0; k < weight.K; k++)
+    scales.push_back(Mxfp4::decode_scale(&weight.scales[static_cast<size_t>(first + k)]));
+  return scales;
+}
+
 void expect_product(const CpuKernels& kernels, const CanonicalWeight& weight, int64_t M) {
   const PackedMatrix packed(weight);
   const auto x = random_activations(M * weight.K, 8);
   const Prepared prepared(kernels, x, M, weight.K);
-  const bool rounds_activations = group_size(weight.format) > 1;
+  const bool rounds_activations = group_size(weight.format) > 1 || weight.format == FormatId::mxfp4_transposed;
   std::vector<float> row(static_cast<size_t>(weight.K));
   for (int64_t e = 0; e < weight.E; e++) {
     const auto out = run(kernels, packed, e, prepared.activations);
     for (int64_t n = 0; n < weight.N; n++) {
       decode_row(weight, e, n, row.data());
+      const std::vector<float> scales = column_scales(weight, e, n);
       for (int64_t m = 0; m < M; m++) {
-        const auto [value, tolerance] = expected(row, x.data() + m * weight.K, rounds_activations);
+        const auto [value, tolerance] = expected(row, x.data() + m * weight.K, rounds_activations, scales);
         const float got = out[static_cast<size_t>(m * (weight.N + 1) + n)];
         ASSERT_NEAR(got, value, tolerance) << kernels.name << " " << format_name(weight.format) << " E " << e << " N "
                                            << weight.N << " K " << weight.K << " row " << n << " token " << m;
@@ -178,6 +194,36 @@ TEST(CpuKernels, InterleaveRowsAsThePackedLayoutHasThem) {
 }
 
 // What a token gives depends neither on M nor on its place, nor on how rows and tokens are split.
+// Among them some that are not finite, or zeros, and a last group that is not full.
+TEST(CpuKernels, RoundGroupsTogetherAsOneByOne) {
+  const int64_t K = 11 * kGroup + 5, M = 3;
+  auto x = random_activations(M * K, 4);
+  x[40] = kNan;
+  x[static_cast<size_t>(K) + 100] = -kInfinity;
+  std::fill_n(x.begin() + 5 * kGroup, kGroup, 0.0f);
+  std::fill_n(x.begin() + 6 * kGroup, kGroup, 1e-35f);
+  for (const CpuKernels* kernels : kernels_under_test()) {
+    for (int bits : {8, kActivationBits}) {
+      const Prepared all(*kernels, x, M, K, bits), single(*kernels, x, M, K, bits);
+      const int64_t count = M * activation_groups(K);
+      std::fill_n(single.storage.data(), single.storage.size(), uint8_t{0xFF});
+      for (int64_t i = 0; i < count; i++) kernels->prepare(single.activations, i, i + 1);
+      for (int64_t i = 0; i < count; i++) {
+        const ActivationGroup &a = all.activations.groups[i], &b = single.activations.groups[i];
+        EXPECT_EQ(std::bit_cast<uint32_t>(a.scale), std::bit_cast<uint32_t>(b.scale))
+            << kernels->name << " group " << i;
+        EXPECT_EQ(std::memcmp(a.high, b.high, kGroup), 0) << kernels->name << " group " << i;
+        EXPECT_EQ(std::memcmp(a.low, b.low, kGroup), 0) << kernels->name << " group " << i;
+        int32_t sums[2] = {};
+        for (int k = 0; k < kGroup; k++) sums[k / 16] += 128 * a.high[k] + a.low[k];
+        EXPECT_EQ(a.half_offset[0], -kOffset * sums[0]) << kernels->name << " group " << i;
+        EXPECT_EQ(a.half_offset[1], -kOffset * sums[1]) << kernels->name << " group " << i;
+        EXPECT_EQ(a.offset, -kOffset * (sums[0] + sums[1])) << kernels->name << " group " << i;
+      }
+    }
+  }
+}
+
 TEST(CpuLinear, GivesTheSameBitsHoweverItIsSplit) {
   const int64_t N = 49, K = 288, largest_M = kMostTokens;
   std::vector<std::pair<FormatId, int>> formats_and_bits = {

@@ -6,7 +6,7 @@
 //
 // Rounded to 8 bits, the high plane is all there is: kernels leave out the second multiplication.
 //
-// Matrices in formats without groups along k (floats, transposed FP4) multiply the float32 activations.
+// Matrices of floats and transposed FP4 take the float32 activations.
 //
 // A group with an infinity or NaN gets a NaN scale, so that every sum over it is NaN.
 #pragma once
@@ -21,6 +21,9 @@ namespace nibble {
 inline constexpr int kTokenTile = 64;               // tokens whose groups lie together
 inline constexpr float kLargestActivation = 16256;  // 127 * 128: the largest q
 inline constexpr int kActivationBits = 15;          // the default; 8 is the other choice
+inline constexpr uint32_t kInfinityBits = 0x7F800000;
+// The largest magnitude of a group counts as at least this, which keeps its inverse finite: smaller activations are rounded to 0.
+inline constexpr float kSmallestLargest = 0x1p-100f;
 
 struct ActivationGroup {
   int8_t high[kGroup];     // -127 … 127

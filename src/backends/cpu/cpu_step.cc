@@ -86,7 +86,7 @@ class CpuStep final : public CompiledStep {
   const PackedMatrix& packed(WeightId id) const { return memory_.packed(id); }
   const float* vector(WeightId id) const { return memory_.vector(id); }
 
-  // Whether the matrix multiplies rounded activations: floats and transposed FP4 do not.
+  // Whether the matrix takes rounded activations: floats and transposed FP4 do not.
   bool takes_rounded(WeightId id) const { return group_size(packed(id).format) > 1; }
 
   // ---- linears ----

@@ -56,6 +56,65 @@ struct Avx512 {
   }
   static int32_t sum(const int32_t* x) { return _mm512_reduce_add_epi32(_mm512_loadu_si512(x)); }
 
+  // What op gives of the 16 lanes of each.
+  static __m128i reduce_each(const __m512i (&v)[4], const auto& op) {
+    const __m512i a = op(_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));
+    const __m512i b = op(_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
+    // Each four lanes are of the four.
+    const __m512i c = op(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+    const __m512i d = op(c, _mm512_shuffle_i64x2(c, c, 0x4E));
+    return _mm512_castsi512_si128(op(d, _mm512_shuffle_i64x2(d, d, 0xB1)));
+  }
+
+  // quantize_group of up to four groups: their reductions share instructions.
+  static constexpr int groups_at_once = 4;
+  static void quantize_some(const float* x, int count, int bits, ActivationGroup* out, int64_t stride) {
+    __m512 values[4][2] = {};
+    __m512i magnitudes[4] = {}, sums[2][4];
+    for (int g = 0; g < 4; g++) {
+      if (g >= count) break;
+      const __m512i mask = _mm512_set1_epi32(0x7FFFFFFF);
+      for (int i = 0; i < 2; i++) values[g][i] = load(x + g * kGroup + 16 * i);
+      magnitudes[g] = _mm512_max_epu32(_mm512_and_si512(_mm512_castps_si512(values[g][0]), mask),
+                                       _mm512_and_si512(_mm512_castps_si512(values[g][1]), mask));
+    }
+    const __m128i largest_bits = reduce_each(magnitudes, [](__m512i a, __m512i b) { return _mm512_max_epu32(a, b); });
+    const __m128 largest = _mm_max_ps(_mm_castsi128_ps(largest_bits), _mm_set1_ps(kSmallestLargest));
+    const __m128 inverse = _mm_div_ps(_mm_set1_ps(bits == kActivationBits ? kLargestActivation : 127), largest);
+    const __m128 scale = _mm_div_ps(largest, _mm_set1_ps(kLargestActivation));
+    // q + 64 + 2^14 is positive: its low 7 bits are those of the low plane, plus 64, the others those of the high one, plus 128.
+    constexpr int kBias = 64 + 16384;
+    const __m128i unused_bits = _mm_cvtsi32_si128(kActivationBits - bits);
+    const __m512i plane_bias = _mm512_inserti64x4(_mm512_set1_epi8(-128), _mm256_set1_epi8(64), 1);
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    for (int g = 0; g < 4; g++) {
+      const __m512 by = _mm512_permutexvar_ps(_mm512_set1_epi32(g), _mm512_castps128_ps512(inverse));
+      for (int i = 0; i < 2; i++) {
+        const __m512 rounded = _mm512_fmadd_ps(values[g][i], by, _mm512_set1_ps(0x1.8p23f));
+        const __m512i q = _mm512_sub_epi32(_mm512_castps_si512(rounded), _mm512_set1_epi32(0x4B400000));
+        sums[i][g] = _mm512_add_epi32(_mm512_sll_epi32(q, unused_bits), _mm512_set1_epi32(kBias));
+      }
+      const __m512i biased = _mm512_packus_epi32(sums[0][g], sums[1][g]);
+      const __m512i high = _mm512_srli_epi16(biased, 7), low = _mm512_and_si512(biased, _mm512_set1_epi16(127));
+      const __m512i planes = _mm512_permutexvar_epi32(order, _mm512_packus_epi16(high, low));
+      if (g < count) _mm512_storeu_si512(out[g * stride].high, _mm512_sub_epi8(planes, plane_bias));
+    }
+    const auto offsets = [&](const __m512i(&of_half)[4]) {
+      const __m128i sum = reduce_each(of_half, [](__m512i a, __m512i b) { return _mm512_add_epi32(a, b); });
+      return _mm_mullo_epi32(_mm_sub_epi32(sum, _mm_set1_epi32(16 * kBias)), _mm_set1_epi32(-kOffset));
+    };
+    const __m128i first = offsets(sums[0]), second = offsets(sums[1]);
+    __m128 rows[4] = {scale, _mm_castsi128_ps(_mm_add_epi32(first, second)), _mm_castsi128_ps(first),
+                      _mm_castsi128_ps(second)};
+    _MM_TRANSPOSE4_PS(rows[0], rows[1], rows[2], rows[3]);
+    for (int g = 0; g < 4; g++)
+      if (g < count) _mm_storeu_ps(&out[g * stride].scale, rows[g]);
+    const __mmask8 not_finite = _mm_cmp_epu32_mask(largest_bits, _mm_set1_epi32(kInfinityBits), _MM_CMPINT_NLT);
+    if (not_finite != 0)
+      for (int g = 0; g < count; g++)
+        if ((not_finite >> g & 1) != 0) out[g * stride] = {.scale = __builtin_nanf("")};
+  }
+
   static void store_half(uint16_t* out, Floats value, int num_columns) {
     _mm256_mask_storeu_epi16(out, rows(num_columns), _mm512_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT));
   }

@@ -78,7 +78,7 @@ struct PackedLayout {
   static constexpr int scale_line_bytes = (is_transposed ? 1 : kBlockRows) * Format::group_scale_bytes;  // for scale_k
   static constexpr bool has_byte_scales = scale == ScaleKind::e8m0 || scale == ScaleKind::e4m3;
   static constexpr int scale_blocks = is_transposed ? group_rows<Format>() / kBlockRows : 1;  // that share scales
-  static constexpr int dot_k = scale_k < kGroup ? scale_k : kGroup;                           // k of one integer sum
+  static constexpr int dot_k = is_transposed || scale_k > kGroup ? kGroup : scale_k;          // k of one integer sum
   static constexpr NibbleTable table = is_e2m1 ? e2m1_table() : integer_table(id == FormatId::q4_0 ? 8 : 0);
   // What a sum is multiplied by at the end: E2M1 codes are doubled, and E4M3 scales are read as halves, 2^8 too small.
   static constexpr float factor = (is_e2m1 ? 0.5f : 1.0f) * (scale == ScaleKind::e4m3 ? 256.0f : 1.0f);
