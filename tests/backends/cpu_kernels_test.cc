@@ -224,6 +224,12 @@ TEST(CpuKernels, RoundGroupsTogetherAsOneByOne) {
   }
 }
 
+// From 16 tokens on these multiply FP4 as bfloat16: other bits than those of fewer tokens, which are AVX-512's.
+constexpr int64_t kFewestTileTokens = 16;
+bool tiles_are_floats(const CpuKernels& kernels, FormatId format) {
+  return kernels.name.starts_with("amx_bf16") && (format == FormatId::mxfp4 || format == FormatId::nvfp4);
+}
+
 TEST(CpuLinear, GivesTheSameBitsHoweverItIsSplit) {
   const int64_t N = 49, K = 288, largest_M = kMostTokens;
   std::vector<std::pair<FormatId, int>> formats_and_bits = {
@@ -235,8 +241,11 @@ TEST(CpuLinear, GivesTheSameBitsHoweverItIsSplit) {
       const PackedMatrix packed(weight);
       const auto x = random_activations(largest_M * K, 8);
       const Prepared all(*kernels, x, largest_M, K, bits);
-      const auto whole = run(*kernels, packed, 0, all.activations);
+      const auto of_many = run(*kernels, packed, 0, all.activations);
+      const auto of_few =
+          tiles_are_floats(*kernels, format) ? run(*find_kernels("avx512"), packed, 0, all.activations) : of_many;
       for (int64_t M : kTokens) {
+        const auto& whole = M < kFewestTileTokens ? of_few : of_many;
         for (int64_t first : {int64_t{0}, std::min<int64_t>(5, largest_M - M), largest_M - M}) {
           const std::vector<float> part(x.begin() + first * K, x.begin() + (first + M) * K);
           const Prepared prepared(*kernels, part, M, K, bits);
@@ -274,6 +283,7 @@ TEST(CpuLinear, AmxAndHalvesGiveTheBitsOfAvx512) {
       for (int64_t K : {32, 96, 2080, 4320}) {
         const PackedMatrix packed(random_weight(format, E, N, K, 1, 7));
         for (int64_t M : {1, 4, 5, 15, 16, 17, 70}) {
+          if (M >= kFewestTileTokens && tiles_are_floats(*kernels, format)) continue;
           const auto x = random_activations(M * K, 8);
           for (int bits : {8, kActivationBits}) {
             const Prepared prepared(*kernels, x, M, K, bits);
@@ -281,6 +291,76 @@ TEST(CpuLinear, AmxAndHalvesGiveTheBitsOfAvx512) {
               ASSERT_EQ(run(*kernels, packed, e, prepared.activations), run(*avx512, packed, e, prepared.activations))
                   << kernels->name << " " << format_name(format) << " K " << K << " M " << M << " bits " << bits;
           }
+        }
+      }
+    }
+  }
+}
+
+// An activation is rounded within 2^-16 of itself, with 8 bits within 2^-8; weights are exact. Sums of float32, as ever.
+TEST(CpuLinear, TilesMultiplyFp4AsFloats) {
+  const int64_t E = 2;
+  for (const CpuKernels* kernels : kernels_under_test()) {
+    for (FormatId format : {FormatId::mxfp4, FormatId::nvfp4}) {
+      if (!tiles_are_floats(*kernels, format)) continue;
+      for (auto [N, K] : {std::pair<int64_t, int64_t>{1, 32}, {35, 96}, {64, 40}, {17, 2080}}) {
+        const CanonicalWeight weight = random_weight(format, E, N, K, 2, 7);
+        const PackedMatrix packed(weight);
+        std::vector<float> row(static_cast<size_t>(K));
+        for (int64_t M : {16, 17, 32, 61, 64, 65, 131, 259}) {
+          const auto x = random_activations(M * K, 8);
+          for (int bits : {8, kActivationBits}) {
+            const Prepared prepared(*kernels, x, M, K, bits);
+            const auto out = run(*kernels, packed, E - 1, prepared.activations);
+            for (int64_t n = 0; n < N; n++) {
+              decode_row(weight, E - 1, n, row.data());
+              for (int64_t m = 0; m < M; m++) {
+                double value = 0, magnitudes = 0;
+                for (int64_t k = 0; k < K; k++) {
+                  const double product = double{row[static_cast<size_t>(k)]} * x[static_cast<size_t>(m * K + k)];
+                  value += product;
+                  magnitudes += std::fabs(product);
+                }
+                const double rounding = bits == 8 ? 0x1p-8 : 0x1p-16 + (static_cast<double>(K) + 2) * 0x1p-24;
+                ASSERT_NEAR(out[static_cast<size_t>(m * (N + 1) + n)], value, magnitudes * rounding)
+                    << kernels->name << " " << format_name(format) << " N " << N << " K " << K << " M " << M << " bits "
+                    << bits << " row " << n << " token " << m;
+              }
+              ASSERT_EQ(out[static_cast<size_t>(N)], kGuard);
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+// Tokens that see one column each get it exactly, whatever its scale: but denormals count as zeros.
+TEST(CpuLinear, TilesReadEveryScaleAndCode) {
+  for (const CpuKernels* kernels : kernels_under_test()) {
+    for (FormatId format : {FormatId::mxfp4, FormatId::nvfp4}) {
+      if (!tiles_are_floats(*kernels, format)) continue;
+      const int64_t N = format == FormatId::mxfp4 ? 255 : 127, K = 32;
+      CanonicalWeight weight = random_weight(format, 1, N, K, 1, 3);
+      std::vector<uint8_t> scales(weight.scales.size()), codes(weight.codes.size());
+      for (size_t i = 0; i < scales.size(); i++)
+        scales[i] = static_cast<uint8_t>(i * static_cast<size_t>(N) / scales.size());
+      for (size_t i = 0; i < codes.size(); i++)
+        codes[i] = static_cast<uint8_t>(i % 8 * 0x22 + 0x10);  // two codes of 16
+      weight.scales = scales;
+      weight.codes = codes;
+      const PackedMatrix packed(weight);
+      std::vector<float> x(static_cast<size_t>(K * K)), row(static_cast<size_t>(K));
+      for (int64_t k = 0; k < K; k++) x[static_cast<size_t>(k * K + k)] = 1;
+      const Prepared prepared(*kernels, x, K, K);
+      const auto out = run(*kernels, packed, 0, prepared.activations);
+      for (int64_t n = 0; n < N; n++) {
+        decode_row(weight, 0, n, row.data());
+        if (!std::ranges::all_of(row, [](float w) { return std::isfinite(w); })) continue;  // 6 * 2^126 is no float32
+        for (int64_t k = 0; k < K; k++) {
+          const float wanted = row[static_cast<size_t>(k)], got = out[static_cast<size_t>(k * (N + 1) + n)];
+          ASSERT_EQ(got, std::fpclassify(wanted) == FP_SUBNORMAL ? 0 : wanted)
+              << kernels->name << " " << format_name(format) << " row " << n << " column " << k;
         }
       }
     }

@@ -4,7 +4,8 @@
 
 namespace nibble {
 
-extern const CpuKernels kEmulatedAmxKernels;
-constinit const CpuKernels kEmulatedAmxKernels = tiles_kernels<IntegerTiles<EmulatedInstructions>>("amx, emulated");
+extern const CpuKernels kEmulatedAmxKernels, kEmulatedAmxBf16Kernels;
+constinit const CpuKernels kEmulatedAmxKernels = tiles_kernels<EmulatedInstructions>("amx, emulated");
+constinit const CpuKernels kEmulatedAmxBf16Kernels = float_tiles_kernels<EmulatedInstructions>("amx_bf16, emulated");
 
 }  // namespace nibble

@@ -5,7 +5,7 @@
 namespace nibble {
 
 #ifdef NIBBLE_EMULATED_AMX
-extern const CpuKernels kEmulatedAmxKernels, kAvx512OfOtherWidth;
+extern const CpuKernels kEmulatedAmxKernels, kEmulatedAmxBf16Kernels, kAvx512OfOtherWidth;
 #endif
 
 const CpuKernels* find_kernels(std::string_view name) {
@@ -19,7 +19,8 @@ const std::vector<const CpuKernels*>& kernels_under_test() {
     const auto all = supported_cpu_kernels();
     std::vector<const CpuKernels*> found(all.begin(), all.end());
 #ifdef NIBBLE_EMULATED_AMX
-    if (find_kernels("avx512") != nullptr) found.insert(found.end(), {&kEmulatedAmxKernels, &kAvx512OfOtherWidth});
+    if (find_kernels("avx512") != nullptr)
+      found.insert(found.end(), {&kEmulatedAmxKernels, &kEmulatedAmxBf16Kernels, &kAvx512OfOtherWidth});
 #endif
     return found;
   }();

@@ -48,15 +48,18 @@ struct Activations {
   const float* x;  // [M, K], row m at x + m * x_stride
   int64_t x_stride;
   int bits = kActivationBits;
-  // activations_bytes(M, K) bytes, filled by CpuKernels::prepare; words come after all groups. Null if no matrix takes them.
+  // activations_bytes(M, K) bytes, filled by CpuKernels::prepare; the rest comes after all groups. Null if no matrix takes them.
   ActivationGroup* groups;
 };
 
 constexpr int64_t activation_groups(int64_t K) { return (K + kGroup - 1) / kGroup; }
 
-// Bytes of `groups` for M tokens, and of their words; any alignment of 4 will do.
+// What a table may keep of a group after all groups: q in words (AVX2), or two bfloat16 for each activation, at a line's start (AMX).
+inline constexpr int64_t kGroupExtraBytes = 2 * kGroup * int64_t{sizeof(uint16_t)};
+
+// Bytes of `groups` for M tokens, with what comes after them; any alignment of 4 will do.
 constexpr int64_t activations_bytes(int64_t M, int64_t K) {
-  return M * activation_groups(K) * static_cast<int64_t>(sizeof(ActivationGroup) + kGroup * sizeof(int16_t));
+  return M * activation_groups(K) * (int64_t{sizeof(ActivationGroup)} + kGroupExtraBytes) + kLineBytes;
 }
 
 }  // namespace nibble

@@ -9,8 +9,7 @@
 // Included after the rules of linear_kernel.h.
 #pragma once
 
-#include "backends/cpu/amx_tiles.h"
-#include "backends/cpu/kernels_avx512.h"
+#include "backends/cpu/amx_float_linear.h"
 
 namespace nibble {
 
@@ -183,8 +182,9 @@ void tiles_linear(const LinearTask& task, int64_t groups_per_scale) {
 
 // Integers with scales of 32 k by tiles, the rest as AVX-512 has it: with the 16 k of NVFP4 a quarter of a tile would be
 // full, which took 1.3 times as long as AVX-512 (64 tokens, 15 bits, Sapphire Rapids).
-template <class Tiles>
+template <class Instructions>
 void tiles_linear(const LinearTask& task) {
+  using Tiles = IntegerTiles<Instructions>;
   switch (task.w->format) {
     case FormatId::q8_0: return tiles_linear<Tiles, PackedLayout<Q8_0>>(task, 1);
     case FormatId::q4_0: return tiles_linear<Tiles, PackedLayout<Q4_0>>(task, 1);
@@ -198,15 +198,34 @@ void tiles_linear(const LinearTask& task) {
 }
 
 // The table with these tiles.
-template <class Tiles>
+template <class Instructions>
 constexpr CpuKernels tiles_kernels(std::string_view name) {
   return {.name = name,
           .prepare = [](const Activations& x, int64_t first, int64_t last) { kAvx512Kernels.prepare(x, first, last); },
-          .linear = tiles_linear<Tiles>,
+          .linear = tiles_linear<Instructions>,
           .interleave_rows = [](const uint8_t* const* rows, int64_t num_pieces, RowUnit unit,
                                 uint8_t* lines) { kAvx512Kernels.interleave_rows(rows, num_pieces, unit, lines); },
           .gemm_fp4 = [](const GemmFp4Strip& strip) { kAvx512Kernels.gemm_fp4(strip); },
           .read = [](const uint8_t* bytes, int64_t size) { return kAvx512Kernels.read(bytes, size); }};
+}
+
+// The same with FP4 as floats (amx_float_linear.h), from 16 tokens on.
+template <class Instructions>
+constexpr CpuKernels float_tiles_kernels(std::string_view name) {
+  CpuKernels kernels = tiles_kernels<Instructions>(name);
+  kernels.prepare = [](const Activations& x, int64_t first, int64_t last) {
+    kAvx512Kernels.prepare(x, first, last);
+    if (x.M >= kFewestTileTokens) prepare_parts(x, first, last);
+  };
+  kernels.linear = [](const LinearTask& task) {
+    if (task.num_tokens < kFewestTileTokens) return kAvx512Kernels.linear(task);
+    switch (task.w->format) {
+      case FormatId::mxfp4: return float_tiles_linear<Instructions, PackedLayout<Mxfp4>>(task);
+      case FormatId::nvfp4: return float_tiles_linear<Instructions, PackedLayout<Nvfp4>>(task);
+      default: return tiles_linear<Instructions>(task);
+    }
+  };
+  return kernels;
 }
 
 }  // namespace

@@ -1,8 +1,7 @@
 // Attention over one chunk of cached positions by AMX tiles, for caches of halves. For files compiled for AVX-512; the
 // float32 multiply-adds of attend_kernel.h become products of bfloat16.
 //
-// Parts   a number is taken as the sum of two bfloat16, a high and a low one. A half has 11 bits, so that is exact; a
-//         query and a softmax weight keep 16 bits or more of their 24.
+// Parts   a number is taken as the sum of two bfloat16 (bf16_parts.h). A half has 11 bits, so that is exact.
 // Cost    16 positions × 32 columns × 8 heads are two instructions of 16 cycles, since a tile holds the high parts of eight
 //         heads beside their low parts. Splitting the cached values takes longer; up to kGroupTiles tiles of heads share it.
 // Scores  [positions, heads] = keys · queries: a tile of keys has 16 positions by 32 columns, as they lie in the cache.
@@ -17,6 +16,7 @@
 
 #include "backends/cpu/amx_tiles.h"
 #include "backends/cpu/attend_int8_tiles.h"
+#include "backends/cpu/bf16_parts.h"
 
 namespace nibble {
 namespace {
@@ -35,35 +35,6 @@ struct alignas(64) Tile {
   Vec floats(int row) const { return load_vec(reinterpret_cast<const float*>(rows[row])); }
   void set(int row, __m512i values) { _mm512_store_si512(rows[row], values); }
 };
-
-// 32 numbers.
-struct Parts {
-  __m512i high, low;
-};
-
-struct alignas(64) Words {
-  uint16_t at[32];
-  __m512i vec() const { return _mm512_load_si512(at); }
-};
-
-// The high halves of a's 16 lanes, then of b's.
-inline __m512i high_words(__m512i a, __m512i b) {
-  static constexpr Words kOdd = [] {
-    Words odd{};
-    for (uint16_t i = 0; i < 32; i++) odd.at[i] = static_cast<uint16_t>(2 * i + 1);
-    return odd;
-  }();
-  return _mm512_permutex2var_epi16(a, kOdd.vec(), b);
-}
-
-// The first is cut off, so that the rest is exact; the rest is rounded.
-inline Parts parts_of_floats(Vec a, Vec b) {
-  const auto rest = [](Vec x) {
-    const __m512i high = _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(-0x10000));
-    return _mm512_add_epi32(_mm512_castps_si512(x - Vec(_mm512_castsi512_ps(high))), _mm512_set1_epi32(0x8000));
-  };
-  return {high_words(_mm512_castps_si512(a), _mm512_castps_si512(b)), high_words(rest(a), rest(b))};
-}
 
 // A half's sign, exponent and seven bits are a bfloat16, three bits to the right and with another bias. What three bits
 // are left with is the table's: their leading one goes to the exponent.

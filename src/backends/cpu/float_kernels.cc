@@ -17,7 +17,7 @@ const FloatKernels& float_kernels() { return float_kernels_of(cpu_kernels()); }
 const FloatKernels& float_kernels_of([[maybe_unused]] const CpuKernels& kernels) {
 #if defined(__x86_64__)
   if constexpr (NIBBLE_AMX_KERNELS)
-    if (kernels.name == kAmxFloatKernels.name) return kAmxFloatKernels;
+    if (kernels.name.starts_with(kAmxFloatKernels.name)) return kAmxFloatKernels;
   if constexpr (NIBBLE_AVX512_KERNELS)
     if (kernels.name == kAvx512FloatKernels.name) return kAvx512FloatKernels;
   if constexpr (NIBBLE_AVX512_VNNI_KERNELS)

@@ -20,7 +20,7 @@ namespace nibble {
 
 extern const CpuKernels kGenericKernels;
 #if defined(__x86_64__)
-extern const CpuKernels kAvx2Kernels, kAvxVnniKernels, kAvx512VnniKernels, kAvx512Kernels, kAmxKernels;
+extern const CpuKernels kAvx2Kernels, kAvxVnniKernels, kAvx512VnniKernels, kAvx512Kernels, kAmxKernels, kAmxBf16Kernels;
 #elif defined(__aarch64__)
 extern const CpuKernels kNeonDotprodKernels, kNeonI8mmKernels;
 #endif
@@ -70,7 +70,7 @@ namespace {
 
 // No vector: dispatch_gemm_fp4, which asks for these, allocates nothing.
 struct Supported {
-  std::array<const CpuKernels*, 6> kernels;
+  std::array<const CpuKernels*, 7> kernels;
   size_t count = 0;
 
   void push_back(const CpuKernels* k) { kernels[count++] = k; }
@@ -86,7 +86,7 @@ Supported find_supported() {
   const bool has_avx512_vbmi = has_avx512_vnni && __builtin_cpu_supports("avx512vbmi");
   // What is not built must not be named in code that runs.
   if constexpr (NIBBLE_AMX_KERNELS)
-    if (has_avx512_vbmi && may_use_amx()) found.push_back(&kAmxKernels);
+    if (has_avx512_vbmi && may_use_amx()) found.push_back(&kAmxKernels), found.push_back(&kAmxBf16Kernels);
   if constexpr (NIBBLE_AVX512_KERNELS)
     if (has_avx512_vbmi) found.push_back(&kAvx512Kernels);
   if constexpr (NIBBLE_AVX512_VNNI_KERNELS)

@@ -1,7 +1,7 @@
 // The CPU kernels: one table of functions per instruction set, chosen once for the process.
 //
 // Within one table, what a token and a row give does not depend on M, on the place of the token, or on how rows are
-// split among workers, to the bit.
+// split among workers, to the bit. amx_bf16 alone has other bits of FP4 for 16 tokens and more than for fewer.
 #pragma once
 
 #include <cstdint>
@@ -82,7 +82,7 @@ struct CpuKernels {
 // All tables that this machine can run, the best first.
 std::span<const CpuKernels* const> supported_cpu_kernels();
 
-// The best one, or the one that NIBBLE_CPU_KERNELS names: generic; avx2, avx_vnni, avx512_vnni, avx512, amx;
+// The best one, or the one that NIBBLE_CPU_KERNELS names: generic; avx2, avx_vnni, avx512_vnni, avx512, amx, amx_bf16;
 // neon_dotprod, neon_i8mm. Throws InputError if this machine does not have it.
 const CpuKernels& cpu_kernels();
 
