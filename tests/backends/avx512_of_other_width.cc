@@ -9,7 +9,7 @@ extern const CpuKernels kAvx512Kernels;
 namespace {
 
 struct OfOtherWidth : Avx512 {
-  static bool in_halves() { return !Avx512::in_halves(); }
+  static bool in_halves(bool is_nibble) { return !Avx512::in_halves(is_nibble); }
 };
 
 }  // namespace

@@ -223,10 +223,10 @@ void integer_blocks(const PackedMatrix& w, int64_t block, int64_t groups_per_sca
 }
 
 // Calls with the type of lines that suits a single token on this processor.
-template <class Isa>
+template <class Isa, class Layout>
 void with_lines_of_one(bool is_far, const auto& call) {
-  if constexpr (requires { Isa::in_halves(); }) {
-    if (Isa::in_halves()) {
+  if constexpr (requires { Isa::in_halves(true); }) {
+    if (Isa::in_halves(Layout::is_nibble)) {
       is_far ? call.template operator()<AskingLines<true, true>>()
              : call.template operator()<AskingLines<false, true>>();
       return;
@@ -246,7 +246,7 @@ void linear_of_few(const LinearTask& task, int64_t groups_per_scale, const Lines
                                                        token_groups(*task.x, task.first_token + i), y);
   };
   if constexpr (tokens == 1) {
-    with_lines_of_one<Isa>(ahead.is_far(), multiply);
+    with_lines_of_one<Isa, Layout>(ahead.is_far(), multiply);
   } else {
     multiply.template operator()<void>();
   }

@@ -17,7 +17,7 @@ struct Avx512 {
   static constexpr int blocks = 2;
   static constexpr int side_tokens(int num_blocks) { return num_blocks; }
   static constexpr bool multiplies_pairs = false;
-  static bool in_halves() { return kDoublePumps512; }
+  static bool in_halves(bool is_nibble) { return kDoublePumps512 && is_nibble; }
   using Floats = __m512;
   using Ints = __m512i;
 

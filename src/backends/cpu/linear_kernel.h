@@ -9,8 +9,8 @@
 //   register_tokens                        of a matrix of integers whose sums one turn over a block keeps in registers: 1 to 4
 //   blocks                                 of 16 rows that one pass over many tokens serves: 1 or 2
 //   multiplies_pairs                       dot takes the offsets of pairs, and the words of q
-//   in_halves()                            if there is one, dot can multiply eight rows of a single token, then the others: whether
-//                                          it should on this processor
+//   in_halves(is_nibble)                   if there is one, dot can multiply eight rows of a single token, then the others: whether
+//                                          it should on this processor, of such codes
 //   offset_pairs(plane, offsets)           makes those offsets, where it does
 //   groups_at_once, quantize_some          if there are, so many groups are rounded together, to the same bits as one by one
 //   Floats, Ints                           16 lanes, one for each row of a block

@@ -109,7 +109,7 @@ void transposed_linear(const LinearTask& task) {
   for (int64_t row = task.first_row; row < task.last_row;) {
     const int64_t end = (row / kRows + 1) * kRows, last_row = end < task.last_row ? end : task.last_row;
     if (task.num_tokens == 1)
-      with_lines_of_one<Isa>(ahead.is_far(), [&]<class LinesOfOne>() {
+      with_lines_of_one<Isa, Layout>(ahead.is_far(), [&]<class LinesOfOne>() {
         transposed_rows<Isa, Layout, 1, LinesOfOne>(task, ahead, row, last_row, 0, 1);
       });
     else
