@@ -226,7 +226,8 @@ void integer_blocks(const PackedMatrix& w, int64_t block, int64_t groups_per_sca
 template <class Isa, class Layout>
 void with_lines_of_one(bool is_far, const auto& call) {
   if constexpr (requires { Isa::in_halves(true); }) {
-    if (Isa::in_halves(Layout::is_nibble)) {
+    // Transposed nibbles, for which rounding takes the time that memory needs, are faster whole.
+    if (Isa::in_halves(Layout::is_nibble && !Layout::is_transposed)) {
       is_far ? call.template operator()<AskingLines<true, true>>()
              : call.template operator()<AskingLines<false, true>>();
       return;
