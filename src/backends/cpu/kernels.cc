@@ -86,7 +86,8 @@ Supported find_supported() {
   const bool has_avx512_vbmi = has_avx512_vnni && __builtin_cpu_supports("avx512vbmi");
   // What is not built must not be named in code that runs.
   if constexpr (NIBBLE_AMX_KERNELS)
-    if (has_avx512_vbmi && may_use_amx()) found.push_back(&kAmxKernels), found.push_back(&kAmxBf16Kernels);
+    if (has_avx512_vbmi && may_use_amx())
+      for (const CpuKernels* kernels : {&kAmxKernels, &kAmxBf16Kernels}) found.push_back(kernels);
   if constexpr (NIBBLE_AVX512_KERNELS)
     if (has_avx512_vbmi) found.push_back(&kAvx512Kernels);
   if constexpr (NIBBLE_AVX512_VNNI_KERNELS)

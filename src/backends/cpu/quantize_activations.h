@@ -20,6 +20,8 @@ TokenGroups token_groups(const Activations& x, int64_t token) {
   return {x.groups + tile * activation_groups(x.K) + (token - tile), width};
 }
 
+constexpr int64_t kWordsBytes = kGroup * int64_t{sizeof(int16_t)};
+
 typedef int16_t Words32 __attribute__((vector_size(64)));
 
 // q, as ActivationGroup::words() has it.
@@ -89,10 +91,9 @@ void quantize_groups(const float* x, int64_t count, int bits, ActivationGroup* o
                          bits, out + g * stride, stride);
     }
   } else {
-    constexpr auto kWordBytes = kGroup * static_cast<int64_t>(sizeof(int16_t));
     for (int64_t g = 0; g < count; g++)
       quantize_group<Isa>(x + g * kGroup, bits, out[g * stride],
-                          words != nullptr ? words + g * stride * kWordBytes : nullptr);
+                          words != nullptr ? words + g * stride * kWordsBytes : nullptr);
   }
 }
 
@@ -107,8 +108,7 @@ void prepare(const Activations& x, int64_t first, int64_t last) {
     auto* const words = reinterpret_cast<uint8_t*>(x.groups + x.M * num_groups);
     const auto quantize = [&](const float* groups, int64_t g, int64_t count) {
       ActivationGroup* out = to.first + g * to.group_stride;
-      quantize_groups<Isa>(groups, count, x.bits, out, to.group_stride,
-                           words + (out - x.groups) * kGroup * static_cast<int64_t>(sizeof(int16_t)));
+      quantize_groups<Isa>(groups, count, x.bits, out, to.group_stride, words + (out - x.groups) * kWordsBytes);
     };
     const int64_t last_whole = last_group < whole_groups ? last_group : whole_groups;
     if (first_group < last_whole) quantize(from + first_group * kGroup, first_group, last_whole - first_group);
